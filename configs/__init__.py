@@ -1,0 +1,1 @@
+"""Ready-made YAML files: models, evaluations, sign-off plans, gates."""

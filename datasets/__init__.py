@@ -1,0 +1,1 @@
+"""Data sets: files and formats, nothing of models."""

@@ -1,0 +1,15 @@
+"""Backends: one runtime a module; they know tensors, nothing of faces."""
+
+from __future__ import annotations
+
+from evalkit.backends.base import Backend
+from evalkit.registry import Entry, Registry
+
+BACKENDS: Registry[type[Backend]] = Registry(
+    "backend",
+    Backend,
+    {
+        "onnxruntime": Entry("evalkit.backends.onnxruntime:OnnxRuntimeBackend", extra="cpu"),
+        "torch": Entry("evalkit.backends.torch:TorchBackend", extra="torch"),
+    },
+)

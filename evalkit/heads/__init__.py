@@ -1,0 +1,1 @@
+"""Heads: from raw tensors to embeddings or detections."""

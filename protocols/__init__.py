@@ -1,0 +1,1 @@
+"""Protocols: arrays in, typed metrics out; no file, no model, no printing."""
