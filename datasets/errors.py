@@ -32,3 +32,7 @@ class DatasetError(ValueError):
         super().__init__(f"{where}{problem}." + (f" {remedy}" if remedy else ""))
         self.path = path
         self.line = line
+
+
+class UnreadableImage(DatasetError):  # noqa: N818 - named for what it is
+    """One image is missing or does not decode: the run goes on without it."""

@@ -1,0 +1,233 @@
+"""Frozen models of the YAML files: what a model file wants, how a run is set up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from evalkit.errors import InputError
+
+Scale = float | tuple[float, float, float]
+
+
+class _Config(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class InputSpec(_Config):
+    """How an image becomes the model's input: ``(pixel - mean) / std``.
+
+    Attributes
+    ----------
+    size : tuple of int
+        Height and width.
+    color : str
+        Order of the channels.
+    layout : str
+        ``nchw`` or ``nhwc``.
+    mean, std : float or three floats
+        In pixel units, 0 to 255; three are in the order of `color`.
+    """
+
+    size: tuple[int, int] = (112, 112)
+    color: Literal["rgb", "bgr"] = "rgb"
+    layout: Literal["nchw", "nhwc"] = "nchw"
+    mean: Scale = 127.5
+    std: Scale = 127.5
+
+    @field_validator("std")
+    @classmethod
+    def _no_zero(cls, std: Scale) -> Scale:
+        if any(value == 0 for value in (std if isinstance(std, tuple) else (std,))):
+            raise ValueError("std must not be 0")
+        return std
+
+
+class ModelConfig(_Config):
+    """A model and what it wants.
+
+    Attributes
+    ----------
+    name : str
+        For tables and results.
+    files : dict of str to str
+        Backend name to file, relative to the YAML file; the key ``any`` serves every backend.
+        ``sample:NAME`` is a file that evalkit brings.
+    architecture : str or None
+        Registered architecture, where the file holds weights alone.
+    input : InputSpec
+        Preparation of the images.
+    head : str
+        Registered head.
+    output : str or None
+        The output that the head reads; the only one if None.
+    """
+
+    name: str = Field(min_length=1)
+    files: dict[str, str] = Field(min_length=1)
+    architecture: str | None = None
+    input: InputSpec = InputSpec()
+    head: str = "embedding"
+    output: str | None = None
+    folder: Path = Field(default=Path(), exclude=True)
+
+    def file_for(self, backend: str) -> Path:
+        """Return the model's file for a backend.
+
+        Raises
+        ------
+        evalkit.errors.InputError
+            The configuration names none, or it does not exist.
+        """
+        named = self.files.get(backend, self.files.get("any"))
+        if named is None:
+            raise InputError(
+                f"The model {self.name!r} has no file for backend {backend!r}, only for "
+                f"{', '.join(sorted(self.files))}. Add it under 'files' or choose another backend."
+            )
+        if named.startswith("sample:"):
+            from evalkit.datasets.sample import packaged_file  # noqa: PLC0415 - heavy
+
+            return packaged_file(named.removeprefix("sample:"))
+        path = self.folder / Path(named).expanduser()
+        if not path.exists():
+            raise InputError(f"The model file {path} does not exist. Check --model.")
+        return path
+
+
+class RunConfig(_Config):
+    """Settings that every evaluation shares; defaults < YAML (``--config``) < command line."""
+
+    data: Path | None = None
+    model: str | None = None
+    backend: str = "onnxruntime"
+    precision: Literal["fp32", "fp16", "bf16", "int8"] = "fp32"
+    device: str = "cpu"
+    batch_size: int = Field(default=32, ge=1)
+    threads: int | None = Field(default=None, ge=1)
+    decode_threads: int | None = Field(default=None, ge=1)
+    output: Path | None = None
+    outputs_dir: Path | None = None
+    overwrite: Literal["always", "never", "only-missing"] = "only-missing"
+    limit: int | None = Field(default=None, ge=1)
+    max_failures: int = Field(default=100, ge=0)
+    color: Literal["rgb", "bgr"] | None = None
+    layout: Literal["nchw", "nhwc"] | None = None
+    mean: Scale | None = None
+    std: Scale | None = None
+    architecture: str | None = None
+
+
+class IjbConfig(RunConfig):
+    """Settings of ``evalkit ijbc`` and ``evalkit ijbb``."""
+
+    keep_norm: bool = True
+    detector_score: bool = True
+    flip: Literal["none", "sum", "concat"] = "sum"
+    rule: Literal["at_most", "insightface_nearest", "interpolated"] = "at_most"
+    far: tuple[float, ...] = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+    one_to_n: bool = False
+    identification_rule: Literal["open_set", "insightface_closed"] = "open_set"
+    features: Path | None = None
+    features_flip: Path | None = None
+    templates: Path | None = None
+    scores: Path | None = None
+
+    @field_validator("far")
+    @classmethod
+    def _in_range(cls, far: tuple[float, ...]) -> tuple[float, ...]:
+        if not far or any(not 0 < value < 1 for value in far):
+            raise ValueError("give at least one FAR, each between 0 and 1")
+        return tuple(sorted(set(far)))
+
+    @model_validator(mode="after")
+    def _one_source(self) -> IjbConfig:
+        given = [n for n in ("features", "templates", "scores") if getattr(self, n) is not None]
+        if len(given) > 1:
+            raise ValueError(f"give only one of --{' and --'.join(given)}")
+        if self.features_flip is not None and self.features is None:
+            raise ValueError("--features-flip needs --features")
+        return self
+
+
+C = TypeVar("C", bound=BaseModel)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML file of settings, safely.
+
+    Raises
+    ------
+    evalkit.errors.InputError
+        The file is missing, is not YAML, or does not hold a mapping.
+    """
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"Cannot read {path}: {error.strerror}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not YAML: {error}.") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{path} must hold a mapping of settings, such as 'backend: onnxruntime'.")
+    return value
+
+
+def validate(kind: type[C], values: dict[str, Any], source: str) -> C:
+    """Build a configuration, turning pydantic's report into one clear error.
+
+    Raises
+    ------
+    evalkit.errors.InputError
+        A setting is unknown, missing or out of range.
+    """
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        lines = []
+        for item in error.errors():
+            where = ".".join(str(part) for part in item["loc"])
+            message = item["msg"].removeprefix("Value error, ")
+            if item["type"] == "extra_forbidden":
+                message = f"unknown setting; known: {', '.join(kind.model_fields)}"
+            lines.append(f"{where}: {message}" if where else message)
+        raise InputError(f"{source}: " + "; ".join(lines) + ".") from error
+
+
+def load_model_config(named: str, run: RunConfig) -> ModelConfig:
+    """Resolve ``--model``: a YAML file, the name of one in ``configs/models``, or a model file.
+
+    Options of the run (``--mean``, ``--color``, ...) override what the YAML file says.
+
+    Raises
+    ------
+    evalkit.errors.InputError
+        Nothing of that name exists, or its YAML is wrong.
+    """
+    import evalkit.configs  # noqa: PLC0415 - a folder of data files, found only where asked
+
+    path = Path(named).expanduser()
+    ready = Path(evalkit.configs.__path__[0]) / "models" / f"{named}.yaml"
+    if path.suffix in {".yaml", ".yml"} or (not path.exists() and ready.is_file()):
+        chosen = path if path.suffix in {".yaml", ".yml"} else ready
+        values = read_yaml(chosen)
+        values["folder"] = chosen.parent
+    elif path.exists():
+        values = {"name": path.stem, "files": {"any": str(path.absolute())}}
+    else:
+        known = ", ".join(sorted(p.stem for p in ready.parent.glob("*.yaml")))
+        raise InputError(
+            f"There is no model file {named!r}. Give a file, a model YAML, or one of: {known}."
+        )
+    config = validate(ModelConfig, values, str(named))
+    override = {
+        name: value
+        for name in ("color", "layout", "mean", "std")
+        if (value := getattr(run, name)) is not None
+    }
+    changes: dict[str, Any] = {"input": config.input.model_copy(update=override)}
+    if run.architecture is not None:
+        changes["architecture"] = run.architecture
+    return config.model_copy(update=changes)

@@ -1,0 +1,48 @@
+"""The embedding head: from a model's raw output to one vector a face."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evalkit.errors import InputError
+
+
+def embedding(
+    outputs: dict[str, NDArray[np.float32]], count: int, name: str | None = None
+) -> NDArray[np.float32]:
+    """Return the embeddings of the first `count` samples of a batch.
+
+    Parameters
+    ----------
+    outputs : dict of str to ndarray
+        What the session gave, first axis the batch.
+    count : int
+        Samples that are not padding.
+    name : str, optional
+        The output to read, for models with several.
+
+    Returns
+    -------
+    ndarray of float32, shape (count, dim)
+
+    Raises
+    ------
+    evalkit.errors.InputError
+        The output is not there, is ambiguous, or has no row a sample.
+    """
+    if name is None and len(outputs) > 1:
+        raise InputError(
+            f"The model has {len(outputs)} outputs ({', '.join(outputs)}). Name the embedding "
+            "under 'output' in the model's YAML."
+        )
+    chosen = next(iter(outputs)) if name is None else name
+    if chosen not in outputs:
+        raise InputError(f"The model has no output {chosen!r}, only {', '.join(outputs)}.")
+    value = outputs[chosen]
+    if value.ndim < 2 or value.shape[0] < count:
+        raise InputError(
+            f"The output {chosen!r} has shape {value.shape}; an embedding model gives one row "
+            f"for each of the {count} images. Is this a recognition model?"
+        )
+    return value[:count].reshape(count, -1)

@@ -1,0 +1,304 @@
+"""The way of the data for one run: decode ahead in threads, infer, store.
+
+Images are decoded and normalised by worker threads (OpenCV and NumPy release the GIL) a few
+batches ahead of the session; order is kept and memory is bounded whatever the data's size.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evalkit.backends.base import Session
+from evalkit.config import InputSpec
+from evalkit.datasets.errors import UnreadableImage
+from evalkit.errors import InputError
+from evalkit.heads.embedding import embedding
+from evalkit.progress import Advance
+from evalkit.results import Failure
+from evalkit.store import Shard, Store
+
+_BATCHES_AHEAD = 3
+
+
+class ImageSource(Protocol):
+    """What a data set gives to the pipeline; `load_with_digest` is called from many threads."""
+
+    def __len__(self) -> int: ...
+
+    def name(self, index: int) -> str:
+        """Name of a sample, for messages and results."""
+
+    def load_with_digest(self, index: int) -> tuple[NDArray[np.uint8], bytes]:
+        """Return the RGB image, shape (height, width, 3), and 8 bytes of hash of its file.
+
+        Raises
+        ------
+        evalkit.datasets.errors.UnreadableImage
+            The file is missing or does not decode.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Prepared images, and what failed on the way.
+
+    Attributes
+    ----------
+    tensor : ndarray of float32 or uint8
+        In the model's layout; failed samples hold zeros.
+    digests : ndarray of uint8, shape (n, 8)
+    failures : dict of int to Failure
+        By position in the batch.
+    seconds : float
+        Time that the worker took.
+    """
+
+    tensor: NDArray[np.float32] | NDArray[np.uint8]
+    digests: NDArray[np.uint8]
+    failures: dict[int, Failure]
+    seconds: float
+
+
+class Normaliser:
+    """``(pixel - mean) / std`` in float32, channel order and layout, by a table of 256 values.
+
+    Parameters
+    ----------
+    spec : InputSpec
+        What the model wants.
+    dtype : str
+        The model's input type: ``uint8`` takes the pixels as they are.
+    """
+
+    def __init__(self, spec: InputSpec, dtype: str = "float32") -> None:
+        self.spec = spec
+        self.raw = dtype == "uint8"
+        mean = np.broadcast_to(np.asarray(spec.mean, np.float32), 3)
+        std = np.broadcast_to(np.asarray(spec.std, np.float32), 3)
+        self._tables = (np.arange(256, dtype=np.float32) - mean[:, None]) / std[:, None]
+
+    def empty(self, count: int) -> NDArray[np.float32] | NDArray[np.uint8]:
+        """Return zeros in the shape of a batch."""
+        shape = (3, *self.spec.size) if self.spec.layout == "nchw" else (*self.spec.size, 3)
+        return np.zeros((count, *shape), np.uint8 if self.raw else np.float32)
+
+    def __call__(
+        self, image: NDArray[np.uint8], out: NDArray[np.float32] | NDArray[np.uint8]
+    ) -> None:
+        """Write an RGB image, shape (height, width, 3), into its place in a batch."""
+        planes = out if self.spec.layout == "nchw" else out.transpose(2, 0, 1)
+        for channel in range(3):
+            source = image[:, :, channel if self.spec.color == "rgb" else 2 - channel]
+            planes[channel] = source if self.raw else self._tables[channel][source]
+
+    def flipped(
+        self, tensor: NDArray[np.float32] | NDArray[np.uint8]
+    ) -> NDArray[np.float32] | NDArray[np.uint8]:
+        """Return the batch mirrored left to right."""
+        axis = 3 if self.spec.layout == "nchw" else 2
+        return np.ascontiguousarray(np.flip(tensor, axis))
+
+
+def prepare(source: ImageSource, indices: Sequence[int], normalise: Normaliser) -> Batch:
+    """Decode and normalise some samples; a failure is noted, not raised."""
+    start = time.perf_counter()
+    tensor = normalise.empty(len(indices))
+    digests = np.zeros((len(indices), 8), np.uint8)
+    failures: dict[int, Failure] = {}
+    for place, index in enumerate(indices):
+        try:
+            image, digest = source.load_with_digest(index)
+        except UnreadableImage as error:
+            failures[place] = Failure(name=source.name(index), reason=str(error))
+            continue
+        digests[place] = np.frombuffer(digest, np.uint8)
+        normalise(image, tensor[place])
+    return Batch(tensor, digests, failures, time.perf_counter() - start)
+
+
+def batches_ahead(
+    tasks: Sequence[range], work: Callable[[range], Batch], threads: int
+) -> Iterator[tuple[range, Batch]]:
+    """Yield prepared batches in order, with a bounded number of them in the making."""
+    with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
+        waiting: deque[tuple[range, Future[Batch]]] = deque()
+        try:
+            for task in tasks:
+                waiting.append((task, pool.submit(work, task)))
+                if len(waiting) >= threads + _BATCHES_AHEAD:
+                    done, future = waiting.popleft()
+                    yield done, future.result()
+            while waiting:
+                done, future = waiting.popleft()
+                yield done, future.result()
+        finally:
+            for _, future in waiting:
+                future.cancel()
+
+
+class Embedder:
+    """Runs a session over prepared batches: padding, flips, head, failures.
+
+    Parameters
+    ----------
+    session : Session
+        Opened by the caller, who closes it.
+    normalise : Normaliser
+        Mirrors batches in its layout.
+    flip : bool
+        Whether mirrored images are run too.
+    output : str or None
+        The output that holds the embedding.
+    """
+
+    def __init__(
+        self, session: Session, normalise: Normaliser, *, flip: bool, output: str | None
+    ) -> None:
+        self.session = session
+        self.normalise = normalise
+        self.flip = flip
+        self.output = output
+        self.seconds = 0.0
+
+    def __call__(
+        self, tensor: NDArray[np.float32] | NDArray[np.uint8]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """Return the embeddings of a batch, and of its mirror image."""
+        start = time.perf_counter()
+        plain = self._embed(tensor)
+        mirrored = self._embed(self.normalise.flipped(tensor)) if self.flip else None
+        self.seconds += time.perf_counter() - start
+        return plain, mirrored
+
+    def _embed(self, tensor: NDArray[np.float32] | NDArray[np.uint8]) -> NDArray[np.float32]:
+        fixed = self.session.inputs[0].batch
+        count = len(tensor)
+        if fixed is None or fixed == count:
+            return embedding(self.session.run(tensor), count, self.output)
+        parts = []
+        for first in range(0, count, fixed):
+            part = tensor[first : first + fixed]
+            padding = [(0, fixed - len(part)), *[(0, 0)] * (part.ndim - 1)]
+            parts.append(embedding(self.session.run(np.pad(part, padding)), len(part), self.output))
+        return np.concatenate(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedOptions:
+    """How a run goes; none of these moves a figure.
+
+    Attributes
+    ----------
+    batch_size, decode_threads : int
+    max_failures : int
+        More failures than this stop the run; what was done stays in the store.
+    """
+
+    batch_size: int
+    decode_threads: int
+    max_failures: int
+
+
+def fill_store(
+    store: Store,
+    starts: Sequence[int],
+    source: ImageSource,
+    embedder: Embedder,
+    options: EmbedOptions,
+    advance: Advance,
+) -> None:
+    """Compute and write the shards that begin at `starts`.
+
+    Raises
+    ------
+    evalkit.errors.InputError
+        More than ``options.max_failures`` samples failed, or the model's output does not fit.
+    """
+    size = options.batch_size
+    tasks = [
+        range(first, min(first + size, store.span(start).stop))
+        for start in starts
+        for first in range(start, store.span(start).stop, size)
+    ]
+    failures: list[Failure] = []
+    parts: list[Shard] = []
+    first = 0
+    for task, batch in batches_ahead(
+        tasks, lambda task: prepare(source, task, embedder.normalise), options.decode_threads
+    ):
+        if not parts:
+            first = task.start
+        parts.append(_embed_batch(task, batch, source, embedder))
+        advance(len(task))
+        if task.stop == store.span(first).stop:
+            shard = _join(parts)
+            store.write(first, shard)
+            failures += shard.failures
+            parts = []
+            check_failures(failures, options.max_failures, store)
+
+
+def check_failures(failures: Sequence[Failure], most: int, store: Store) -> None:
+    """Stop a run in which too much fails.
+
+    Raises
+    ------
+    evalkit.errors.InputError
+        There are more than `most`; the first three are named.
+    """
+    if len(failures) > most:
+        named = "; ".join(f"{failure.name}: {failure.reason}" for failure in failures[:3])
+        raise InputError(
+            f"{len(failures)} images failed, more than --max-failures {most}. The first: {named} "
+            f"What was done is kept in {store.folder}. Mend the data or the model, or raise "
+            "--max-failures."
+        )
+
+
+def _embed_batch(task: range, batch: Batch, source: ImageSource, embedder: Embedder) -> Shard:
+    before = embedder.seconds
+    plain, mirrored = embedder(batch.tensor)
+    failures = dict(batch.failures)
+    usable = np.isfinite(plain).all(axis=1)
+    if mirrored is not None:
+        usable &= np.isfinite(mirrored).all(axis=1)
+    for place in np.flatnonzero(~usable).tolist():
+        failures.setdefault(
+            place,
+            Failure(
+                name=source.name(task[place]),
+                reason="the model's output is NaN or infinite (overflow in a low precision?).",
+            ),
+        )
+    failed = sorted(failures)
+    plain[failed] = np.nan
+    if mirrored is not None:
+        mirrored[failed] = np.nan
+    return Shard(
+        embeddings=plain,
+        flipped=mirrored,
+        digests=batch.digests,
+        failures=tuple(failures[place] for place in failed),
+        decode_seconds=batch.seconds,
+        inference_seconds=embedder.seconds - before,
+    )
+
+
+def _join(parts: Sequence[Shard]) -> Shard:
+    flipped = [part.flipped for part in parts if part.flipped is not None]
+    return Shard(
+        embeddings=np.concatenate([part.embeddings for part in parts]),
+        flipped=np.concatenate(flipped) if flipped else None,
+        digests=np.concatenate([part.digests for part in parts]),
+        failures=tuple(failure for part in parts for failure in part.failures),
+        decode_seconds=sum(part.decode_seconds for part in parts),
+        inference_seconds=sum(part.inference_seconds for part in parts),
+    )

@@ -1,0 +1,231 @@
+"""The outputs store: what a model gave for every sample, on disk, in shards.
+
+Inference runs once; every protocol, rule and comparison runs again from here. A store belongs to
+one key (model, precision, what ran, data, preprocessing). Shards are written atomically and
+checked when read, so an interrupted run loses at most the shard it was in.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evalkit.errors import CannotJudgeError, InputError
+from evalkit.files import atomic_write, sha256_json
+from evalkit.results import Failure
+
+Overwrite = Literal["always", "never", "only-missing"]
+
+SHARD = 512
+_MANIFEST = "store.json"
+_FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Outputs of consecutive samples.
+
+    Attributes
+    ----------
+    embeddings : ndarray of float32, shape (n, dim)
+        A row of NaN where the sample failed.
+    flipped : ndarray of float32, shape (n, dim), or None
+        The same for the mirrored images.
+    digests : ndarray of uint8, shape (n, 8)
+        Hash of each sample's bytes.
+    failures : tuple of Failure
+        Samples without a usable output.
+    decode_seconds, inference_seconds : float
+        Busy time of one decoding worker, and of the session.
+    """
+
+    embeddings: NDArray[np.float32]
+    flipped: NDArray[np.float32] | None
+    digests: NDArray[np.uint8]
+    failures: tuple[Failure, ...]
+    decode_seconds: float
+    inference_seconds: float
+
+
+class Store:
+    """The shards of one run in one folder.
+
+    Parameters
+    ----------
+    folder : Path
+        Made if missing.
+    key : dict
+        JSON values that name the run; a folder of another key is refused.
+    samples : int
+        How many samples the run has.
+    flip : bool
+        Whether mirrored images are stored too.
+
+    Raises
+    ------
+    evalkit.errors.InputError
+        The folder holds another run; the message names what differs.
+    """
+
+    def __init__(self, folder: Path, key: dict[str, Any], samples: int, *, flip: bool) -> None:
+        self.folder = folder
+        self.samples = samples
+        self.flip = flip
+        self._key = json.loads(json.dumps({**key, "samples": samples, "flip": flip}))
+        self._check_manifest()
+
+    @property
+    def starts(self) -> range:
+        """First sample of each shard."""
+        return range(0, self.samples, SHARD)
+
+    def span(self, start: int) -> slice:
+        """Return the samples of the shard that begins at `start`."""
+        return slice(start, min(start + SHARD, self.samples))
+
+    def missing(self) -> list[int]:
+        """Starts of the shards that are not there or cannot be read."""
+        return [start for start in self.starts if self._read_or_none(start) is None]
+
+    def prepare(self, overwrite: Overwrite) -> list[int]:
+        """Say which shards are to be computed, by the overwrite strategy.
+
+        Raises
+        ------
+        evalkit.errors.CannotJudgeError
+            With ``never``: a shard is missing.
+        """
+        if overwrite == "always":
+            for start in self.starts:
+                self._path(start).unlink(missing_ok=True)
+            return list(self.starts)
+        missing = self.missing()
+        if overwrite == "never" and missing:
+            raise CannotJudgeError(
+                f"{self.folder} holds {len(self.starts) - len(missing)} of {len(self.starts)} "
+                "shards, and --overwrite never computes none. Run it with only-missing."
+            )
+        return missing
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Hold the folder for one writer, and leave a manifest in it.
+
+        Raises
+        ------
+        evalkit.errors.InputError
+            Another process holds it.
+        """
+        with atomic_write(self.folder / _MANIFEST) as file:
+            file.write(json.dumps({"format": _FORMAT, "key": self._key}, indent=2).encode())
+        with (self.folder / ".lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise InputError(
+                    f"Another run is writing to {self.folder}. Wait for it, or give "
+                    "--outputs-dir another folder."
+                ) from error
+            yield
+
+    def write(self, start: int, shard: Shard) -> None:
+        """Write a shard atomically."""
+        arrays: dict[str, NDArray[Any]] = {
+            "embeddings": shard.embeddings,
+            "digests": shard.digests,
+            "seconds": np.array([shard.decode_seconds, shard.inference_seconds]),
+            "failures": np.array(
+                [(f.name, f.reason) for f in shard.failures] or np.empty((0, 2)), dtype=np.str_
+            ),
+        }
+        if shard.flipped is not None:
+            arrays["flipped"] = shard.flipped
+        with atomic_write(self._path(start)) as file:
+            np.savez(file, allow_pickle=False, **arrays)
+
+    def read(self, start: int) -> Shard:
+        """Read a shard.
+
+        Raises
+        ------
+        evalkit.errors.CannotJudgeError
+            It is missing or damaged.
+        """
+        shard = self._read_or_none(start)
+        if shard is None:
+            raise CannotJudgeError(
+                f"{self._path(start)} is missing or damaged. Run the same command again."
+            )
+        return shard
+
+    def shards(self) -> Iterator[tuple[slice, Shard]]:
+        """All shards in order, one in memory at a time, with the samples that they hold."""
+        for start in self.starts:
+            yield self.span(start), self.read(start)
+
+    def _path(self, start: int) -> Path:
+        return self.folder / f"shard-{start:09d}.npz"
+
+    def _read_or_none(self, start: int) -> Shard | None:
+        span = self.span(start)
+        try:
+            with np.load(self._path(start), allow_pickle=False) as data:
+                arrays = {name: data[name] for name in data.files}
+            shard = _shard(arrays)
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            return None
+        whole = len(shard.embeddings) == len(shard.digests) == span.stop - span.start
+        return shard if whole and (shard.flipped is not None) == self.flip else None
+
+    def _check_manifest(self) -> None:
+        path = self.folder / _MANIFEST
+        if not path.exists():
+            if self.folder.is_dir() and any(self.folder.iterdir()):
+                raise InputError(
+                    f"{self.folder} is not empty and not an outputs store. "
+                    "Give --outputs-dir a new folder."
+                )
+            return
+        try:
+            held = json.loads(path.read_text(encoding="utf-8"))["key"]
+            if not isinstance(held, dict):
+                raise TypeError("its key is not a mapping")
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{path} is damaged ({error}). Remove {self.folder} or give --outputs-dir another."
+            ) from error
+        if held != self._key:
+            fields = sorted({*held, *self._key})
+            differ = [name for name in fields if held.get(name) != self._key.get(name)]
+            raise InputError(
+                f"{self.folder} holds the outputs of another run: {', '.join(differ)} "
+                f"{'differs' if len(differ) == 1 else 'differ'}. Give --outputs-dir another folder."
+            )
+
+
+def store_name(key: dict[str, Any]) -> str:
+    """Return a short name of a key, for a folder: its hash's first 16 digits."""
+    return sha256_json(key)[:16]
+
+
+def _shard(arrays: dict[str, NDArray[Any]]) -> Shard:
+    decode, inference = (float(value) for value in arrays["seconds"])
+    return Shard(
+        embeddings=arrays["embeddings"].astype(np.float32, copy=False),
+        flipped=arrays.get("flipped"),
+        digests=arrays["digests"],
+        failures=tuple(
+            Failure(name=str(name), reason=str(reason)) for name, reason in arrays["failures"]
+        ),
+        decode_seconds=decode,
+        inference_seconds=inference,
+    )
