@@ -1,0 +1,81 @@
+"""The command line: one module a subcommand, imported only when it is the one that runs."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+from evalkit.errors import EXIT_INTERNAL, EXIT_OK, EXIT_USER_ERROR, EvalkitError
+
+COMMANDS = {
+    "ijbc": ("evalkit.cli.ijb", "IJB-C: TAR@FAR over template pairs, 1:N identification"),
+    "ijbb": ("evalkit.cli.ijb", "IJB-B, the same protocol on its own release"),
+    "sample": ("evalkit.cli.sample", "write a sample data set in a benchmark's own format"),
+}
+
+_EPILOG = """\
+exit codes: 0 pass, 1 a gate or sign-off failed, 2 wrong input, 3 cannot be judged,
+70 a fault of evalkit, 130 interrupted
+
+example: python -m evalkit ijbc        (the embedded sample: no data or model needed)
+"""
+
+
+def build_parser(chosen: str | None) -> argparse.ArgumentParser:
+    """Build the parser; only the chosen subcommand's options are filled in."""
+    import evalkit
+
+    parser = argparse.ArgumentParser(
+        prog="evalkit",
+        description="Accuracy evaluation of face models, per backend and precision.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"evalkit {evalkit.__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, (module, summary) in COMMANDS.items():
+        command = commands.add_parser(
+            name,
+            help=summary,
+            description=summary,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        if name == chosen:
+            importlib.import_module(module).configure(command, name)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    chosen = next((word for word in words if word in COMMANDS), None)
+    arguments = build_parser(chosen).parse_args(words)
+    try:
+        return int(arguments.run(arguments))
+    except EvalkitError as error:
+        return _complain(arguments.command, str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return _complain(arguments.command, "interrupted", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_OK
+    except Exception as error:
+        from evalkit.datasets.errors import DatasetError
+
+        if isinstance(error, DatasetError):
+            return _complain(arguments.command, str(error), EXIT_USER_ERROR)
+        traceback.print_exc()
+        return _complain(
+            arguments.command,
+            "this is a fault of evalkit, not yours; please report the lines above",
+            EXIT_INTERNAL,
+        )
+
+
+def _complain(command: str, message: str, code: int) -> int:
+    print(f"evalkit {command}: {message}", file=sys.stderr)
+    return code

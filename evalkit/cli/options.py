@@ -1,0 +1,88 @@
+"""Options that the evaluations share; defaults < YAML (``--config``) < command line."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from evalkit.config import RunConfig
+
+    C = TypeVar("C", bound=RunConfig)
+
+
+def add_run_options(parser: argparse.ArgumentParser, data_help: str) -> None:
+    """Add the options of every evaluation; what is not given stays out of the namespace."""
+    parser.argument_default = argparse.SUPPRESS
+    data = parser.add_argument_group("data")
+    data.add_argument("--data", type=Path, metavar="PATH", help=data_help)
+    data.add_argument("--limit", type=int, metavar="N", help="a quick look at about N images")
+    data.add_argument(
+        "--max-failures", type=int, metavar="N", help="stop when more images fail (100)"
+    )
+    model = parser.add_argument_group("model")
+    model.add_argument("--model", metavar="FILE", help="model file, model YAML, or its name")
+    model.add_argument("--backend", metavar="NAME", help="runtime (onnxruntime)")
+    model.add_argument("--precision", choices=["fp32", "fp16", "bf16", "int8"], help="(fp32)")
+    model.add_argument("--device", metavar="DEVICE", help="cpu, cuda, cuda:1, ... (cpu)")
+    model.add_argument("--architecture", metavar="NAME", help="for files of weights alone")
+    model.add_argument("--color", choices=["rgb", "bgr"], help="channel order (rgb)")
+    model.add_argument("--layout", choices=["nchw", "nhwc"], help="tensor layout (nchw)")
+    scale = {"type": _scale, "metavar": "X[,X,X]"}
+    model.add_argument("--mean", **scale, help="subtracted, in pixel units (127.5)")
+    model.add_argument("--std", **scale, help="divided by, in pixel units (127.5)")
+    speed = parser.add_argument_group("speed")
+    speed.add_argument("--batch-size", type=int, metavar="N", help="images a batch (32)")
+    speed.add_argument("--threads", type=int, metavar="N", help="threads of the runtime (cores)")
+    speed.add_argument("--decode-threads", type=int, metavar="N", help="(cores)")
+    output = parser.add_argument_group("output")
+    output.add_argument("--output", type=Path, metavar="JSON", help="write the result there")
+    output.add_argument(
+        "--outputs-dir",
+        type=Path,
+        metavar="DIR",
+        help="the outputs store of this run (default: in the cache, $EVALKIT_CACHE)",
+    )
+    output.add_argument(
+        "--overwrite",
+        choices=["always", "never", "only-missing"],
+        help="which stored outputs to compute again (only-missing)",
+    )
+    output.add_argument("--quiet", action="store_true", help="no progress, only the table")
+    parser.add_argument("--config", type=Path, metavar="YAML", help="settings from a file")
+
+
+def resolve(arguments: argparse.Namespace, kind: type[C]) -> C:
+    """Merge the YAML file and the given options into a configuration.
+
+    Raises
+    ------
+    evalkit.errors.InputError
+        A setting is unknown or out of range.
+    """
+    from evalkit.config import read_yaml, validate
+
+    given = vars(arguments)
+    values: dict[str, Any] = {}
+    source = "command line"
+    if "config" in given:
+        values = read_yaml(given["config"])
+        source = f"{given['config']} and command line"
+    values.update({name: value for name, value in given.items() if name in kind.model_fields})
+    return validate(kind, values, source)
+
+
+def command_line(arguments: argparse.Namespace) -> str:
+    """Return the command as it was typed, for the result."""
+    import shlex
+    import sys
+
+    return shlex.join(["evalkit", *sys.argv[1:]]) if sys.argv[1:] else f"evalkit {arguments.command}"
+
+
+def _scale(text: str) -> float | tuple[float, ...]:
+    numbers = tuple(float(part) for part in text.split(","))
+    if len(numbers) not in {1, 3}:
+        raise argparse.ArgumentTypeError("give one number, or three separated by commas")
+    return numbers[0] if len(numbers) == 1 else numbers
