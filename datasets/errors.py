@@ -36,7 +36,3 @@ class DatasetError(ValueError):
 
 class UnreadableImage(DatasetError):  # noqa: N818 - named for what it is
     """One image is missing or does not decode: the run goes on without it."""
-
-
-class UnreadableImage(DatasetError):  # noqa: N818  (it is what a result counts, not a crash)
-    """One image of a data set is missing or does not decode; a run goes on without it."""
