@@ -1,0 +1,385 @@
+"""IJB-B and IJB-C release folders: faces, templates, pairs and galleries."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from evalkit.datasets.errors import DatasetError
+from evalkit.datasets.faces import AlignedFaces
+from evalkit.datasets.ijb_checks import (
+    Enrolment,
+    check_faces,
+    check_templates_have_faces,
+    joined_subjects,
+    odd_labels,
+    odd_pairs,
+    positions,
+)
+from evalkit.datasets.tables import Field, Table, read_csv, read_table
+
+Protocol = Literal["IJBB", "IJBC"]
+
+MARKER: Final = "evalkit-sample.json"
+"""File in a release folder that names a data set which is not the published one."""
+
+_FACES: Final = (Field("image", "text"), Field("template", "int"), Field("media", "int"))
+_POINTS: Final = (Field("image", "text"), Field("points", "float", 10), Field("score", "float"))
+_PAIRS: Final = (Field("templates", "int", 2), Field("label", "flag"))
+_ONE_TO_N: Final = (Field("TEMPLATE_ID", "int"), Field("SUBJECT_ID", "int"))
+
+
+class _Published(NamedTuple):
+    """Counts of a published release, and how its galleries are called."""
+
+    name: str
+    galleries: tuple[str, str]
+    faces: int
+    templates: int
+    genuine: int
+    impostor: int
+
+
+_PUBLISHED: Final[Mapping[Protocol, _Published]] = {
+    "IJBB": _Published("IJB-B", ("S1", "S2"), 227_630, 12_115, 10_270, 8_000_000),
+    "IJBC": _Published("IJB-C", ("G1", "G2"), 469_375, 23_124, 19_557, 15_638_932),
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class IjbRelease:
+    """A release, checked and ready to be evaluated.
+
+    Attributes
+    ----------
+    protocol : {"IJBB", "IJBC"}
+        Which release's layout the folder has.
+    name : str
+        ``IJB-B`` or ``IJB-C`` only where the counts are the published ones; else the marker
+        file's name, or protocol and folder.
+    root : Path
+        The release folder.
+    images : ndarray of shape (n,), bytes
+        Names of the loose crops, one a face.
+    points : ndarray of shape (n, 5, 2), float32
+        Five points of each face, in pixels of its crop.
+    detector_score : ndarray of shape (n,), float32
+    template_id, media_id : ndarray of shape (n,), int32
+    pairs : ndarray of shape (m, 2), int32
+        Template ids to compare.
+    genuine : ndarray of shape (m,), bool
+        Whether the two templates of a pair are of one subject.
+    galleries : mapping of str to Enrolment, or None
+        The 1:N galleries (``G1`` and ``G2``, ``S1`` and ``S2`` for IJB-B) where given.
+    probes : Enrolment or None
+        The 1:N probes where given.
+    fingerprint : str
+        SHA-256 over the meta files and the names and sizes of the images.
+    meta_sha256 : mapping of str to str
+        SHA-256 of each meta file.
+    official : bool
+        Whether the counts are those of the published release.
+    warnings : tuple of str
+        What is odd but does not stop an evaluation.
+    """
+
+    protocol: Protocol
+    name: str
+    root: Path
+    images: NDArray[np.bytes_]
+    points: NDArray[np.float32]
+    detector_score: NDArray[np.float32]
+    template_id: NDArray[np.int32]
+    media_id: NDArray[np.int32]
+    pairs: NDArray[np.int32]
+    genuine: NDArray[np.bool_]
+    galleries: Mapping[str, Enrolment] | None
+    probes: Enrolment | None
+    fingerprint: str
+    meta_sha256: Mapping[str, str]
+    official: bool
+    warnings: tuple[str, ...]
+
+    def faces(self, size: int = 112) -> AlignedFaces:
+        """Make the source of decoded and aligned faces, in the order of `images`."""
+        return AlignedFaces(self.root / "loose_crop", self.images, self.points, size)
+
+    def subjects(self) -> Enrolment:
+        """Subject of every template that has a face.
+
+        From the 1:N files where they name them all; else the connected components of the
+        genuine pairs, numbered from 0.
+        """
+        templates = np.unique(self.template_id)
+        if self.galleries is not None and self.probes is not None:
+            parts = [*self.galleries.values(), self.probes]
+            ids = np.concatenate([part.template_id for part in parts])
+            known, first = np.unique(ids, return_index=True)
+            if np.isin(templates, known).all():
+                named = Enrolment(known, np.concatenate([part.subject_id for part in parts])[first])
+                return Enrolment(templates, named.subject_of(templates))
+        links = positions(templates, self.pairs[self.genuine])
+        graph = coo_array(
+            (np.ones(len(links), np.int8), (links[:, 0], links[:, 1])),
+            shape=(len(templates), len(templates)),
+        )
+        return Enrolment(templates, connected_components(graph, directed=False)[1])
+
+
+def load_ijb(
+    path: str | Path,
+    protocol: Protocol = "IJBC",
+    *,
+    cache_dir: str | Path | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> IjbRelease:
+    """Read the meta files of a release folder and check every join between them.
+
+    Parameters
+    ----------
+    path : path-like
+        The release folder (with ``meta/`` and ``loose_crop/``) or its parent.
+    protocol : {"IJBB", "IJBC"}
+        Which release it is.
+    cache_dir : path-like, optional
+        Folder that keeps the parsed tables; see `evalkit.datasets.tables.read_table`.
+    progress : callable, optional
+        Called with the name of each step before it starts.
+
+    Raises
+    ------
+    DatasetError
+        A file is missing, malformed or does not fit the others.
+    """
+    root = _release_folder(Path(path), protocol)
+    step = progress or (lambda _: None)
+
+    def read(suffix: str, fields: tuple[Field, ...]) -> Table:
+        file = root / "meta" / f"{protocol.lower()}_{suffix}.txt"
+        step(f"reading {file.name}")
+        return read_table(file, fields, cache_dir=cache_dir)
+
+    faces = read("face_tid_mid", _FACES)
+    points = read("name_5pts_score", _POINTS)
+    pairs = read("template_pair_label", _PAIRS)
+    step("checking the meta files")
+    check_faces(faces, points)
+    check_templates_have_faces(pairs, pairs.columns["templates"], faces)
+    one_to_n = _read_one_to_n(root, protocol, faces, pairs)
+    meta_sha256 = {
+        table.path.name: table.sha256 for table in (faces, points, pairs, *one_to_n.tables)
+    }
+    step("listing the images")
+    sizes = _image_sizes(root / "loose_crop", faces.columns["image"])
+    name, official = _name(root, protocol, faces, pairs)
+    return IjbRelease(
+        protocol=protocol,
+        name=name,
+        root=root,
+        images=faces.columns["image"],
+        points=points.columns["points"].reshape(-1, 5, 2),
+        detector_score=points.columns["score"],
+        template_id=faces.columns["template"],
+        media_id=faces.columns["media"],
+        pairs=pairs.columns["templates"],
+        genuine=pairs.columns["label"],
+        galleries=one_to_n.galleries,
+        probes=one_to_n.probes,
+        fingerprint=_fingerprint(meta_sha256, faces.columns["image"], sizes),
+        meta_sha256=MappingProxyType(meta_sha256),
+        official=official,
+        warnings=(*odd_pairs(pairs), *one_to_n.warnings, *_missing_images(faces, sizes)),
+    )
+
+
+def subset(release: IjbRelease, faces: int) -> IjbRelease:
+    """Take whole subjects, in the order of the face file, for a quick look.
+
+    Parameters
+    ----------
+    release : IjbRelease
+        The whole.
+    faces : int
+        Subjects are added until there are at least so many faces, two subjects, and a pair.
+
+    Returns
+    -------
+    IjbRelease
+        With the pairs, gallery and probe templates among those subjects only; never official,
+        and with a name and a fingerprint of its own.
+    """
+    if faces < 1:
+        raise ValueError(f"A subset needs at least one face, not {faces}.")
+    subjects = release.subjects()
+    subject_of_face = subjects.subject_of(release.template_id)
+    ids, first, counts = np.unique(subject_of_face, return_index=True, return_counts=True)
+    order = np.argsort(first)
+    rank = np.empty(len(order), np.int32)
+    rank[order] = np.arange(len(order), dtype=np.int32)
+    ranked = Enrolment(subjects.template_id, rank[positions(ids, subjects.subject_id)])
+    left, right = (ranked.subject_of(release.pairs[:, side]) for side in (0, 1))
+    pair_rank = np.maximum(left, right)
+    enough = int(np.searchsorted(np.cumsum(counts[order]), faces)) + 1
+    taken = max(enough, 2, int(pair_rank.min()) + 1)
+    kept = subjects.template_id[ranked.subject_id < taken]
+    rows = np.isin(release.template_id, kept)
+    pairs = pair_rank < taken
+    galleries, probes = _restricted(release, kept)
+    digest = hashlib.sha256(f"{release.fingerprint} {release.protocol} {taken}".encode())
+    return replace(
+        release,
+        name=f"{release.name}:first-{int(rows.sum())}-faces",
+        images=release.images[rows],
+        points=release.points[rows],
+        detector_score=release.detector_score[rows],
+        template_id=release.template_id[rows],
+        media_id=release.media_id[rows],
+        pairs=release.pairs[pairs],
+        genuine=release.genuine[pairs],
+        galleries=galleries,
+        probes=probes,
+        fingerprint=digest.hexdigest(),
+        official=False,
+    )
+
+
+def _restricted(
+    release: IjbRelease, kept: NDArray[np.int32]
+) -> tuple[Mapping[str, Enrolment] | None, Enrolment | None]:
+    if release.galleries is None or release.probes is None:
+        return None, None
+
+    def among(enrolment: Enrolment) -> Enrolment:
+        rows = np.isin(enrolment.template_id, kept)
+        return Enrolment(enrolment.template_id[rows], enrolment.subject_id[rows])
+
+    galleries = {name: among(gallery) for name, gallery in release.galleries.items()}
+    return MappingProxyType(galleries), among(release.probes)
+
+
+def _release_folder(path: Path, protocol: Protocol) -> Path:
+    for folder in (path, path / protocol):
+        if (folder / "meta").is_dir():
+            if not (folder / "loose_crop").is_dir():
+                raise DatasetError(
+                    "The folder has meta/ but no loose_crop/",
+                    path=folder,
+                    remedy="Unpack the loose crops of the release there.",
+                )
+            return folder
+    raise DatasetError(
+        f"This is no {protocol} release folder: neither meta/ nor {protocol}/meta/ is in it",
+        path=path,
+        remedy=f"Name the folder that holds meta/ and loose_crop/, or the one that holds "
+        f"{protocol}/.",
+    )
+
+
+class _OneToN(NamedTuple):
+    galleries: Mapping[str, Enrolment] | None = None
+    probes: Enrolment | None = None
+    tables: tuple[Table, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def _read_one_to_n(root: Path, protocol: Protocol, faces: Table, pairs: Table) -> _OneToN:
+    """Read the three 1:N files, or none of them where one is missing."""
+    galleries = _PUBLISHED[protocol].galleries
+    names = [*(f"gallery_{gallery}" for gallery in galleries), "probe_mixed"]
+    files = [root / "meta" / f"{protocol.lower()}_1N_{name}.csv" for name in names]
+    missing = [file.name for file in files if not file.is_file()]
+    if len(missing) == len(files):
+        return _OneToN()
+    if missing:
+        return _OneToN(warnings=(f"1:N is left out, because meta/ lacks {', '.join(missing)}.",))
+    tables = tuple(read_csv(file, _ONE_TO_N) for file in files)
+    for table in tables:
+        check_templates_have_faces(table, table.columns["TEMPLATE_ID"], faces)
+    named = joined_subjects(tables)
+    *enrolled, probes = (joined_subjects([table]) for table in tables)
+    return _OneToN(
+        MappingProxyType(dict(zip(galleries, enrolled, strict=True))),
+        probes,
+        tables,
+        tuple(odd_labels(pairs, named)),
+    )
+
+
+def _image_sizes(folder: Path, images: NDArray[np.bytes_]) -> NDArray[np.int64]:
+    """Bytes of each image file; -1 where it is missing."""
+    start = os.fsencode(folder)
+    sizes = np.full(len(images), -1, np.int64)
+    for index, name in enumerate(images.tolist()):
+        with contextlib.suppress(OSError):
+            sizes[index] = os.stat(os.path.join(start, name)).st_size  # noqa: PTH116, PTH118
+    return sizes
+
+
+def _missing_images(faces: Table, sizes: NDArray[np.int64]) -> list[str]:
+    missing = np.flatnonzero(sizes < 0)
+    if not len(missing):
+        return []
+    first = os.fsdecode(faces.columns["image"][missing[0]])
+    return [
+        f"{len(missing)} of {len(sizes)} images are missing from loose_crop/, the first {first}."
+    ]
+
+
+def _fingerprint(
+    meta_sha256: Mapping[str, str], images: NDArray[np.bytes_], sizes: NDArray[np.int64]
+) -> str:
+    digest = hashlib.sha256(json.dumps(meta_sha256, sort_keys=True).encode())
+    digest.update(b"\n".join(images.tolist()))
+    digest.update(sizes.astype("<i8").tobytes())
+    return digest.hexdigest()
+
+
+def _name(root: Path, protocol: Protocol, faces: Table, pairs: Table) -> tuple[str, bool]:
+    """Name of the data set, and whether it is the published one by its counts."""
+    marker = root / MARKER
+    if marker.is_file():
+        return _marked_name(marker), False
+    published = _PUBLISHED[protocol]
+    genuine = int(np.count_nonzero(pairs.columns["label"]))
+    counts = (
+        len(faces),
+        len(np.unique(faces.columns["template"])),
+        genuine,
+        len(pairs) - genuine,
+    )
+    if counts == published[2:]:
+        return published.name, True
+    folder = root.resolve()
+    known_as = folder.parent.name if folder.name == protocol else folder.name
+    return f"{protocol.lower()}:{known_as}", False
+
+
+def _marked_name(marker: Path) -> str:
+    try:
+        name = json.loads(marker.read_text("utf-8"))["name"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DatasetError(
+            "It does not hold the data set's name",
+            path=marker,
+            remedy='Write {"name": "..."} into it, or remove it.',
+        ) from error
+    taken = [published.name for published in _PUBLISHED.values()]
+    if not isinstance(name, str) or not name.strip() or name.strip().upper() in taken:
+        raise DatasetError(
+            f"The name {name!r} is not one that other data may have",
+            path=marker,
+            remedy=f"Choose a name other than {' and '.join(taken)}.",
+        )
+    return name.strip()
