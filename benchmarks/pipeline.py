@@ -1,0 +1,91 @@
+"""How much of a session's own rate the pipeline keeps.
+
+The same open session, with the same threads, runs (a) alone over batches that are ready in
+memory and (b) under the pipeline: decode, align, normalise, mirror, infer, store. The two
+alternate, and the ratio of the medians is printed.
+
+    python benchmarks/pipeline.py                                  # the embedded sample
+    python benchmarks/pipeline.py --data RELEASE --model MODEL --backend torch
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from evalkit.config import RunConfig
+from evalkit.datasets.ijb import load_ijb
+from evalkit.datasets.sample import sample_path
+from evalkit.environment import available_cores
+from evalkit.evaluations.inference import OpenModel, open_model
+from evalkit.files import cache_dir
+from evalkit.pipeline import Embedder, EmbedOptions, ImageSource, Normaliser, fill_store, prepare
+from evalkit.store import Store
+
+
+def alone(model: OpenModel, source: ImageSource, batch_size: int, faces: int) -> float:
+    """Seconds of the session over ready batches, originals and mirror images."""
+    normalise = Normaliser(model.config.input, model.session.inputs[0].dtype)
+    ready = prepare(source, range(batch_size), normalise).tensor
+    mirrored = normalise.flipped(ready)
+    start = time.perf_counter()
+    for _ in range(faces // batch_size):
+        model.session.run(ready)
+        model.session.run(mirrored)
+    return (time.perf_counter() - start) / (faces // batch_size * batch_size)
+
+
+def piped(model: OpenModel, source: ImageSource, batch_size: int) -> float:
+    """Seconds a face under the pipeline."""
+    normalise = Normaliser(model.config.input, model.session.inputs[0].dtype)
+    embedder = Embedder(model.session, normalise, flip=True, output=model.config.output)
+    options = EmbedOptions(batch_size, available_cores(), len(source))
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(Path(folder) / "store", {}, len(source), flip=True)
+        start = time.perf_counter()
+        with store.writing():
+            fill_store(store, list(store.starts), source, embedder, options, lambda _: None)
+        return (time.perf_counter() - start) / len(source)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--model")
+    parser.add_argument("--mean", type=lambda text: tuple(map(float, text.split(","))))
+    parser.add_argument("--std", type=lambda text: tuple(map(float, text.split(","))))
+    parser.add_argument("--backend", default="onnxruntime")
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--repeats", type=int, default=5)
+    arguments = parser.parse_args()
+    run = RunConfig(
+        model=arguments.model, backend=arguments.backend, mean=arguments.mean, std=arguments.std
+    )
+    release = load_ijb(arguments.data or sample_path("ijbc", cache_dir()), "IJBC")
+    source = release.faces()
+    with open_model(run) as model:
+        batch = model.session.inputs[0].batch or arguments.batch_size
+        alone(model, source, batch, batch * 4)
+        ratios = []
+        for _ in range(arguments.repeats):
+            session = alone(model, source, batch, len(source))
+            pipeline = piped(model, source, batch)
+            ratios.append(session / pipeline)
+            print(
+                f"session alone {1 / session:7.1f} faces/s, pipeline {1 / pipeline:7.1f} faces/s, "
+                f"ratio {ratios[-1]:.3f}"
+            )
+    print(
+        f"{model.info.name} on {arguments.backend}, {model.session.ran.threads} threads, batch "
+        f"{batch}, {len(source)} faces: median ratio {statistics.median(ratios):.3f} "
+        f"(from {np.min(ratios):.3f} to {np.max(ratios):.3f}); at least 0.9 is wanted"
+    )
+
+
+if __name__ == "__main__":
+    main()

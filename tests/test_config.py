@@ -1,0 +1,88 @@
+"""Configuration: precedence, clear errors, safe YAML."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evalkit.cli.options import resolve
+from evalkit.config import IjbConfig, ModelConfig, RunConfig, load_model_config, read_yaml, validate
+from evalkit.errors import InputError
+
+
+def namespace(**values: Any) -> argparse.Namespace:
+    return argparse.Namespace(command="ijbc", **values)
+
+
+def test_command_line_beats_yaml_beats_default(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("batch_size: 8\nthreads: 3\nfar: [1e-3, 1e-4]\n")
+    config = resolve(namespace(config=path, threads=1), IjbConfig)
+    assert (config.batch_size, config.threads, config.device) == (8, 1, "cpu")
+    assert config.far == (1e-4, 1e-3)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("batchsize: 8", "batchsize: unknown setting; known: .*batch_size"),
+        ("batch_size: 0", "batch_size: .*greater than or equal to 1"),
+        ("precision: fp8", "precision: .*'fp32'"),
+        ("far: [2.0]", "far: .*between 0 and 1"),
+        ("features_flip: a.npy", "--features-flip needs --features"),
+        ("scores: a\nfeatures: b", "only one of --features and --scores"),
+        ("- 1", "must hold a mapping"),
+        ("a: [", "is not YAML"),
+        ("a: !!python/object/apply:os.system ['touch owned']", "is not YAML"),
+    ],
+)
+def test_wrong_settings_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("run.yaml").write_text(text)
+    with pytest.raises(InputError, match=message):
+        resolve(namespace(config=Path("run.yaml")), IjbConfig)
+    assert not Path("owned").exists()
+
+
+def test_a_missing_yaml_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"nowhere\.yaml"):
+        read_yaml(tmp_path / "nowhere.yaml")
+
+
+def test_a_model_yaml_names_files_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(b"")
+    (tmp_path / "m.yaml").write_text("name: m\nfiles: {onnxruntime: m.onnx}\ninput: {color: bgr}\n")
+    config = load_model_config(str(tmp_path / "m.yaml"), RunConfig(mean=(1.0, 2.0, 3.0)))
+    assert config.file_for("onnxruntime") == tmp_path / "m.onnx"
+    assert (config.input.color, config.input.mean) == ("bgr", (1.0, 2.0, 3.0))
+    with pytest.raises(InputError, match=r"no file for backend 'torch', only for onnxruntime"):
+        config.file_for("torch")
+
+
+def test_a_bare_model_file_serves_every_backend(tmp_path: Path) -> None:
+    file = tmp_path / "backbone.onnx"
+    file.write_bytes(b"")
+    config = load_model_config(str(file), RunConfig(std=128.0))
+    assert config.file_for("torch") == config.file_for("onnxruntime") == file
+    assert (config.name, config.input.std) == ("backbone", 128.0)
+
+
+def test_an_unknown_model_lists_the_ready_ones() -> None:
+    with pytest.raises(InputError, match="no model file 'nothing'.*sample-recognition"):
+        load_model_config("nothing", RunConfig())
+
+
+def test_a_file_that_the_yaml_names_must_exist(tmp_path: Path) -> None:
+    (tmp_path / "m.yaml").write_text("name: m\nfiles: {any: gone.onnx}\n")
+    with pytest.raises(InputError, match=r"gone\.onnx does not exist"):
+        load_model_config(str(tmp_path / "m.yaml"), RunConfig()).file_for("torch")
+
+
+def test_std_of_zero_is_refused() -> None:
+    with pytest.raises(InputError, match=r"input\.std.*must not be 0"):
+        validate(ModelConfig, {"name": "m", "files": {"any": "f"}, "input": {"std": 0}}, "m.yaml")
