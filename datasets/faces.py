@@ -12,17 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evalkit.datasets.alignment import align
-from evalkit.datasets.errors import DatasetError
+from evalkit.datasets.errors import UnreadableImage
 
 _JPEG_START: Final = b"\xff\xd8"
 _JPEG_END: Final = b"\xff\xd9"
 _JPEG_SCAN: Final = 0xDA
 _PNG_START: Final = b"\x89PNG\r\n\x1a\n"
 _PNG_END: Final = b"IEND\xaeB`\x82"
-
-
-class UnreadableImage(DatasetError):  # noqa: N818  (it is what a result counts, not a crash)
-    """An image that is missing, does not decode, or whose points define no alignment."""
 
 
 def is_truncated(data: bytes) -> bool:
