@@ -1,0 +1,140 @@
+"""A photograph of a drawn person: background, camera faults, JPEG."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from evalkit.datasets.sample.faces import draw_person
+from evalkit.datasets.sample.painter import Image
+from evalkit.datasets.sample.traits import Conditions, conditions, identity
+
+_PLACE = 3  # the stream of random numbers that places heads in loose crops
+
+
+@dataclass(frozen=True, slots=True)
+class Photo:
+    """One photograph of one face.
+
+    Attributes
+    ----------
+    jpeg : bytes
+        The picture as a JPEG file.
+    points : ndarray of shape (5, 2)
+        Left eye, right eye, nose tip, left and right mouth corner (left as seen in the image),
+        in pixels (x, y).
+    score : float
+        What a face detector would think of it, in (0, 1].
+    """
+
+    jpeg: bytes
+    points: NDArray[np.float64]
+    score: float
+
+
+def dull(rng: np.random.Generator) -> tuple[float, ...]:
+    """Draw a colour of little saturation."""
+    values = rng.uniform(15, 230) + rng.normal(0, 25, size=3)
+    return tuple(np.clip(values, 0, 255).tolist())
+
+
+def background(rng: np.random.Generator, height: int, width: int) -> Image:
+    """Draw an out-of-focus room or street of (height, width, 3)."""
+    cells = max(2, int(rng.integers(2, 7)))
+    base = rng.uniform(30, 220) + rng.normal(0, 18, size=3)
+    shades = rng.normal(0, 30, size=(cells, cells, 1)) + rng.normal(0, 12, size=(cells, cells, 3))
+    coarse = base + shades
+    scene: Image = cv2.resize(
+        np.clip(coarse, 0, 255).astype(np.uint8), (width, height), interpolation=cv2.INTER_CUBIC
+    )
+    for _ in range(int(rng.integers(0, 6))):
+        x, y = (rng.uniform(-0.2, 1, size=2) * (width, height)).astype(int).tolist()
+        w, h = (rng.uniform(0.05, 0.5, size=2) * (width, height)).astype(int).tolist()
+        cv2.rectangle(scene, (x, y), (x + w, y + h), dull(rng), -1)
+    return scene
+
+
+def composite(scene: Image, rgba: Image) -> Image:
+    """Lay premultiplied `rgba` over a scene of the same size."""
+    hidden = cv2.cvtColor(255 - rgba[:, :, 3], cv2.COLOR_GRAY2RGB)
+    behind = cv2.multiply(scene, hidden, scale=1 / 255)
+    laid: Image = cv2.add(behind, np.ascontiguousarray(rgba[:, :, :3]))
+    return laid
+
+
+def _blurred(image: Image, how: Conditions, scale: float) -> Image:
+    sigma, length = how.blur * scale, round(how.motion * scale)
+    if sigma > 0.3:
+        image = cv2.GaussianBlur(image, (0, 0), sigma)
+    if length >= 2:
+        kernel = np.zeros((2 * length + 1, 2 * length + 1), np.float32)
+        arm = length * np.array([np.cos(how.motion_angle), np.sin(how.motion_angle)]) / 2
+        ends = np.round(np.array([length - arm, length + arm])).astype(int).tolist()
+        cv2.line(kernel, ends[0], ends[1], 1.0, 1)
+        image = cv2.filter2D(image, -1, kernel / kernel.sum())
+    return image
+
+
+def expose(image: Image, how: Conditions, scale: float, rng: np.random.Generator) -> Image:
+    """Blur, contrast and sensor noise of a camera; `scale` is in pixels a head unit."""
+    image = _blurred(image, how, scale)
+    grain = rng.standard_normal(image.shape[:2], dtype=np.float32)[:, :, None] * how.noise
+    seen = (image.astype(np.float32) - 118) * how.contrast + (118 + grain)
+    exposed: Image = np.clip(seen, 0, 255).astype(np.uint8)
+    return exposed
+
+
+def encode(image: Image, quality: int) -> bytes:
+    """JPEG bytes of an RGB image."""
+    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    done, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    if not done:
+        raise RuntimeError("OpenCV could not encode a JPEG")
+    return bytes(data)
+
+
+def detector_score(how: Conditions, pixels: float) -> float:
+    """Make up a face detector's confidence from the quality of a face `pixels` wide."""
+    faults = (
+        0.25 * abs(how.yaw)
+        + 0.2 * abs(how.pitch)
+        + 0.22 * how.occluded
+        + 1.2 * (how.blur + 0.5 * how.motion)
+        + 0.004 * how.noise
+        + 2.5 / pixels
+    )
+    return float(np.clip(1.0 - 0.55 * faults, 0.35, 0.999))
+
+
+def photograph(
+    seed: int, subject: int, image: int, *, hardness: float = 1.0, size: int | None = None
+) -> Photo:
+    """Take photograph number `image` of a subject: a loose, unaligned crop around the face.
+
+    Parameters
+    ----------
+    hardness : float
+        How far from a passport photograph; see `traits.conditions`.
+    size : int, optional
+        Width of the crop in pixels; drawn from 56..220 by default.
+    """
+    rng = np.random.default_rng((seed, _PLACE, subject, image))
+    who, how = identity(seed, subject), conditions(seed, subject, image, hardness)
+    drawn = int(np.exp(rng.uniform(np.log(56), np.log(220))))
+    width = size or drawn
+    height = int(width * rng.uniform(1.0, 1.25))
+    scale = width / rng.uniform(2.3, 2.9)
+    x, y = 0.5 * width, 0.48 * height
+    centre = (x + float(rng.normal(0, 0.07)) * scale, y + float(rng.normal(0, 0.07)) * scale)
+    person = draw_person(who, how, (height, width), centre, scale)
+    scene = composite(background(rng, height, width), person.rgba)
+    picture = expose(scene, how, scale, rng)
+    limits = np.array([width - 1, height - 1])
+    return Photo(
+        encode(picture, how.quality),
+        np.clip(person.points, 0, limits),
+        detector_score(how, person.box[2]),
+    )
