@@ -1,0 +1,237 @@
+"""Reading of the ground truth, from the official ``.mat`` files or from the text files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.io
+from numpy.typing import NDArray
+
+from evalkit.widerface_eval.errors import WiderFaceError, listed
+from evalkit.widerface_eval.records import SUBSETS, GroundTruth, offsets_of
+
+FACES_MAT = "wider_face_val.mat"
+FACES_TXT = "wider_face_val_bbx_gt.txt"
+_REMEDY = "Fetch the official evaluation tools' ground_truth folder anew."
+
+
+def read_ground_truth(folder: str | Path) -> GroundTruth:
+    """Read the validation split's faces and its three subsets.
+
+    The faces are those of ``wider_face_val.mat`` or, where it is absent, of
+    ``wider_face_val_bbx_gt.txt``. A subset is ``wider_easy_val.mat`` or, where it is absent,
+    ``wider_easy_val.txt``, with one line for every image: its path, then the 1-based numbers of
+    the faces kept.
+
+    Parameters
+    ----------
+    folder : path
+        Where these files lie.
+
+    Raises
+    ------
+    WiderFaceError
+        A file is missing or malformed, or the files do not belong together.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise WiderFaceError(f"{folder}: there is no such folder of ground truth.")
+    images, boxes = _read_faces(folder)
+    counts = [len(block) for block in boxes]
+    subsets = {}
+    for subset in SUBSETS:
+        kept = _read_subset(folder, subset, images, boxes)
+        subsets[subset] = _flags(kept, counts, images, folder, subset)
+    return GroundTruth(
+        images=tuple(images),
+        offsets=offsets_of(counts),
+        boxes=np.concatenate([np.empty((0, 4)), *boxes]),
+        subsets=subsets,
+    )
+
+
+def _read_faces(folder: Path) -> tuple[list[str], list[NDArray[np.float64]]]:
+    if (folder / FACES_MAT).is_file():
+        mat = _load(folder / FACES_MAT, ["event_list", "file_list", "face_bbx_list"])
+        boxes = [block.reshape(-1, 4).astype(float) for block in _cells(mat, "face_bbx_list")]
+        return _names(mat), boxes
+    if (folder / FACES_TXT).is_file():
+        return read_annotation_text(folder / FACES_TXT)
+    raise WiderFaceError(f"{folder}: it holds neither {FACES_MAT} nor {FACES_TXT}. {_REMEDY}")
+
+
+def _read_subset(
+    folder: Path, subset: str, images: list[str], boxes: list[NDArray[np.float64]]
+) -> list[NDArray[np.int64]]:
+    """1-based numbers of the kept faces, one array an image."""
+    path = folder / f"wider_{subset}_val.mat"
+    if not path.is_file():
+        return _read_subset_text(folder / f"wider_{subset}_val.txt", images)
+    mat = _load(path, ["event_list", "file_list", "face_bbx_list", "gt_list"])
+    if _names(mat) != images:
+        raise WiderFaceError(f"{path}: its images are not those of the faces' file. {_REMEDY}")
+    for image, ours, theirs in zip(images, boxes, _cells(mat, "face_bbx_list"), strict=True):
+        if len(ours) != len(theirs):
+            raise WiderFaceError(
+                f"{path}: {image} has {len(theirs)} faces, but {len(ours)} in the faces' file. "
+                f"{_REMEDY}"
+            )
+    return [numbers.ravel().astype(np.int64) for numbers in _cells(mat, "gt_list")]
+
+
+def _flags(
+    kept: list[NDArray[np.int64]],
+    counts: Sequence[int],
+    images: Sequence[str],
+    folder: Path,
+    subset: str,
+) -> NDArray[np.bool_]:
+    flags = [np.zeros(count, bool) for count in counts]
+    for image, count, numbers, flag in zip(images, counts, kept, flags, strict=True):
+        if np.any((numbers < 1) | (numbers > count)):
+            raise WiderFaceError(
+                f"{folder}: the subset {subset!r} keeps face {int(numbers.max())} of {image}, "
+                f"which has {count}. {_REMEDY}"
+            )
+        flag[numbers - 1] = True
+    return np.concatenate([np.empty(0, bool), *flags])
+
+
+def _load(path: Path, variables: list[str]) -> dict[str, Any]:
+    try:
+        mat: dict[str, Any] = scipy.io.loadmat(path, variable_names=variables)
+    except (ValueError, TypeError, KeyError, NotImplementedError, OSError) as error:
+        raise WiderFaceError(f"{path}: it is no MATLAB 5 file ({error}). {_REMEDY}") from error
+    missing = [name for name in variables if name not in mat]
+    if missing:
+        raise WiderFaceError(f"{path}: it has no variable {listed(missing)}. {_REMEDY}")
+    mat["path"] = path
+    return mat
+
+
+def _names(mat: dict[str, Any]) -> list[str]:
+    try:
+        return [
+            f"{event[0]}/{image[0][0]}"
+            for (event,), (files,) in zip(mat["event_list"], mat["file_list"], strict=True)
+            for image in files
+        ]
+    except (ValueError, TypeError, IndexError) as error:
+        raise WiderFaceError(
+            f"{mat['path']}: event_list and file_list are not the official cells. {_REMEDY}"
+        ) from error
+
+
+def _cells(mat: dict[str, Any], name: str) -> list[NDArray[Any]]:
+    """One array an image, of a cell of events with cells of images."""
+    try:
+        cells = [cell for (images,) in mat[name] for (cell,) in images]
+        if len(cells) != len(_names(mat)):
+            raise ValueError
+        if name == "face_bbx_list" and any(cell.shape[-1] != 4 for cell in cells if cell.size):
+            raise ValueError
+    except (ValueError, TypeError, IndexError, AttributeError) as error:
+        raise WiderFaceError(
+            f"{mat['path']}: {name} is not the official cells, one array an image. {_REMEDY}"
+        ) from error
+    return cells
+
+
+def read_annotation_text(path: str | Path) -> tuple[list[str], list[NDArray[np.float64]]]:
+    """Read images and boxes of a ``wider_face_*_bbx_gt.txt``.
+
+    An image without faces has the count 0 and yet one all-zero line, which is kept as a box, as
+    in the official ``.mat`` files.
+
+    Returns
+    -------
+    images : list of str
+        ``event/image``, without suffix.
+    boxes : list of ndarray of float64, shape (n, 4)
+        x, y, width, height.
+
+    Raises
+    ------
+    WiderFaceError
+        A line is malformed.
+    """
+    path = Path(path)
+    images: list[str] = []
+    boxes: list[NDArray[np.float64]] = []
+    lines = _lines(path)
+    for at, line in lines:
+        if "/" not in line:
+            raise WiderFaceError(f"{path}:{at}: {line!r} is no image path event/image.jpg.")
+        images.append(without_suffix(line))
+        at, line = next(lines, (at, ""))  # noqa: PLW2901  (the record's second line)
+        if not line.isdecimal():
+            raise WiderFaceError(f"{path}:{at}: {line!r} is no number of faces of {images[-1]}.")
+        boxes.append(_read_boxes(path, lines, max(int(line), 1), images[-1]))
+    if len(set(images)) != len(images):
+        twice = sorted({image for image in images if images.count(image) > 1})
+        raise WiderFaceError(f"{path}: it names an image twice: {listed(twice)}.")
+    return images, boxes
+
+
+def _read_boxes(
+    path: Path, lines: Iterator[tuple[int, str]], count: int, image: str
+) -> NDArray[np.float64]:
+    rows = []
+    for _ in range(count):
+        at, line = next(lines, (0, ""))
+        if not line:
+            raise WiderFaceError(f"{path}: it ends within the faces of {image}. {_REMEDY}")
+        try:
+            rows.append([float(word) for word in line.split()[:4]])
+        except ValueError as error:
+            raise WiderFaceError(f"{path}:{at}: {line!r} is no face x y w h ... .") from error
+        if len(rows[-1]) < 4:
+            raise WiderFaceError(f"{path}:{at}: {line!r} is no face x y w h ... .")
+    return np.array(rows, np.float64)
+
+
+def _read_subset_text(path: Path, images: Sequence[str]) -> list[NDArray[np.int64]]:
+    if not path.is_file():
+        raise WiderFaceError(
+            f"{path.parent}: it holds neither {path.stem}.mat nor {path.name}. {_REMEDY}"
+        )
+    kept: dict[str, NDArray[np.int64]] = {}
+    for at, line in _lines(path):
+        image, *numbers = line.split()
+        if not all(number.isdecimal() for number in numbers):
+            raise WiderFaceError(f"{path}:{at}: after the image come the numbers of faces kept.")
+        if without_suffix(image) in kept:
+            raise WiderFaceError(f"{path}:{at}: it names {image} a second time.")
+        kept[without_suffix(image)] = np.array(numbers, np.int64)
+    if set(kept) != set(images):
+        odd = sorted(set(kept) ^ set(images))
+        raise WiderFaceError(
+            f"{path}: its images are not those of the faces' file: {listed(odd)}. "
+            "List every image once, also where no face is kept."
+        )
+    return [kept[image] for image in images]
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Numbered lines that are not blank, stripped."""
+    try:
+        text = path.read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise WiderFaceError(f"{path}: it cannot be read as text ({error}).") from error
+    stripped = ((at, line.strip()) for at, line in enumerate(text.splitlines(), 1))
+    return (pair for pair in stripped if pair[1])
+
+
+def without_suffix(name: str) -> str:
+    """Drop an image's suffix, and nothing else.
+
+    Examples
+    --------
+    >>> without_suffix("0--Parade/a_big_jpg.jpg"), without_suffix("0--Parade/v1.5")
+    ('0--Parade/a_big_jpg', '0--Parade/v1.5')
+    """
+    stem, dot, suffix = name.rpartition(".")
+    return stem if dot and suffix.lower() in {"jpg", "jpeg", "png"} else name

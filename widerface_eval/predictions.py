@@ -1,0 +1,341 @@
+"""Reading of predictions: a folder of text files by event, or one JSON or NPZ file."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evalkit.widerface_eval.errors import IncompleteError, WiderFaceError, listed
+from evalkit.widerface_eval.ground_truth import without_suffix
+from evalkit.widerface_eval.records import Detections, find_flaw, offsets_of
+
+_COLUMNS = 5
+_NOTHING = np.empty((0, _COLUMNS))
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Detections as read, and what was wrong with the files they came from.
+
+    Attributes
+    ----------
+    detections : Detections
+        One entry for every image asked for; none where its file is in one of the lists below.
+    missing, empty, malformed : tuple of str
+        Images without a file, with a file that states nothing, with a broken one.
+    extra : tuple of str
+        Files of images that the ground truth does not have.
+    """
+
+    detections: Detections
+    missing: tuple[str, ...] = ()
+    empty: tuple[str, ...] = ()
+    malformed: tuple[str, ...] = ()
+    extra: tuple[str, ...] = ()
+
+    def warnings(self) -> tuple[str, ...]:
+        """One sentence for each kind of problem that was allowed."""
+        kinds = {
+            "missing, and counted as without detections": self.missing,
+            "empty, and counted as without detections": self.empty,
+            "malformed, and counted as without detections": self.malformed,
+            "of images unknown to the ground truth, and left out": self.extra,
+        }
+        return tuple(
+            f"{len(names)} prediction files are {what}: {listed(names)}."
+            for what, names in kinds.items()
+            if names
+        )
+
+
+@dataclass(slots=True)
+class _Found:
+    """What a form of predictions turned out to hold."""
+
+    rows: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    empty: list[str] = field(default_factory=list)
+    malformed: dict[str, str] = field(default_factory=dict)
+    extra: list[str] = field(default_factory=list)
+
+
+def read_predictions(
+    path: str | Path,
+    images: Sequence[str],
+    *,
+    known: Collection[str] | None = None,
+    allow_missing: bool = False,
+) -> Reading:
+    """Read the predictions of some images.
+
+    Parameters
+    ----------
+    path : path
+        A folder of ``event/image.txt``; or a ``.json`` file, an object of ``event/image`` to a
+        list of ``[x, y, w, h, score]``; or an ``.npz`` file as `write_predictions` makes it.
+    images : sequence of str
+        ``event/image`` of each image wanted, without suffix.
+    known : collection of str, optional
+        Other images that may have predictions, which are not read.
+    allow_missing : bool
+        Take missing, empty and malformed files as without detections and leave out extra ones,
+        by name, where otherwise an error says so.
+
+    Raises
+    ------
+    IncompleteError
+        Files are missing or empty.
+    WiderFaceError
+        Files are malformed or extra, or none belongs to the images.
+
+    Notes
+    -----
+    A text file holds the image's name, the number of detections, and one line for each:
+    ``x y w h score``, and whatever columns follow, such as landmarks. Accepted are also: any
+    white space, blank lines, no name, no number, a name with its folder or suffix, Windows line
+    ends. Numbers may be whole or not.
+    """
+    path = Path(path)
+    wanted = set(images)
+    everything = wanted | set(known or ())
+    if path.is_dir():
+        found = _read_folder(path, wanted, everything)
+    elif path.suffix == ".json":
+        found = _read_json(path, wanted, everything)
+    elif path.suffix == ".npz":
+        found = _read_npz(path, wanted, everything)
+    else:
+        raise WiderFaceError(f"{path}: it is neither a folder nor a .json or .npz file.")
+    reading = _reading(found, images)
+    if not found.rows and (found.extra or not (found.empty or found.malformed)):
+        raise WiderFaceError(
+            f"{path}: none of its {len(found.extra)} predictions is of an image of the ground "
+            f"truth, such as {listed(sorted(wanted)[:1])}. Are they of another split, or is it "
+            "the folder above or below?"
+        )
+    if not allow_missing:
+        _refuse(path, reading, found)
+    return reading
+
+
+def _reading(found: _Found, images: Sequence[str]) -> Reading:
+    rows = [found.rows.get(image, _NOTHING) for image in images]
+    present = found.rows.keys() | set(found.empty) | found.malformed.keys()
+    table = np.concatenate([_NOTHING, *rows])
+    return Reading(
+        Detections(
+            tuple(images),
+            offsets_of([len(block) for block in rows]),
+            np.ascontiguousarray(table[:, :4]),
+            np.ascontiguousarray(table[:, 4]),
+        ),
+        missing=tuple(image for image in images if image not in present),
+        empty=tuple(sorted(found.empty)),
+        malformed=tuple(sorted(found.malformed)),
+        extra=tuple(sorted(found.extra)),
+    )
+
+
+def _refuse(path: Path, reading: Reading, found: _Found) -> None:
+    problems = []
+    if reading.malformed:
+        problems.append(
+            f"{len(reading.malformed)} are malformed: "
+            + listed([found.malformed[image] for image in reading.malformed])
+        )
+    if reading.extra:
+        problems.append(f"{len(reading.extra)} are of unknown images: {listed(reading.extra)}")
+    if reading.missing:
+        problems.append(f"{len(reading.missing)} are missing: {listed(reading.missing)}")
+    if reading.empty:
+        problems.append(
+            f"{len(reading.empty)} are empty (write the number 0 where nothing is detected): "
+            + listed(reading.empty)
+        )
+    if problems:
+        kind = WiderFaceError if reading.malformed or reading.extra else IncompleteError
+        raise kind(
+            f"{path}: the predictions do not fit the ground truth, so no AP is stated. Of the "
+            f"files {'; '.join(problems)}. Mend them, or allow it (--allow-missing), which "
+            "counts the broken ones as without detections."
+        )
+
+
+def _read_folder(folder: Path, wanted: set[str], everything: set[str]) -> _Found:
+    found = _Found()
+    for event in sorted(entry.name for entry in os.scandir(folder) if entry.is_dir()):
+        for name in sorted(entry.name for entry in os.scandir(folder / event)):
+            if not name.endswith(".txt") or name.startswith("."):
+                continue
+            image = f"{event}/{name.removesuffix('.txt')}"
+            if image in wanted:
+                _read_text_file(folder / event / name, image, found)
+            elif image not in everything:
+                found.extra.append(image)
+    return found
+
+
+def _read_text_file(path: Path, image: str, found: _Found) -> None:
+    try:
+        rows = parse_text(path.read_text("utf-8-sig"), image.rpartition("/")[2])
+    except (OSError, ValueError) as error:
+        found.malformed[image] = f"{path}: {error}"
+        return
+    if rows is None:
+        found.empty.append(image)
+    else:
+        found.rows[image] = rows
+
+
+def parse_text(text: str, stem: str) -> NDArray[np.float64] | None:
+    r"""Rows of one prediction file; None if it states nothing, not even that there are none.
+
+    Parameters
+    ----------
+    text : str
+    stem : str
+        The image's name without folder and suffix, which the first line must agree with.
+
+    Returns
+    -------
+    ndarray of float64, shape (n, 5)
+        x, y, width, height, score.
+
+    Raises
+    ------
+    ValueError
+        The text is malformed; the message names the line.
+
+    Examples
+    --------
+    >>> parse_text("a.jpg\n1\n10 20 30 40.5 0.9\n", "a")
+    array([[10. , 20. , 30. , 40.5,  0.9]])
+    """
+    lines = [line for line in map(str.strip, text.splitlines()) if line]
+    start, count = _header(lines, stem)
+    if count is None and start == len(lines):
+        return None
+    rows = [line.split() for line in lines[start:]]
+    if count is not None and count != len(rows):
+        raise ValueError(f"it announces {count} detections and has {len(rows)}")
+    if not rows:
+        return _NOTHING
+    width = len(rows[0])
+    if width < _COLUMNS or any(len(row) != width for row in rows):
+        at = next(i for i, row in enumerate(rows) if len(row) != max(width, _COLUMNS))
+        problem = f"has {len(rows[at])} columns, not {max(width, _COLUMNS)}"
+        raise ValueError(f"line {_line_number(text, start + at)} {problem}")
+    try:
+        if any("_" in line for line in lines[start:]):
+            raise ValueError
+        table = np.array(list(map(float, chain.from_iterable(rows)))).reshape(-1, width)
+    except ValueError:
+        at = next(i for i, row in enumerate(rows) if not all(map(_is_number, row)))
+        raise ValueError(f"line {_line_number(text, start + at)} is not numbers") from None
+    table = table[:, :_COLUMNS]
+    flaw = find_flaw(table[:, :4], table[:, 4])
+    if flaw is not None:
+        raise ValueError(f"line {_line_number(text, start + flaw[0])}: {flaw[1]}")
+    return table
+
+
+def _header(lines: list[str], stem: str) -> tuple[int, int | None]:
+    """Where the detections start, and how many are announced."""
+    if not lines:
+        return 0, None
+    start = 0
+    name = without_suffix(lines[0].replace("\\", "/").rpartition("/")[2])
+    if name == stem:
+        start = 1
+    elif not _is_number(lines[0].split()[0]):
+        raise ValueError(f"its first line names {lines[0]!r}, another image")
+    if start < len(lines) and len(lines[start].split()) == 1:
+        if not lines[start].isdecimal():
+            raise ValueError(f"{lines[start]!r} is no number of detections")
+        return start + 1, int(lines[start])
+    return start, None
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return "_" not in word  # float() takes 1_465, the end of many an image's name
+
+
+def _line_number(text: str, row: int) -> int:
+    filled = [at for at, line in enumerate(text.splitlines(), 1) if line.strip()]
+    return filled[row]
+
+
+def _read_json(path: Path, wanted: set[str], everything: set[str]) -> _Found:
+    try:
+        content = json.loads(path.read_text("utf-8"), object_pairs_hook=_no_duplicates)
+    except (OSError, ValueError) as error:
+        raise WiderFaceError(f"{path}: it is no JSON file of predictions ({error}).") from error
+    if not isinstance(content, dict):
+        raise WiderFaceError(f"{path}: it must be an object of event/image to detections.")
+    found = _Found()
+    for key, value in content.items():
+        image = without_suffix(key)
+        if image in wanted:
+            _take(found, image, value)
+        elif image not in everything:
+            found.extra.append(image)
+    return found
+
+
+def _take(found: _Found, image: str, value: Any) -> None:
+    try:
+        rows = np.array(value, np.float64).reshape(-1, _COLUMNS) if value != [] else _NOTHING
+        if not isinstance(value, list) or any(len(row) != _COLUMNS for row in value):
+            raise ValueError
+    except (TypeError, ValueError):
+        found.malformed[image] = f"{image} is no list of [x, y, w, h, score]"
+        return
+    flaw = find_flaw(rows[:, :4], rows[:, 4])
+    if flaw is None:
+        found.rows[image] = rows
+    else:
+        found.malformed[image] = f"{image}: {flaw[1]}"
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> Mapping[str, Any]:
+    content = dict(pairs)
+    if len(content) != len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"{listed(sorted({k for k in keys if keys.count(k) > 1}))} occurs twice")
+    return content
+
+
+def _read_npz(path: Path, wanted: set[str], everything: set[str]) -> _Found:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            held = Detections(
+                tuple(without_suffix(str(image)) for image in arrays["images"]),
+                np.asarray(arrays["offsets"], np.int64),
+                np.asarray(arrays["boxes"], np.float64).reshape(-1, 4),
+                np.asarray(arrays["scores"], np.float64),
+            )
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        raise WiderFaceError(
+            f"{path}: it is no file of predictions ({str(error).rstrip('.')}). It needs the "
+            "arrays images, offsets, boxes and scores."
+        ) from error
+    found = _Found()
+    for index, image in enumerate(held.images):
+        if image in wanted:
+            block = slice(held.offsets[index], held.offsets[index + 1])
+            found.rows[image] = np.column_stack([held.boxes[block], held.scores[block]])
+        elif image not in everything:
+            found.extra.append(image)
+    return found
