@@ -177,6 +177,7 @@ def load_ijb(
     step("checking the meta files")
     check_faces(faces, points)
     check_templates_have_faces(pairs, pairs.columns["templates"], faces)
+    warnings = odd_pairs(pairs)
     one_to_n = _read_one_to_n(root, protocol, faces, pairs)
     meta_sha256 = {
         table.path.name: table.sha256 for table in (faces, points, pairs, *one_to_n.tables)
@@ -200,7 +201,7 @@ def load_ijb(
         fingerprint=_fingerprint(meta_sha256, faces.columns["image"], sizes),
         meta_sha256=MappingProxyType(meta_sha256),
         official=official,
-        warnings=(*odd_pairs(pairs), *one_to_n.warnings, *_missing_images(faces, sizes)),
+        warnings=(*warnings, *one_to_n.warnings, *_missing_images(faces, sizes)),
     )
 
 

@@ -147,34 +147,39 @@ def odd_pairs(pairs: Table) -> list[str]:
     for label, word in ((True, "genuine"), (False, "impostor")):
         if not (genuine == label).any():
             warnings.append(f"{pairs.path.name}: there are no {word} pairs.")
-    # The score is symmetric, so (a, b) and (b, a) are one pair: smaller id, larger id, label.
-    left, right = templates.T
-    keys = np.minimum(left, right).astype(np.int64)
-    keys <<= 31
-    keys |= np.maximum(left, right)
-    keys <<= 1
-    keys |= genuine
-    steps = np.diff(keys)
-    if (steps < 0).any():  # most releases list their pairs in order, and sorting takes a second
-        keys.sort()
-        steps = np.diff(keys)
-    twice = int(np.count_nonzero(steps == 0))
-    if twice:
-        warnings.append(f"{pairs.path.name}: {twice} pairs are repeated; each counts.")
-    contradicted = (steps == 1) & (keys[:-1] & 1 == 0)
-    if contradicted.any():
-        raise _contradiction(pairs, int(keys[contradicted.argmax()]))
+    keys = _pair_keys(templates)
+    if (keys[1:] > keys[:-1]).all():  # most releases list their pairs in order
+        return warnings
+    keys.sort()
+    repeated = keys[1:][keys[1:] == keys[:-1]]
+    if len(repeated):
+        warnings.append(f"{pairs.path.name}: {len(repeated)} pairs are repeated; each counts.")
+        _refuse_contradictions(pairs, np.unique(repeated))
     return warnings
 
 
-def _contradiction(pairs: Table, key: int) -> DatasetError:
-    templates, genuine = pairs.columns["templates"], pairs.columns["label"]
-    low, high = key >> 32, (key >> 1) & 0x7FFFFFFF
-    rows = np.flatnonzero((templates.min(axis=1) == low) & (templates.max(axis=1) == high))
-    row = int(rows[genuine[rows] != genuine[rows[0]]][0])
-    return DatasetError(
+def _pair_keys(templates: NDArray[np.int32]) -> NDArray[np.int64]:
+    """One number a pair; the score is symmetric, so (a, b) and (b, a) have the same."""
+    left, right = templates.T
+    keys: NDArray[np.int64] = np.minimum(left, right).astype(np.int64)
+    keys <<= 32
+    keys |= np.maximum(left, right)
+    return keys
+
+
+def _refuse_contradictions(pairs: Table, repeated: NDArray[np.int64]) -> None:
+    keys, genuine = _pair_keys(pairs.columns["templates"]), pairs.columns["label"]
+    rows = np.flatnonzero(np.isin(keys, repeated))
+    _, first, inverse = np.unique(keys[rows], return_index=True, return_inverse=True)
+    differ = genuine[rows] != genuine[rows[first]][inverse]
+    if not differ.any():
+        return
+    at = int(differ.argmax())
+    row, before = int(rows[at]), int(rows[first[inverse[at]]])
+    low, high = divmod(int(keys[row]), 1 << 32)
+    raise DatasetError(
         f"The templates {low} and {high} are labelled {int(genuine[row])} here, but "
-        f"{int(genuine[rows[0]])} in line {pairs.line_of(int(rows[0]))}",
+        f"{int(genuine[before])} in line {pairs.line_of(before)}",
         path=pairs.path,
         line=pairs.line_of(row),
         remedy=RELEASE_AGAIN,

@@ -50,7 +50,9 @@ _MEANS: Final[Mapping[Kind, str]] = {
     "float": "a finite number",
     "flag": "0 or 1",
 }
-_INTEGER: Final = re.compile(rb"[+-]?[0-9]+")
+_INTEGER: Final = re.compile(rb"-?[0-9]+")
+_LARGEST_FLOAT: Final = float(np.finfo(np.float32).max)
+_NUMBER: Final = re.compile(rb"-?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +192,8 @@ def _hashed(
         if not parsed.num_rows:
             raise _no_rows(path)
         table = Table(path, columns, digest.result(), header_lines)
+    del parsed
+    pa.default_memory_pool().release_unused()
     for field in fields:
         _refuse_odd_cells(table, field)
     return table
@@ -253,7 +257,7 @@ def _refuse_odd_cells(table: Table, field: Field) -> None:
     if field.kind == "text":
         bad = array == b""
     elif field.kind == "float":
-        bad = ~np.isfinite(array if field.width == 1 else array.sum(axis=1))
+        bad = ~np.isfinite(array).reshape(len(array), -1).all(axis=1)
     else:
         return
     if bad.any():
@@ -293,7 +297,8 @@ def _no_rows(path: Path) -> DatasetError:
 
 def _size(path: Path) -> int:
     try:
-        return path.stat().st_size
+        with path.open("rb") as file:
+            return os.fstat(file.fileno()).st_size
     except OSError as error:
         raise DatasetError(
             f"The file cannot be read: {error.strerror}",
@@ -309,10 +314,7 @@ def _is_valid(cell: bytes, kind: Kind) -> bool:
         return cell in (b"0", b"1")
     if kind == "int":
         return bool(_INTEGER.fullmatch(cell)) and -(2**31) <= int(cell) < 2**31
-    try:
-        return b"_" not in cell and bool(np.isfinite(float(cell)))
-    except ValueError:
-        return False
+    return bool(_NUMBER.fullmatch(cell)) and abs(float(cell)) <= _LARGEST_FLOAT
 
 
 def _cells(line: bytes, delimiter: str) -> list[bytes]:
