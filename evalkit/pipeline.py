@@ -88,7 +88,9 @@ class Normaliser:
     def empty(self, count: int) -> NDArray[np.float32] | NDArray[np.uint8]:
         """Return zeros in the shape of a batch."""
         shape = (3, *self.spec.size) if self.spec.layout == "nchw" else (*self.spec.size, 3)
-        return np.zeros((count, *shape), np.uint8 if self.raw else np.float32)
+        if self.raw:
+            return np.zeros((count, *shape), np.uint8)
+        return np.zeros((count, *shape), np.float32)
 
     def __call__(
         self, image: NDArray[np.uint8], out: NDArray[np.float32] | NDArray[np.uint8]
@@ -104,7 +106,10 @@ class Normaliser:
     ) -> NDArray[np.float32] | NDArray[np.uint8]:
         """Return the batch mirrored left to right."""
         axis = 3 if self.spec.layout == "nchw" else 2
-        return np.ascontiguousarray(np.flip(tensor, axis))
+        mirrored: NDArray[np.float32] | NDArray[np.uint8] = np.ascontiguousarray(
+            np.flip(tensor, axis)
+        )
+        return mirrored
 
 
 def prepare(source: ImageSource, indices: Sequence[int], normalise: Normaliser) -> Batch:

@@ -67,7 +67,6 @@ class Progress:
         else:
             yield _Lines(name, total, unit, done, self.say)
 
-
     @contextmanager
     def counting(self, name: str, unit: str) -> Iterator[Callable[[int, int], None]]:
         """Report a stage whose total is known only once it runs: yields ``report(done, total)``."""

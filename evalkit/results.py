@@ -47,6 +47,8 @@ class Metric(_Record):
         The raw counts behind a rate.
     at : dict of str to (float or None)
         Where it was measured: target, threshold, achieved FAR.
+    series : dict of str to tuple of float
+        Values behind a mean, such as each fold's accuracy and threshold.
     flags : tuple of str
         What a reader must know, such as ``too_few_false_accepts``.
     """
@@ -57,6 +59,7 @@ class Metric(_Record):
     interval: Interval | None = None
     counts: dict[str, int] = {}
     at: dict[str, float | None] = {}
+    series: dict[str, tuple[float | None, ...]] = {}
     flags: tuple[str, ...] = ()
 
 

@@ -93,7 +93,7 @@ class Store:
         return slice(start, min(start + SHARD, self.samples))
 
     def missing(self) -> list[int]:
-        """Starts of the shards that are not there or cannot be read."""
+        """Return the starts of the shards that are not there or cannot be read."""
         return [start for start in self.starts if self._read_or_none(start) is None]
 
     def prepare(self, overwrite: Overwrite) -> list[int]:
@@ -168,7 +168,7 @@ class Store:
         return shard
 
     def shards(self) -> Iterator[tuple[slice, Shard]]:
-        """All shards in order, one in memory at a time, with the samples that they hold."""
+        """Yield all shards in order, one in memory at a time, with the samples that they hold."""
         for start in self.starts:
             yield self.span(start), self.read(start)
 

@@ -50,7 +50,10 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
         "--templates", type=Path, metavar="NPZ", help="template_id and features, one row each"
     )
     ready.add_argument(
-        "--scores", type=Path, metavar="FILE", help=".npz (scores) or .txt, in the order of the pairs"
+        "--scores",
+        type=Path,
+        metavar="FILE",
+        help=".npz (scores) or .txt, in the order of the pairs",
     )
     parser.set_defaults(run=run)
 

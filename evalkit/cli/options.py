@@ -78,7 +78,9 @@ def command_line(arguments: argparse.Namespace) -> str:
     import shlex
     import sys
 
-    return shlex.join(["evalkit", *sys.argv[1:]]) if sys.argv[1:] else f"evalkit {arguments.command}"
+    return (
+        shlex.join(["evalkit", *sys.argv[1:]]) if sys.argv[1:] else f"evalkit {arguments.command}"
+    )
 
 
 def _scale(text: str) -> float | tuple[float, ...]:

@@ -205,7 +205,9 @@ def _check_input(session: Session, config: ModelConfig, file: Path) -> None:
     """Refuse a model whose input is not the image that its configuration describes."""
     if len(session.inputs) != 1:
         named = ", ".join(info.name for info in session.inputs)
-        raise InputError(f"{file} has {len(session.inputs)} inputs ({named}); one image is expected.")
+        raise InputError(
+            f"{file} has {len(session.inputs)} inputs ({named}); one image is expected."
+        )
     info = session.inputs[0]
     height, width = config.input.size
     wanted: tuple[Any, ...] = (

@@ -1,0 +1,297 @@
+"""IJB-B and IJB-C: from a release folder to a result."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evalkit.config import IjbConfig
+from evalkit.datasets.ijb import IjbRelease, load_ijb, subset
+from evalkit.errors import InputError
+from evalkit.evaluations.inference import Embedded, embed
+from evalkit.evaluations.ready import flip_of, read_features, read_scores, read_templates
+from evalkit.evaluations.run import Clock, assemble, scorable
+from evalkit.files import cache_dir
+from evalkit.progress import Progress
+from evalkit.protocols.fusion import FusionSwitches, Templates, fuse_templates
+from evalkit.protocols.identification import (
+    Gallery,
+    GalleryResult,
+    Identification,
+    evaluate_identification,
+)
+from evalkit.protocols.roc import OperatingPoint
+from evalkit.protocols.templates import score_pairs, verification_points
+from evalkit.results import DatasetInfo, Failure, Metric, Result
+
+ProtocolName = Literal["IJBB", "IJBC"]
+Scores = dict[str, NDArray[Any]]
+
+
+def evaluate(
+    protocol: ProtocolName, config: IjbConfig, progress: Progress, *, command: str = ""
+) -> tuple[Result, Scores]:
+    """Run the protocol.
+
+    Parameters
+    ----------
+    protocol : {"IJBB", "IJBC"}
+    config : IjbConfig
+    progress : Progress
+    command : str
+        What the user typed, for the result.
+
+    Returns
+    -------
+    result : Result
+    scores : dict of str to ndarray
+        ``scores`` (float32, NaN where a template failed to enrol) and ``pairs``, in the order of
+        the pair file, and ``genuine``.
+
+    Raises
+    ------
+    evalkit.errors.EvalkitError, evalkit.datasets.errors.DatasetError
+        The input is wrong, or cannot be judged.
+    """
+    clock = Clock()
+    release = clock.run("load", lambda: _load(protocol, config, progress), len)
+    scored = _score(release, config, progress, clock)
+    points = clock.run(
+        "scoring",
+        lambda: scorable(
+            lambda: verification_points(scored.scores, release.genuine, config.far, config.rule)
+        ),
+    )
+    metrics = [_tar_metric(point) for point in points]
+    if config.one_to_n:
+        found = clock.run("1:N", lambda: _identify(release, scored, config, progress))
+        metrics += _identification_metrics(found)
+    scores: Scores = {"scores": scored.scores, "pairs": release.pairs, "genuine": release.genuine}
+    result = assemble(
+        config,
+        protocol=release.protocol,
+        dataset=_dataset_info(release, scored.embedded),
+        embedded=scored.embedded,
+        ready_file=scored.ready_file,
+        settings=_settings(config),
+        metrics=metrics,
+        failures=scored.failures,
+        warnings=release.warnings,
+        clock=clock,
+        command=command,
+    )
+    return result, scores
+
+
+@dataclass(frozen=True, slots=True)
+class _Scored:
+    """Pair scores, and where they came from."""
+
+    scores: NDArray[np.floating[Any]]
+    templates: Templates | None
+    embedded: Embedded | None
+    failures: tuple[Failure, ...]
+    ready_file: Path | None = None
+
+
+def _load(protocol: ProtocolName, config: IjbConfig, progress: Progress) -> IjbRelease:
+    named = config.data
+    if named is None and os.environ.get("EVALKIT_DATA"):
+        named = Path(os.environ["EVALKIT_DATA"])
+    if named is None:
+        from evalkit.datasets.sample import sample_path  # noqa: PLC0415 - heavy
+
+        progress.say(
+            f"no --data and no EVALKIT_DATA: running on the embedded sample, not on {protocol}"
+        )
+        with progress.counting("rendering the sample", "images") as report:
+            kind: Literal["ijbb", "ijbc"] = "ijbb" if protocol == "IJBB" else "ijbc"
+            named = sample_path(kind, cache_dir(), progress=report)
+    release = load_ijb(
+        named,
+        protocol,
+        cache_dir=cache_dir() / "tables",
+        need_images=not (config.features or config.templates or config.scores),
+    )
+    for warning in release.warnings:
+        progress.say(f"warning: {warning}")
+    return release if config.limit is None else subset(release, config.limit)
+
+
+def _score(release: IjbRelease, config: IjbConfig, progress: Progress, clock: Clock) -> _Scored:
+    if config.scores is not None:
+        scores = read_scores(config.scores, len(release.pairs))
+        return _Scored(scores, None, None, (), config.scores)
+    embedded: Embedded | None = None
+    failures: tuple[Failure, ...] = ()
+    if config.templates is not None:
+        templates = read_templates(config.templates)
+    else:
+        if config.features is not None:
+            features, flipped = read_features(config, len(release.images))
+        else:
+            embedded = embed(
+                release.faces(), release.fingerprint, config, progress, flip=config.flip != "none"
+            )
+            clock.stages += embedded.stages
+            features, flipped = embedded.features(flip=config.flip != "none")
+            failures = embedded.failures
+        templates = clock.run(
+            "fusion", lambda: _fuse(release, config, features, flipped), lambda t: len(t.ids)
+        )
+        failures += _failed_faces(release, templates, failures)
+        del features, flipped
+    with progress.stage("scoring", len(release.pairs), "pairs") as advance:
+        scores = clock.run(
+            "pair scores",
+            lambda: scorable(lambda: score_pairs(templates, release.pairs, progress=advance)),
+            len,
+        )
+    return _Scored(scores, templates, embedded, failures, config.features or config.templates)
+
+
+def _fuse(
+    release: IjbRelease,
+    config: IjbConfig,
+    features: NDArray[np.float32],
+    flipped: NDArray[np.float32] | None,
+) -> Templates:
+    return scorable(
+        lambda: fuse_templates(
+            features,
+            release.template_id,
+            release.media_id,
+            features_flip=flipped,
+            detector_scores=release.detector_score,
+            switches=FusionSwitches(config.keep_norm, config.detector_score, flip_of(config)),
+        )
+    )
+
+
+def _failed_faces(
+    release: IjbRelease, templates: Templates, known: tuple[Failure, ...]
+) -> tuple[Failure, ...]:
+    """Faces that the fusion left out and the pipeline had not named: zero vectors, ready NaN."""
+    names = {failure.name for failure in known}
+    failed = (os.fsdecode(release.images[row]) for row in templates.failed_faces)
+    return tuple(
+        Failure(name=name, reason="the embedding is zero or not finite.")
+        for name in failed
+        if name not in names
+    )
+
+
+def _tar_metric(point: OperatingPoint) -> Metric:
+    return Metric(
+        name=f"tar@far={point.target:.0e}",
+        value=point.tar,
+        rule=point.rule,
+        counts={
+            "true_accepts": point.true_accepts,
+            "genuine": point.genuine,
+            "false_accepts": point.false_accepts,
+            "impostors": point.impostors,
+        },
+        at={"target": point.target, "far": point.far, "threshold": point.threshold},
+        flags=("too_few_false_accepts",) if point.too_few else (),
+    )
+
+
+def _identify(
+    release: IjbRelease, scored: _Scored, config: IjbConfig, progress: Progress
+) -> Identification:
+    templates, probes = scored.templates, release.probes
+    if templates is None:
+        raise InputError("1:N needs templates, not pair scores. Leave out --one-to-n or --scores.")
+    if release.galleries is None or probes is None:
+        raise InputError(
+            f"1:N needs the gallery and probe files in {release.root / 'meta'}; they are not "
+            "there. Leave out --one-to-n."
+        )
+    galleries = [Gallery(name, *enrolled) for name, enrolled in release.galleries.items()]
+    searched = 1 if config.identification_rule == "insightface_closed" else len(galleries)
+    searches = len(np.unique(probes.template_id)) * searched
+    with progress.stage("1:N", searches, "searches") as advance:
+        return scorable(
+            lambda: evaluate_identification(
+                templates,
+                galleries,
+                probes.template_id,
+                probes.subject_id,
+                rule=config.identification_rule,
+                progress=advance,
+            )
+        )
+
+
+def _identification_metrics(found: Identification) -> list[Metric]:
+    metrics = []
+    for place, (target, tpir) in enumerate(zip(found.targets, found.tpir, strict=True)):
+        flags = [result.points[place].too_few for result in found.galleries]
+        metrics.append(
+            Metric(
+                name=f"tpir@fpir={target:g}",
+                value=tpir,
+                rule=found.rule,
+                at={"target": target},
+                flags=("too_few_false_accepts",) if any(flags) else (),
+            )
+        )
+        metrics += [_gallery_metric(result, place, found.rule) for result in found.galleries]
+    metrics += [
+        Metric(
+            name=f"rank-{rank.rank}",
+            value=rank.rate,
+            rule=found.rule,
+            counts={"hits": rank.hits, "mated": rank.mated},
+        )
+        for rank in found.ranks
+    ]
+    return metrics
+
+
+def _gallery_metric(result: GalleryResult, place: int, rule: str) -> Metric:
+    point = result.points[place]
+    return Metric(
+        name=f"tpir@fpir={point.target:g}/{result.name}",
+        value=point.tpir,
+        rule=rule,
+        counts={
+            "true_positives": point.true_positives,
+            "mated": point.mated,
+            "false_positives": point.false_positives,
+            "searches": point.searches,
+            "gallery": result.templates,
+        },
+        at={"target": point.target, "fpir": point.fpir, "threshold": point.threshold},
+        flags=("too_few_false_accepts",) if point.too_few else (),
+    )
+
+
+def _settings(config: IjbConfig) -> dict[str, Any]:
+    """Return what can move a figure."""
+    names = {"keep_norm", "detector_score", "rule", "far", "limit", "one_to_n"}
+    settings = config.model_dump(mode="json", include=names) | {"flip": flip_of(config)}
+    if config.one_to_n:
+        settings["identification_rule"] = config.identification_rule
+    return settings
+
+
+def _dataset_info(release: IjbRelease, embedded: Embedded | None) -> DatasetInfo:
+    return DatasetInfo(
+        name=release.name,
+        sha256=release.fingerprint,
+        content_sha256=embedded.content_sha256 if embedded else None,
+        counts={
+            "faces": len(release.images),
+            "templates": len(np.unique(release.template_id)),
+            "genuine": int(np.count_nonzero(release.genuine)),
+            "impostors": int(np.count_nonzero(~release.genuine)),
+        },
+        path=str(release.root),
+    )

@@ -1,0 +1,110 @@
+"""What every evaluation shares: the clock, ready-made input's labels, the frame of a result."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import evalkit
+from evalkit import environment
+from evalkit.config import RunConfig
+from evalkit.errors import InputError
+from evalkit.evaluations.inference import Embedded
+from evalkit.files import sha256_file
+from evalkit.results import DatasetInfo, Failure, Metric, ModelInfo, RanInfo, Result, Stage
+
+T = TypeVar("T")
+
+
+class Clock:
+    """Wall time of a run and of its stages."""
+
+    def __init__(self) -> None:
+        self.start = time.perf_counter()
+        self.started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        self.stages: list[Stage] = []
+
+    def run(self, name: str, work: Callable[[], T], items: Callable[[T], int] = lambda _: 0) -> T:
+        """Do some work as a named stage; `items` counts what came out."""
+        begin = time.perf_counter()
+        value = work()
+        seconds = time.perf_counter() - begin
+        self.stages.append(Stage(name=name, seconds=seconds, items=items(value)))
+        return value
+
+
+def scorable(work: Callable[[], T]) -> T:
+    """Do numerics; their `ValueError` is about the user's arrays, so it becomes an input error."""
+    try:
+        return work()
+    except ValueError as error:
+        reason = str(error).rstrip(".")
+        raise InputError(f"These data cannot be scored: {reason}.") from error
+
+
+def assemble(
+    config: RunConfig,
+    *,
+    protocol: str,
+    dataset: DatasetInfo,
+    embedded: Embedded | None,
+    ready_file: Path | None,
+    settings: dict[str, Any],
+    metrics: list[Metric],
+    failures: tuple[Failure, ...],
+    warnings: tuple[str, ...],
+    clock: Clock,
+    command: str,
+) -> Result:
+    """Put a result together.
+
+    Parameters
+    ----------
+    embedded : Embedded or None
+        Where evalkit ran the inference.
+    ready_file : Path or None
+        Where it did not: the file that stands for the model.
+    """
+    return Result(
+        evalkit_version=evalkit.__version__,
+        protocol=protocol,
+        status="complete" if config.limit is None else "partial",
+        started=clock.started,
+        command=command,
+        dataset=dataset,
+        model=embedded.model if embedded else _ready_model(ready_file),
+        ran=embedded.ran if embedded else _ready_ran(config),
+        settings=settings,
+        metrics=tuple(metrics),
+        failures_to_enrol=failures,
+        stages=tuple(clock.stages),
+        wall_seconds=time.perf_counter() - clock.start,
+        throughput=embedded.throughput if embedded else None,
+        peak_memory_mb=environment.peak_memory_mb(),
+        scores_file=None,
+        warnings=warnings,
+        environment=environment.describe(),
+    )
+
+
+def _ready_model(file: Path | None) -> ModelInfo:
+    if file is None:
+        raise AssertionError("a result stands on a model or on a ready-made file")
+    return ModelInfo(name=file.stem, file=str(file), sha256=sha256_file(file), preprocessing={})
+
+
+def _ready_ran(config: RunConfig) -> RanInfo:
+    return RanInfo(
+        backend="ready-made",
+        version="",
+        device="unknown",
+        precision_requested=config.precision,
+        precision_ran="unknown",
+        threads=None,
+        batch_size=None,
+        details={},
+        notes=("Computed elsewhere: evalkit ran no inference and takes the precision on trust.",),
+    )
