@@ -77,7 +77,7 @@ def overlaps_int32(box: NDArray[np.float64], faces: NDArray[np.float64]) -> NDAr
     return np.where(meets, as_int32(ratio), 0.0)
 
 
-def match_range(  # noqa: PLR0917  (the kernel's signature)
+def match_range(
     boxes: NDArray[np.float64],
     offsets: NDArray[np.int64],
     faces: NDArray[np.float64],

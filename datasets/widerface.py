@@ -1,0 +1,270 @@
+"""WIDER FACE: images by event, and their annotations with every flag."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from evalkit.datasets.errors import DatasetError, UnreadableImage
+from evalkit.datasets.faces import decode
+
+FLAGS = ("blur", "expression", "illumination", "invalid", "occlusion", "pose")
+SPLITS = ("val", "train")
+
+_COLUMNS = 4 + len(FLAGS)
+_FLAG_VALUES = {0.0, 1.0, 2.0}
+_REMEDY = "Take it from the official wider_face_split.zip."
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WiderFace:
+    """The images of a split, or of some of its events, and their annotated faces.
+
+    Attributes
+    ----------
+    split : str
+    annotations : Path
+        The file that they were read from.
+    images : WiderImages
+        The pixels, one by one.
+    offsets : ndarray of int64, shape (images + 1,)
+        The faces of image i are ``boxes[offsets[i]:offsets[i + 1]]``.
+    boxes : ndarray of float64, shape (faces, 4)
+        x, y, width, height in pixels. An image without faces has one all-zero box, as in the
+        official files; one official box has a negative width.
+    flags : ndarray of int8, shape (faces, 6)
+        `FLAGS` in order: blur (0 clear, 1 normal, 2 heavy), expression (0 typical, 1 exaggerated),
+        illumination (0 normal, 1 extreme), invalid (0 no, 1 yes), occlusion (0 none, 1 partial,
+        2 heavy), pose (0 typical, 1 atypical).
+    """
+
+    split: str
+    annotations: Path
+    images: WiderImages
+    offsets: NDArray[np.int64]
+    boxes: NDArray[np.float64]
+    flags: NDArray[np.int8]
+
+    def flag(self, name: str) -> NDArray[np.int8]:
+        """Values of one flag, shape (faces,)."""
+        return self.flags[:, FLAGS.index(name)]
+
+    def faces(self, index: int) -> NDArray[np.float64]:
+        """Boxes of one image, shape (n, 4)."""
+        return self.boxes[self.offsets[index] : self.offsets[index + 1]]
+
+
+class WiderImages:
+    """The images, decoded when asked for; safe to use from threads.
+
+    Parameters
+    ----------
+    folder : path
+        That of the event folders.
+    files : sequence of str
+        ``event/image.jpg`` of each.
+    """
+
+    __slots__ = ("_files", "_folder")
+
+    def __init__(self, folder: Path, files: Sequence[str]) -> None:
+        self._folder = folder
+        self._files = tuple(files)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """``event/image`` of every image."""
+        return tuple(self.name(index) for index in range(len(self)))
+
+    def name(self, index: int) -> str:
+        """Name of an image, ``event/image``, as prediction files use it."""
+        return self._files[index].rpartition(".")[0]
+
+    def path(self, index: int) -> Path:
+        """File of an image."""
+        return self._folder / self._files[index]
+
+    def load(self, index: int) -> NDArray[np.uint8]:
+        """Decode one image.
+
+        Returns
+        -------
+        ndarray of shape (height, width, 3), uint8
+            Channels in the order red, green, blue.
+
+        Raises
+        ------
+        UnreadableImage
+            The file is missing or does not decode.
+        """
+        return self.load_with_digest(index)[0]
+
+    def load_with_digest(self, index: int) -> tuple[NDArray[np.uint8], bytes]:
+        """As `load`, and the 8-byte BLAKE2b digest of the file."""
+        path = self.path(index)
+        try:
+            data = path.read_bytes()
+            image = decode(data)
+        except FileNotFoundError as error:
+            raise UnreadableImage("The image is missing", path=path) from error
+        except OSError as error:
+            raise UnreadableImage(f"It cannot be read: {error.strerror}", path=path) from error
+        except ValueError as error:
+            why = str(error).rstrip(".")
+            raise UnreadableImage(f"The image does not decode: {why}", path=path) from error
+        rgb: NDArray[np.uint8] = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        return rgb, hashlib.blake2b(data, digest_size=8).digest()
+
+
+def load_widerface(
+    root: str | Path,
+    split: str = "val",
+    *,
+    annotations: str | Path | None = None,
+    events: Collection[str] | None = None,
+) -> WiderFace:
+    """Find a split's images and read its annotations; no image is opened.
+
+    Parameters
+    ----------
+    root : path
+        Holds ``WIDER_val/images/<event>/*.jpg``, ``images/<event>/*.jpg`` or the events.
+    split : {'val', 'train'}
+    annotations : path, optional
+        The file ``wider_face_val_bbx_gt.txt`` or its folder. Otherwise it is looked for in the
+        root and in ``wider_face_split`` and ``ground_truth`` there.
+    events : collection of str, optional
+        Only these, such as ``22--Picnic``.
+
+    Raises
+    ------
+    DatasetError
+        A file is missing or malformed, an event is unknown, or an image is not on disk.
+    """
+    root = Path(root)
+    if split not in SPLITS:
+        raise DatasetError(f"There is no split {split!r} with annotations; use val or train")
+    if not root.is_dir():
+        raise DatasetError("There is no such folder", path=root)
+    path = _find_annotations(root, split, None if annotations is None else Path(annotations))
+    files, tables = _read_annotations(path)
+    if events is not None:
+        files, tables = _only(files, tables, events, path)
+    folder = _find_images(root, split)
+    _check_presence(folder, files)
+    table = np.concatenate([np.empty((0, _COLUMNS)), *tables])
+    return WiderFace(
+        split=split,
+        annotations=path,
+        images=WiderImages(folder, files),
+        offsets=np.cumsum([0, *map(len, tables)], dtype=np.int64),
+        boxes=np.ascontiguousarray(table[:, :4]),
+        flags=table[:, 4:].astype(np.int8),
+    )
+
+
+def _find_annotations(root: Path, split: str, named: Path | None) -> Path:
+    name = f"wider_face_{split}_bbx_gt.txt"
+    if named is not None and named.is_file():
+        return named
+    folders = (root, root / "wider_face_split", root / "ground_truth") if named is None else [named]
+    for folder in folders:
+        if (folder / name).is_file():
+            return folder / name
+    raise DatasetError(f"It holds no {name}", path=named or root, remedy=_REMEDY)
+
+
+def _find_images(root: Path, split: str) -> Path:
+    for folder in (root / f"WIDER_{split}" / "images", root / "images"):
+        if folder.is_dir():
+            return folder
+    return root
+
+
+def _read_annotations(path: Path) -> tuple[list[str], list[NDArray[np.float64]]]:
+    try:
+        text = path.read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(f"It cannot be read as text ({error})", path=path) from error
+    lines = ((at, line.strip()) for at, line in enumerate(text.splitlines(), 1) if line.strip())
+    files: list[str] = []
+    tables = []
+    for at, line in lines:
+        files.append(_image_file(line, path, at))
+        at, line = next(lines, (at, ""))  # noqa: PLW2901  (the record's second line)
+        if not line.isdecimal():
+            raise DatasetError(f"{line!r} is no number of faces", path=path, line=at)
+        # An image without faces still has one all-zero line.
+        tables.append(_read_faces(lines, max(int(line), 1), path, at))
+    if len(set(files)) != len(files):
+        raise DatasetError("It names an image twice", path=path, remedy=_REMEDY)
+    return files, tables
+
+
+def _image_file(line: str, path: Path, at: int) -> str:
+    parts = PurePosixPath(line).parts
+    if len(parts) != 2 or ".." in parts or "\\" in line or not PurePosixPath(line).suffix:
+        raise DatasetError(f"{line!r} is no image path event/image.jpg", path=path, line=at)
+    return line
+
+
+def _read_faces(
+    lines: Iterator[tuple[int, str]], count: int, path: Path, at: int
+) -> NDArray[np.float64]:
+    rows = []
+    for _ in range(count):
+        at, line = next(lines, (at, ""))
+        words = line.split()
+        if len(words) != _COLUMNS:
+            raise DatasetError(
+                f"A face has {_COLUMNS} numbers (x y w h {' '.join(FLAGS)}), not {len(words)}",
+                path=path,
+                line=at,
+                remedy="The flags are part of the annotation. " + _REMEDY,
+            )
+        try:
+            rows.append([float(word) for word in words])
+        except ValueError as error:
+            raise DatasetError(f"{line!r} is not numbers", path=path, line=at) from error
+        flags = rows[-1][4:]
+        if not np.isfinite(rows[-1]).all() or not set(flags) <= _FLAG_VALUES:
+            raise DatasetError(
+                f"{line!r} is no face: flags are 0, 1 or 2, coordinates finite", path=path, line=at
+            )
+    return np.array(rows)
+
+
+def _only(
+    files: list[str], tables: list[NDArray[np.float64]], events: Collection[str], path: Path
+) -> tuple[list[str], list[NDArray[np.float64]]]:
+    unknown = sorted(set(events) - {PurePosixPath(file).parts[0] for file in files})
+    if unknown:
+        raise DatasetError(f"It has no event {', '.join(unknown)}", path=path)
+    chosen = [i for i, file in enumerate(files) if PurePosixPath(file).parts[0] in events]
+    return [files[i] for i in chosen], [tables[i] for i in chosen]
+
+
+def _check_presence(folder: Path, files: Sequence[str]) -> None:
+    events = dict.fromkeys(PurePosixPath(file).parts[0] for file in files)
+    present = {
+        f"{event}/{entry.name}"
+        for event in events
+        if (folder / event).is_dir()
+        for entry in (folder / event).iterdir()
+    }
+    missing = [file for file in files if file not in present]
+    if missing:
+        raise DatasetError(
+            f"{len(missing)} of {len(files)} images are missing, the first {missing[0]}",
+            path=folder,
+            remedy="Unpack WIDER_val.zip here, or name the events that are on disk.",
+        )
