@@ -18,11 +18,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from sklearn.metrics import roc_curve
+from threadpoolctl import threadpool_limits
+
 from evalkit.protocols.fusion import FusionSwitches
 from evalkit.protocols.roc import FAR_TARGETS, OperatingPoint
 from evalkit.protocols.templates import evaluate_verification, verification_points
-from sklearn.metrics import roc_curve
-from threadpoolctl import threadpool_limits
 
 FACES, GALLERY, PROBES, GENUINE, IMPOSTORS = 469_375, 3_531, 19_593, 19_557, 15_638_932
 DIMS = 512

@@ -18,8 +18,9 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from evalkit.protocols.roc import Floats
 from scipy.sparse import csr_array
+
+from evalkit.protocols.roc import Floats
 
 Ints: TypeAlias = npt.NDArray[np.integer[Any]]
 

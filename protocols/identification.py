@@ -15,11 +15,12 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
 from evalkit.protocols.fusion import Ints, Templates
 from evalkit.protocols.roc import MIN_EXPECTED_FALSE_ACCEPTS, Floats, tar_at_far
 from evalkit.protocols.templates import Progress
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 IdentificationRule: TypeAlias = Literal["open_set", "insightface_closed"]
 IDENTIFICATION_RULES: tuple[IdentificationRule, ...] = get_args(IdentificationRule)
@@ -206,13 +207,7 @@ def evaluate_identification(
         If a template is unknown or has two subjects, or a gallery lacks the searches (with or
         without mate) that the rule needs.
     """
-    if rule not in IDENTIFICATION_RULES:
-        known = ", ".join(IDENTIFICATION_RULES)
-        raise ValueError(f"unknown identification rule {rule!r}; known are {known}")
-    if not galleries:
-        raise ValueError("identification needs at least one gallery")
-    if not all(0 < target <= 1 for target in targets):
-        raise ValueError(f"target FPIRs must lie above 0 and up to 1, not {list(targets)}")
+    _check_arguments(rule, galleries, targets)
     joined = [_joined(galleries)] if rule == "insightface_closed" else galleries
     distinct = [_one_row_a_template(gallery) for gallery in joined]
     probes = _one_row_a_template(Gallery("probes", probe_template_ids, probe_subject_ids))
@@ -272,6 +267,18 @@ def subjects_from_pairs(pairs: Ints, genuine: npt.ArrayLike) -> tuple[Ints, npt.
     _, first, subjects = np.unique(labels, return_index=True, return_inverse=True)
     order = np.argsort(np.argsort(first))
     return ids, order[subjects].astype(np.int64)
+
+
+def _check_arguments(
+    rule: IdentificationRule, galleries: Sequence[Gallery], targets: Sequence[float]
+) -> None:
+    if rule not in IDENTIFICATION_RULES:
+        known = ", ".join(IDENTIFICATION_RULES)
+        raise ValueError(f"unknown identification rule {rule!r}; known are {known}")
+    if not galleries:
+        raise ValueError("identification needs at least one gallery")
+    if not all(0 < target <= 1 for target in targets):
+        raise ValueError(f"target FPIRs must lie above 0 and up to 1, not {list(targets)}")
 
 
 def _one_row_a_template(gallery: Gallery) -> Gallery:

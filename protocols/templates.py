@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+
 from evalkit.protocols.fusion import FusionSwitches, Ints, Templates, fuse_templates
 from evalkit.protocols.roc import FAR_TARGETS, FarRule, Floats, OperatingPoint, tar_at_far
 

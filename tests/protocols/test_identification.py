@@ -5,6 +5,9 @@ import math
 import ijb_references as reference
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from evalkit.protocols import identification as protocol
 from evalkit.protocols.fusion import Templates
 from evalkit.protocols.identification import (
@@ -14,8 +17,6 @@ from evalkit.protocols.identification import (
     evaluate_identification,
     subjects_from_pairs,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 
 def make_templates(ids, features):

@@ -5,6 +5,10 @@ import json
 import ijb_references as reference
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
+
 from evalkit.protocols.roc import (
     FAR_RULES,
     auc,
@@ -13,9 +17,6 @@ from evalkit.protocols.roc import (
     roc_curve_points,
     tar_at_far,
 )
-from hypothesis import given
-from hypothesis import strategies as st
-from sklearn.metrics import roc_auc_score
 
 # Eighths collide often, as quantised models' scores do, and are exact in every float format.
 FINITE = st.integers(-16, 16).map(lambda n: n / 8)

@@ -6,12 +6,13 @@ import json
 import ijb_references as reference
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from evalkit.protocols import fusion
 from evalkit.protocols import templates as protocol
 from evalkit.protocols.fusion import FusionSwitches, fuse_templates
 from evalkit.protocols.templates import evaluate_verification, score_pairs, verification_points
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 SWITCHES = [
     FusionSwitches(*choice)
