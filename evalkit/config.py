@@ -153,6 +153,31 @@ class IjbConfig(RunConfig):
         return self
 
 
+class LfwConfig(RunConfig):
+    """Settings of ``evalkit lfw``."""
+
+    flip: bool = True
+    rules: tuple[Literal["insightface", "exact", "facexzoo"], ...] = ("insightface", "exact")
+    far: tuple[float, ...] = (1e-3,)
+    folds: Literal["auto", "contiguous", "interleaved"] = "auto"
+    embeddings: Path | None = None
+    embeddings_flip: Path | None = None
+    errors: Path | None = None
+
+    @field_validator("far")
+    @classmethod
+    def _in_range(cls, far: tuple[float, ...]) -> tuple[float, ...]:
+        if any(not 0 < value < 1 for value in far):
+            raise ValueError("each FAR must lie between 0 and 1")
+        return tuple(sorted(set(far)))
+
+    @model_validator(mode="after")
+    def _embeddings_first(self) -> LfwConfig:
+        if self.embeddings_flip is not None and self.embeddings is None:
+            raise ValueError("--embeddings-flip needs --embeddings")
+        return self
+
+
 C = TypeVar("C", bound=BaseModel)
 
 

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,8 @@ from evalkit.heads.embedding import embedding
 from evalkit.progress import Advance
 from evalkit.results import Failure
 from evalkit.store import Shard, Store
+
+Tensor: TypeAlias = NDArray[np.float32] | NDArray[np.uint8]
 
 _BATCHES_AHEAD = 3
 
@@ -61,7 +63,7 @@ class Batch:
         Time that the worker took.
     """
 
-    tensor: NDArray[np.float32] | NDArray[np.uint8]
+    tensor: Tensor
     digests: NDArray[np.uint8]
     failures: dict[int, Failure]
     seconds: float
@@ -85,31 +87,24 @@ class Normaliser:
         std = np.broadcast_to(np.asarray(spec.std, np.float32), 3)
         self._tables = (np.arange(256, dtype=np.float32) - mean[:, None]) / std[:, None]
 
-    def empty(self, count: int) -> NDArray[np.float32] | NDArray[np.uint8]:
+    def empty(self, count: int) -> Tensor:
         """Return zeros in the shape of a batch."""
         shape = (3, *self.spec.size) if self.spec.layout == "nchw" else (*self.spec.size, 3)
         if self.raw:
             return np.zeros((count, *shape), np.uint8)
         return np.zeros((count, *shape), np.float32)
 
-    def __call__(
-        self, image: NDArray[np.uint8], out: NDArray[np.float32] | NDArray[np.uint8]
-    ) -> None:
+    def __call__(self, image: NDArray[np.uint8], out: Tensor) -> None:
         """Write an RGB image, shape (height, width, 3), into its place in a batch."""
         planes = out if self.spec.layout == "nchw" else out.transpose(2, 0, 1)
         for channel in range(3):
             source = image[:, :, channel if self.spec.color == "rgb" else 2 - channel]
             planes[channel] = source if self.raw else self._tables[channel][source]
 
-    def flipped(
-        self, tensor: NDArray[np.float32] | NDArray[np.uint8]
-    ) -> NDArray[np.float32] | NDArray[np.uint8]:
+    def flipped(self, tensor: Tensor) -> Tensor:
         """Return the batch mirrored left to right."""
-        axis = 3 if self.spec.layout == "nchw" else 2
-        mirrored: NDArray[np.float32] | NDArray[np.uint8] = np.ascontiguousarray(
-            np.flip(tensor, axis)
-        )
-        return mirrored
+        mirrored: Tensor = tensor[..., ::-1] if self.spec.layout == "nchw" else tensor[:, :, ::-1]
+        return mirrored.copy()
 
 
 def prepare(source: ImageSource, indices: Sequence[int], normalise: Normaliser) -> Batch:
@@ -173,9 +168,7 @@ class Embedder:
         self.output = output
         self.seconds = 0.0
 
-    def __call__(
-        self, tensor: NDArray[np.float32] | NDArray[np.uint8]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+    def __call__(self, tensor: Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         """Return the embeddings of a batch, and of its mirror image."""
         start = time.perf_counter()
         plain = self._embed(tensor)
@@ -183,7 +176,7 @@ class Embedder:
         self.seconds += time.perf_counter() - start
         return plain, mirrored
 
-    def _embed(self, tensor: NDArray[np.float32] | NDArray[np.uint8]) -> NDArray[np.float32]:
+    def _embed(self, tensor: Tensor) -> NDArray[np.float32]:
         fixed = self.session.inputs[0].batch
         count = len(tensor)
         if fixed is None or fixed == count:

@@ -14,6 +14,7 @@ from evalkit.errors import EXIT_INTERNAL, EXIT_OK, EXIT_USER_ERROR, EvalkitError
 COMMANDS = {
     "ijbc": ("evalkit.cli.ijb", "IJB-C: TAR@FAR over template pairs, 1:N identification"),
     "ijbb": ("evalkit.cli.ijb", "IJB-B, the same protocol on its own release"),
+    "lfw": ("evalkit.cli.lfw", "LFW, CFP, AgeDB and any .bin of pairs: ten-fold accuracy"),
     "sample": ("evalkit.cli.sample", "write a sample data set in a benchmark's own format"),
 }
 

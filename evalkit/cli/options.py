@@ -29,9 +29,10 @@ def add_run_options(parser: argparse.ArgumentParser, data_help: str) -> None:
     model.add_argument("--architecture", metavar="NAME", help="for files of weights alone")
     model.add_argument("--color", choices=["rgb", "bgr"], help="channel order (rgb)")
     model.add_argument("--layout", choices=["nchw", "nhwc"], help="tensor layout (nchw)")
-    scale = {"type": _scale, "metavar": "X[,X,X]"}
-    model.add_argument("--mean", **scale, help="subtracted, in pixel units (127.5)")
-    model.add_argument("--std", **scale, help="divided by, in pixel units (127.5)")
+    for name, does in (("--mean", "subtracted"), ("--std", "divided by")):
+        model.add_argument(
+            name, type=_scale, metavar="X[,X,X]", help=f"{does}, in pixel units (127.5)"
+        )
     speed = parser.add_argument_group("speed")
     speed.add_argument("--batch-size", type=int, metavar="N", help="images a batch (32)")
     speed.add_argument("--threads", type=int, metavar="N", help="threads of the runtime (cores)")

@@ -59,7 +59,7 @@ def evaluate(
         The input is wrong, or cannot be judged.
     """
     clock = Clock()
-    release = clock.run("load", lambda: _load(protocol, config, progress), len)
+    release = clock.run("load", lambda: _load(protocol, config, progress))
     scored = _score(release, config, progress, clock)
     points = clock.run(
         "scoring",
@@ -136,7 +136,7 @@ def _score(release: IjbRelease, config: IjbConfig, progress: Progress, clock: Cl
             features, flipped = read_features(config, len(release.images))
         else:
             embedded = embed(
-                release.faces(), release.fingerprint, config, progress, flip=config.flip != "none"
+                release.faces, release.fingerprint, config, progress, flip=config.flip != "none"
             )
             clock.stages += embedded.stages
             features, flipped = embedded.features(flip=config.flip != "none")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -110,13 +110,19 @@ def open_model(run: RunConfig) -> Iterator[OpenModel]:
 
 
 def embed(
-    source: ImageSource, fingerprint: str, run: RunConfig, progress: Progress, *, flip: bool
+    source_of: Callable[[int], ImageSource],
+    fingerprint: str,
+    run: RunConfig,
+    progress: Progress,
+    *,
+    flip: bool,
 ) -> Embedded:
     """Fill the outputs store of a run, resuming what an earlier run has left.
 
     Parameters
     ----------
-    source : ImageSource
+    source_of : callable
+        Gives the images at the side length that the model takes.
     fingerprint : str
         SHA-256 of the data set, with its selection.
     run : RunConfig
@@ -126,6 +132,7 @@ def embed(
     """
     with open_model(run) as model:
         session = model.session
+        source = source_of(_side(model.config))
         key = {
             "data": fingerprint,
             "model": model.info.sha256,
@@ -157,6 +164,16 @@ def embed(
         wall = time.perf_counter() - begin
         ran = _ran_info(session, session.inputs[0].batch or run.batch_size)
     return _summary(store, model.info, ran, todo, wall, run.max_failures)
+
+
+def _side(config: ModelConfig) -> int:
+    height, width = config.input.size
+    if height != width:
+        raise InputError(
+            f"The model {config.name!r} takes {height} x {width} images, but aligned faces are "
+            "square. Correct 'input.size' in its YAML."
+        )
+    return height
 
 
 def _summary(

@@ -1,0 +1,79 @@
+"""``evalkit lfw``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from evalkit.cli.options import add_run_options, command_line, resolve
+
+_EPILOG = """\
+examples:
+  evalkit lfw                                        the embedded sample and its model
+  evalkit lfw --data lfw.bin --model backbone.onnx --output fp32.json
+  evalkit lfw --data SETS --model r50.yaml --backend torch     every .bin, one table
+  evalkit lfw --data lfw.bin --model backbone.onnx --errors errors
+"""
+
+
+def configure(parser: argparse.ArgumentParser, name: str) -> None:
+    """Add the options."""
+    parser.epilog = _EPILOG
+    add_run_options(
+        parser, "a .bin, or a folder of several (default: $EVALKIT_DATA, else the embedded sample)"
+    )
+    rules = parser.add_argument_group("protocol")
+    boolean = argparse.BooleanOptionalAction
+    rules.add_argument("--flip", action=boolean, help="add the mirrored image's embedding (on)")
+    rules.add_argument(
+        "--rules", type=_names, metavar="NAME,...", help="of accuracy (insightface,exact)"
+    )
+    rules.add_argument("--far", type=_fars, metavar="X,X,...", help="of VAL and TAR (1e-3)")
+    rules.add_argument(
+        "--folds", choices=["auto", "contiguous", "interleaved"], help="how pairs fill them (auto)"
+    )
+    ready = parser.add_argument_group("ready-made input, instead of a model")
+    ready.add_argument(
+        "--embeddings", type=Path, metavar="NPY", help="one row an image, in the set's order"
+    )
+    ready.add_argument("--embeddings-flip", type=Path, metavar="NPY", help="of mirrored images")
+    rules.add_argument(
+        "--errors", type=Path, metavar="DIR", help="write pictures of the worst errors there"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Evaluate every set, print the table, write the results."""
+    from evalkit.config import LfwConfig
+    from evalkit.evaluations.lfw import evaluate, find_sets
+    from evalkit.progress import Progress
+    from evalkit.report.lfw import describe, describe_all
+    from evalkit.report.sheets import write_error_sheets
+
+    config = resolve(arguments, LfwConfig)
+    progress = Progress(quiet=getattr(arguments, "quiet", False))
+    paths = find_sets(config, progress)
+    results = []
+    for path in paths:
+        result, scores, pairs = evaluate(path, config, progress, command=command_line(arguments))
+        if config.output is not None:
+            target = config.output
+            if len(paths) > 1:
+                target = target.with_name(f"{target.stem}.{path.stem}{target.suffix}")
+            result = result.save(target, scores)
+            progress.say(f"result: {target}")
+        if config.errors is not None:
+            for sheet in write_error_sheets(config.errors, pairs, result, scores["distances"]):
+                progress.say(f"errors: {sheet}")
+        results.append(result)
+    print(describe(results[0]) if len(results) == 1 else describe_all(results))
+    return 0
+
+
+def _fars(text: str) -> tuple[float, ...]:
+    return tuple(float(part) for part in text.split(","))
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(text.split(","))

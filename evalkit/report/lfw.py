@@ -1,0 +1,100 @@
+"""The tables at the end of ``evalkit lfw``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from evalkit.report.common import foot, interval, model_line, percent, stage_table
+from evalkit.report.table import text_table
+from evalkit.results import Metric, Result
+
+
+def describe(result: Result) -> str:
+    """Lay one set's result out for the terminal."""
+    counts = result.dataset.counts
+    lines = [
+        f"{result.dataset.name}: {counts['pairs']:,} pairs ({counts['same']:,} same, "
+        f"{counts['different']:,} different), sha256 {result.dataset.sha256[:12]}",
+        model_line(result),
+        f"ten folds, {result.settings['folds']}; intervals are pair-level",
+    ]
+    if result.status == "partial":
+        lines.insert(1, "PARTIAL: a quick look at some pairs; no gate accepts it")
+    tables = [_accuracy_table(result), _rate_table(result), _scalars(result)]
+    return "\n\n".join(["\n".join(lines), *tables, stage_table(result), foot(result)])
+
+
+def describe_all(results: Sequence[Result]) -> str:
+    """Lay the results of several sets out as one table."""
+    rows = []
+    for result in results:
+        for metric in result.metrics:
+            if metric.name.startswith("accuracy/"):
+                rows.append(
+                    [
+                        result.dataset.name,
+                        metric.name.removeprefix("accuracy/"),
+                        *_accuracy_cells(metric),
+                        f"{result.dataset.counts['pairs']:,}",
+                        str(len(result.failures_to_enrol)),
+                    ]
+                )
+    header = ["set", "rule", *_ACCURACY, "pairs", "failed"]
+    return "\n\n".join([model_line(results[0]), text_table(header, rows, left=2)])
+
+
+_ACCURACY = ["accuracy %", "± std", "95 % pair-level", "threshold", "cosine"]
+
+
+def _accuracy_cells(metric: Metric) -> list[str]:
+    spread = metric.at.get("population_std", metric.at.get("standard_error"))
+    return [
+        _three(metric.value),
+        _three(spread),
+        interval(metric),
+        f"{metric.at['threshold']:.3f}",
+        f"{metric.at['cosine_threshold']:.3f}",
+    ]
+
+
+def _accuracy_table(result: Result) -> str:
+    rows = [
+        [metric.name.removeprefix("accuracy/"), *_accuracy_cells(metric)]
+        for metric in result.metrics
+        if metric.name.startswith("accuracy/")
+    ]
+    return text_table(["rule", *_ACCURACY], rows)
+
+
+def _rate_table(result: Result) -> str:
+    rows = [
+        [
+            metric.name,
+            percent(metric.value),
+            f"{metric.at['far']:.2e}",
+            f"{metric.counts['true_accepts']:,}/{metric.counts['same']:,}",
+            f"{metric.counts['false_accepts']:,}/{metric.counts['different']:,}",
+            "few" if "too_few_false_accepts" in metric.flags else "",
+        ]
+        for metric in result.metrics
+        if metric.name.startswith(("val@", "tar@"))
+    ]
+    if not rows:
+        return ""
+    table = text_table(["rate", "%", "achieved FAR", "accepted", "false accepts", ""], rows)
+    few = any(row[-1] for row in rows)
+    return table + ("\nfew: under 30 false accepts expected at that FAR" if few else "")
+
+
+def _scalars(result: Result) -> str:
+    rows = []
+    for metric in result.metrics:
+        if metric.name.startswith(("auc", "eer")):
+            rows.append([metric.name, f"{percent(metric.value)} %"])
+        elif metric.name.startswith("xnorm") and metric.value is not None:
+            rows.append([metric.name, f"{metric.value:.4f}"])
+    return text_table(["figure", "value"], rows)
+
+
+def _three(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.3f}"
