@@ -1,4 +1,4 @@
-"""evalkit: does this face model still recognise and detect as well on that runtime, at that precision?
+"""Accuracy evaluation of face recognition and detection models, per backend and precision.
 
 The folders of a checkout are the map: `evalkit/` is this package, and its siblings `datasets/`,
 `protocols/`, `widerface_eval/` and `configs/` install below it as `evalkit.datasets` and so on.
