@@ -143,6 +143,7 @@ def load_ijb(
     protocol: Protocol = "IJBC",
     *,
     cache_dir: str | Path | None = None,
+    need_images: bool = True,
     progress: Callable[[str], None] | None = None,
 ) -> IjbRelease:
     """Read the meta files of a release folder and check every join between them.
@@ -155,6 +156,9 @@ def load_ijb(
         Which release it is.
     cache_dir : path-like, optional
         Folder that keeps the parsed tables; see `evalkit.datasets.tables.read_table`.
+    need_images : bool
+        Whether ``loose_crop/`` must be there; features computed elsewhere need none, and the
+        fingerprint is then over the meta files and the images' names alone.
     progress : callable, optional
         Called with the name of each step before it starts.
 
@@ -163,7 +167,7 @@ def load_ijb(
     DatasetError
         A file is missing, malformed or does not fit the others.
     """
-    root = _release_folder(Path(path), protocol)
+    root = _release_folder(Path(path), protocol, need_images)
     step = progress or (lambda _: None)
 
     def read(suffix: str, fields: tuple[Field, ...]) -> Table:
@@ -182,14 +186,15 @@ def load_ijb(
     meta_sha256 = {
         table.path.name: table.sha256 for table in (faces, points, pairs, *one_to_n.tables)
     }
+    images = faces.columns["image"]
     step("listing the images")
-    sizes = _image_sizes(root / "loose_crop", faces.columns["image"])
+    sizes = _image_sizes(root / "loose_crop", images) if need_images else np.empty(0, np.int64)
     name, official = _name(root, protocol, faces, pairs)
     return IjbRelease(
         protocol=protocol,
         name=name,
         root=root,
-        images=faces.columns["image"],
+        images=images,
         points=points.columns["points"].reshape(-1, 5, 2),
         detector_score=points.columns["score"],
         template_id=faces.columns["template"],
@@ -198,7 +203,7 @@ def load_ijb(
         genuine=pairs.columns["label"],
         galleries=one_to_n.galleries,
         probes=one_to_n.probes,
-        fingerprint=_fingerprint(meta_sha256, faces.columns["image"], sizes),
+        fingerprint=_fingerprint(meta_sha256, images, sizes),
         meta_sha256=MappingProxyType(meta_sha256),
         official=official,
         warnings=(*warnings, *one_to_n.warnings, *_missing_images(faces, sizes)),
@@ -270,10 +275,10 @@ def _restricted(
     return MappingProxyType(galleries), among(release.probes)
 
 
-def _release_folder(path: Path, protocol: Protocol) -> Path:
+def _release_folder(path: Path, protocol: Protocol, need_images: bool) -> Path:
     for folder in (path, path / protocol):
         if (folder / "meta").is_dir():
-            if not (folder / "loose_crop").is_dir():
+            if need_images and not (folder / "loose_crop").is_dir():
                 raise DatasetError(
                     "The folder has meta/ but no loose_crop/",
                     path=folder,

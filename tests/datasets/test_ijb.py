@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -547,3 +548,13 @@ def test_real_faces_all_load(shared_data: Path) -> None:
     centre = loaded[:, 40:90, 30:82].astype(np.float64)
     assert centre.mean(axis=(1, 2, 3)).min() > 20
     assert (centre[..., 0].mean(axis=(1, 2)) >= centre[..., 2].mean(axis=(1, 2))).mean() > 0.95
+
+
+def test_ready_made_features_need_no_images(shared_data: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "IJBC"
+    shutil.copytree(shared_data / "congress" / "IJBC" / "meta", copy / "meta")
+    with pytest.raises(DatasetError, match="no loose_crop"):
+        load_ijb(copy)
+    release = load_ijb(copy, need_images=False)
+    assert len(release.images) == 905
+    assert release.warnings == ()
