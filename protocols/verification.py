@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 import numpy as np
+from numpy.typing import ArrayLike
+
 from evalkit.protocols.folds import (
     Bools,
     Floats,
@@ -23,10 +25,9 @@ from evalkit.protocols.folds import (
     val_at_far,
 )
 from evalkit.protocols.roc import EqualErrorRate, OperatingPoint, auc, eer, tar_at_far
-from numpy.typing import ArrayLike
 
-_CHUNK: Final = 4096
-"""Images whose float64 copies are held at once; even, so that pairs stay together."""
+_CHUNK: Final = 512
+"""Images whose float64 copies are held at once: they fit a core's cache. Even, for the pairs."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

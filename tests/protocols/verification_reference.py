@@ -24,9 +24,15 @@ def folds(pairs):
 
 
 def accuracy_at(threshold, dist, same):
+    true_accepts, false_accepts = accepts_at(threshold, dist, same)
+    true_rejects = np.sum(np.logical_not(same)) - false_accepts
+    return float(true_accepts + true_rejects) / dist.size
+
+
+def accepts_at(threshold, dist, same):
     called = np.less(dist, threshold)
-    right = np.sum(called & same) + np.sum(~called & ~same)
-    return float(right) / dist.size
+    true_accepts = np.sum(np.logical_and(called, same))
+    return true_accepts, np.sum(np.logical_and(called, np.logical_not(same)))
 
 
 def cross_validate(dist, same, thresholds_of):
@@ -56,7 +62,9 @@ def val(dist, same, target):
     thresholds = np.arange(0, 4, 0.001)
     rates = []
     for train, test in folds(dist.size):
-        far = np.array([np.mean(dist[train][~same[train]] < t) for t in thresholds])
+        different = np.sum(np.logical_not(same[train]))
+        accepts = [accepts_at(t, dist[train], same[train])[1] for t in thresholds]
+        far = np.array([float(count) / float(different) for count in accepts])
         threshold = 0.0
         if far.max() >= target:
             j = max(i for i in range(far.size) if far[i] <= target)
@@ -64,10 +72,9 @@ def val(dist, same, target):
             if j + 1 < far.size:
                 step = (thresholds[j + 1] - thresholds[j]) / (far[j + 1] - far[j])
                 threshold += (target - far[j]) * step
-        called = np.less(dist[test], threshold)
         here = same[test]
-        accepted = np.sum(called & here) / np.sum(here), np.sum(called & ~here) / np.sum(~here)
-        rates.append((*accepted, threshold))
+        true_accepts, false_accepts = accepts_at(threshold, dist[test], here)
+        rates.append((true_accepts / np.sum(here), false_accepts / np.sum(~here), threshold))
     return np.array(rates)
 
 
