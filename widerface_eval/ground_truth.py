@@ -103,13 +103,12 @@ def _flags(
 def _load(path: Path, variables: list[str]) -> dict[str, Any]:
     try:
         mat: dict[str, Any] = scipy.io.loadmat(path, variable_names=variables)
-    except (ValueError, TypeError, KeyError, NotImplementedError, OSError) as error:
+    except Exception as error:  # on broken bytes SciPy raises nearly anything
         raise WiderFaceError(f"{path}: it is no MATLAB 5 file ({error}). {_REMEDY}") from error
     missing = [name for name in variables if name not in mat]
     if missing:
         raise WiderFaceError(f"{path}: it has no variable {listed(missing)}. {_REMEDY}")
-    mat["path"] = path
-    return mat
+    return {**mat, "path": path}
 
 
 def _names(mat: dict[str, Any]) -> list[str]:

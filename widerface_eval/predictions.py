@@ -280,7 +280,7 @@ def _line_number(text: str, row: int) -> int:
 def _read_json(path: Path, wanted: set[str], everything: set[str]) -> _Found:
     try:
         content = json.loads(path.read_text("utf-8"), object_pairs_hook=_no_duplicates)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise WiderFaceError(f"{path}: it is no JSON file of predictions ({error}).") from error
     if not isinstance(content, dict):
         raise WiderFaceError(f"{path}: it must be an object of event/image to detections.")
@@ -296,12 +296,13 @@ def _read_json(path: Path, wanted: set[str], everything: set[str]) -> _Found:
 
 def _take(found: _Found, image: str, value: Any) -> None:
     try:
-        rows = np.array(value, np.float64).reshape(-1, _COLUMNS) if value != [] else _NOTHING
-        if not isinstance(value, list) or any(len(row) != _COLUMNS for row in value):
-            raise ValueError
-    except (TypeError, ValueError):
+        table = _NOTHING if value == [] else np.array(value)
+    except ValueError:  # rows of different lengths
+        table = np.empty(0)
+    if table.ndim != 2 or table.shape[1] != _COLUMNS or table.dtype.kind not in "iuf":
         found.malformed[image] = f"{image} is no list of [x, y, w, h, score]"
         return
+    rows = table.astype(np.float64)
     flaw = find_flaw(rows[:, :4], rows[:, 4])
     if flaw is None:
         found.rows[image] = rows
