@@ -192,7 +192,9 @@ class _Faces:
             block = self.features[part].astype(self.dtype, copy=False)
             if self.flipped is not None:
                 mirrored = self.flipped[part].astype(self.dtype, copy=False)
-                block = block + mirrored if self.flip == "sum" else np.hstack([block, mirrored])
+                # A sum that overflows or cancels infinities is found by its norm: no warning.
+                with np.errstate(over="ignore", invalid="ignore"):
+                    block = block + mirrored if self.flip == "sum" else np.hstack([block, mirrored])
             yield part, block
 
     def norms(self) -> npt.NDArray[np.float64]:
@@ -254,7 +256,7 @@ def _faces_of_medium(rows: npt.NDArray[np.intp], media_ids: Ints) -> npt.NDArray
 def _unit_length(sums: Floats) -> tuple[Floats, npt.NDArray[np.bool_]]:
     """Make rows unit length in place; those that cannot be become NaN."""
     norms = np.sqrt(np.einsum("ij,ij->i", sums, sums, dtype=np.float64))
-    failed = ~((norms > 0) & (norms < np.inf))
+    failed = ~((norms > 0) & (norms <= np.finfo(sums.dtype).max))
     norms[failed] = np.nan
     sums /= norms[:, None].astype(sums.dtype)
     return sums, failed

@@ -97,6 +97,18 @@ def test_tiny_and_huge_embeddings_are_no_failures(size, keep_norm):
     assert not templates.failed.any()
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("switches", SWITCHES, ids=str)
+def test_infinities_and_overflow_fail_without_a_warning(switches):
+    faces = make_faces(seed=7, dtype=np.float32)
+    faces["features"][0], faces["features_flip"][0] = np.inf, -np.inf
+    faces["features"][1] = faces["features_flip"][1] = 3.4e38
+    templates = fuse(faces, switches)
+    overflows = switches.flip == "sum"
+    assert templates.failed_faces.tolist() == ([0, 1] if overflows else [0])
+    assert (np.isnan(templates.features).any(axis=1) == templates.failed).all()
+
+
 def test_faces_that_cancel_leave_a_template_without_direction():
     features = np.array([[1, 2], [-1, -2], [3, 4]], np.float32)
     switches = FusionSwitches(detector_score=False, flip="none")
