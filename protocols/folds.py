@@ -20,8 +20,9 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias, get_args
 
 import numpy as np
-from evalkit.protocols.intervals import wilson_interval
 from numpy.typing import ArrayLike, NDArray
+
+from evalkit.protocols.intervals import wilson_interval
 
 Rule: TypeAlias = Literal["insightface", "exact", "facexzoo"]
 Layout: TypeAlias = Literal["contiguous", "interleaved"]

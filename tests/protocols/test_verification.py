@@ -8,14 +8,15 @@ import json
 import numpy as np
 import pytest
 import verification_reference as reference
-from evalkit.protocols import folds, intervals, verification
-from evalkit.protocols.folds import assign_folds, ten_fold_accuracy, val_at_far
-from evalkit.protocols.intervals import wilson_interval
-from evalkit.protocols.verification import evaluate, pair_distances
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.stats import binomtest
+
+from evalkit.protocols import folds, intervals, verification
+from evalkit.protocols.folds import assign_folds, ten_fold_accuracy, val_at_far
+from evalkit.protocols.intervals import wilson_interval
+from evalkit.protocols.verification import evaluate, pair_distances
 
 
 def pairs(seed, count=200, dimensions=8, noise=0.6, dtype=np.float32):

@@ -1,0 +1,230 @@
+"""Makes a verification set: pairs of image files into one ``.bin``."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal, TypeAlias
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from evalkit.datasets.alignment import ARCFACE_SIZE, align
+from evalkit.datasets.encoded import image_header
+from evalkit.datasets.errors import DatasetError
+from evalkit.datasets.faces import decode
+from evalkit.datasets.lfw import load_bin
+from evalkit.datasets.pairs import ImagePair, PairList
+
+Image: TypeAlias = NDArray[np.uint8]
+Align: TypeAlias = Callable[[Image, Path], Image]
+"""From an image (height, width, 3), blue, green, red, and its file, to the aligned face in the
+same channel order; a ValueError says why there is none."""
+
+Encoding: TypeAlias = Literal["png", "jpeg"]
+
+_PROTOCOL: Final = 4
+"""Every Python since 3.4 reads it, and unlike protocol 2 it holds bytes as they are."""
+_KEPT: Final = (b"\xff\xd8\xff", b"\x89PNG")
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """What was written.
+
+    Attributes
+    ----------
+    path : Path
+    sha256 : str
+        Of the file.
+    pairs, same, different : int
+    images : int
+        Distinct images; each is stored once, however many pairs it is in.
+    warnings : tuple of str
+    """
+
+    path: Path
+    sha256: str
+    pairs: int
+    same: int
+    different: int
+    images: int
+    warnings: tuple[str, ...]
+
+
+def pack(
+    pairs: PairList,
+    out: str | Path,
+    *,
+    align: Align | None = None,
+    encoding: Encoding = "png",
+    quality: int = 95,
+) -> Packed:
+    """Write a verification set that public scripts read too (``pickle.load``, JPEG or PNG).
+
+    Parameters
+    ----------
+    pairs : PairList
+        From `evalkit.datasets.pairs`. Their order is kept.
+    out : path-like
+        The file; replaced only once the new one is complete.
+    align : callable, optional
+        Makes the face of an image; see `five_point_alignment`. Without it the images must be
+        aligned faces already: square JPEG and PNG files are stored byte for byte.
+    encoding : {'png', 'jpeg'}
+        For images that had to be made. PNG, the default, loses nothing; JPEG is a fifth of the
+        size, but the second compression changes pixels, and with them the figures.
+    quality : int
+        Of JPEG, 1 to 100.
+
+    Raises
+    ------
+    DatasetError
+        An image is missing, broken, not square, or gives no face; names the line of the list.
+        Or the file cannot be written.
+    """
+    out = Path(out)
+    encoded: dict[Path, bytes] = {}
+    for pair in pairs.pairs:
+        for image in (pair.first, pair.second):
+            if image not in encoded:
+                encoded[image] = _encoded(image, pair, pairs, align, encoding, quality)
+    images = [encoded[image] for pair in pairs.pairs for image in (pair.first, pair.second)]
+    labels = [pair.same for pair in pairs.pairs]
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.part")
+    try:
+        with temporary.open("xb") as file:
+            pickle.dump((images, labels), file, protocol=_PROTOCOL)
+        written = load_bin(temporary)  # what is published can be read
+        temporary.replace(out)
+    except OSError as error:
+        raise DatasetError(
+            f"The file cannot be written: {error.strerror}",
+            path=out,
+            remedy="Check that its folder exists and has room.",
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return Packed(
+        path=out,
+        sha256=written.sha256,
+        pairs=len(labels),
+        same=sum(labels),
+        different=len(labels) - sum(labels),
+        images=len(encoded),
+        warnings=written.warnings,
+    )
+
+
+def five_point_alignment(points: str | Path, images: str | Path, size: int = ARCFACE_SIZE) -> Align:
+    """Return an alignment by five points, which a text file names for every image.
+
+    Parameters
+    ----------
+    points : path-like
+        Lines of an image's path and x1 y1 ... x5 y5 (left eye, right eye, nose, left and right
+        mouth corner), separated by commas or spaces; a header and a twelfth column, such as a
+        score, are passed over.
+    images : path-like
+        Folder that the paths start from.
+    size : int
+        Side of the aligned face.
+
+    Raises
+    ------
+    DatasetError
+        The file is missing or malformed; names the line.
+    """
+    table, folder = _read_points(Path(points)), Path(images)
+
+    def aligned(image: Image, path: Path) -> Image:
+        name = path.relative_to(folder).as_posix()
+        if name not in table:
+            raise ValueError(f"{points} has no points for {name}")
+        return align(image, table[name], size)
+
+    return aligned
+
+
+def _encoded(
+    image: Path,
+    pair: ImagePair,
+    pairs: PairList,
+    align: Align | None,
+    encoding: Encoding,
+    quality: int,
+) -> bytes:
+    try:
+        return _made(image, align, encoding, quality)
+    except (OSError, ValueError) as error:
+        why = (error.strerror if isinstance(error, OSError) else None) or str(error).rstrip(".")
+        raise DatasetError(
+            f"No face can be made of {image}: {why}",
+            path=pairs.source,
+            line=pair.line,
+            remedy="Mend or remove it.",
+        ) from error
+
+
+def _made(path: Path, align: Align | None, encoding: Encoding, quality: int) -> bytes:
+    data = path.read_bytes()
+    image = decode(data)
+    if align is not None:
+        image = align(image, path)
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise ValueError(f"the alignment returned {image.dtype} of shape {image.shape}")
+    height, width = image.shape[:2]
+    if height != width:
+        raise ValueError(f"it has {width}x{height} pixels, but a face is square; align it")
+    if align is None and data.startswith(_KEPT):
+        image_header(data)
+        return data
+    options = [] if encoding == "png" else [cv2.IMWRITE_JPEG_QUALITY, quality]
+    done, buffer = cv2.imencode(".png" if encoding == "png" else ".jpg", image, options)
+    if not done:
+        raise ValueError(f"OpenCV cannot encode it as {encoding}")
+    made: bytes = buffer.tobytes()
+    return made
+
+
+def _read_points(path: Path) -> Mapping[str, NDArray[np.float64]]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(
+            "The points cannot be read", path=path, remedy="Check the path; it is UTF-8 text."
+        ) from error
+    table = {}
+    for number, line in enumerate(lines, start=1):
+        cells = [cell.strip() for cell in line.split(",")] if "," in line else line.split()
+        if not any(cells):
+            continue
+        try:
+            if len(cells) not in (11, 12):
+                raise ValueError
+            values = np.array([float(cell) for cell in cells[1:11]]).reshape(5, 2)
+            if not np.isfinite(values).all():
+                raise ValueError
+        except ValueError:
+            if number == 1 and not any(map(_is_number, cells[1:])):
+                continue  # a header
+            raise DatasetError(
+                "The line is not an image's path and ten finite numbers",
+                path=path,
+                line=number,
+                remedy="Correct the line.",
+            ) from None
+        table[cells[0].replace("\\", "/")] = values
+    return table
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
