@@ -1,4 +1,4 @@
-"""Four sibling folders install as one package, with two compiled kernels.
+"""Four sibling folders install as one package, with compiled kernels.
 
 The metadata is in pyproject.toml; this file holds what setuptools cannot say there.
 """
@@ -32,14 +32,17 @@ setup(
     packages=packages,
     package_dir=package_dir,
     package_data={
-        "evalkit": ["py.typed", "report/*.html"],
+        "evalkit": ["py.typed", "heads/*.pyi", "report/*.html"],
         "evalkit.configs": ["*/*.yaml"],
         "evalkit.datasets.sample": ["*.onnx", "*.pt"],
         "evalkit.protocols": ["*.pyi"],
         "evalkit.widerface_eval": ["*.pyi"],
     },
     ext_modules=cythonize(
-        [kernel("widerface_eval._matching", "widerface_eval/_matching.pyx")],
+        [
+            kernel("widerface_eval._matching", "widerface_eval/_matching.pyx"),
+            kernel("heads._nms", "evalkit/heads/_nms.pyx"),
+        ],
         language_level=3,
     ),
     zip_safe=False,
