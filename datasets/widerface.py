@@ -211,8 +211,8 @@ def _read_annotations(path: Path) -> tuple[list[str], list[NDArray[np.float64]]]
 
 
 def _image_file(line: str, path: Path, at: int) -> str:
-    parts = PurePosixPath(line).parts
-    if len(parts) != 2 or ".." in parts or "\\" in line or not PurePosixPath(line).suffix:
+    parts = line.split("/")
+    if len(parts) != 2 or {"", ".", ".."} & set(parts) or "\\" in line or "." not in parts[1]:
         raise DatasetError(f"{line!r} is no image path event/image.jpg", path=path, line=at)
     return line
 
