@@ -203,6 +203,12 @@ def test_most_accepts_is_exact(total, target):
     assert count == total or (count + 1) / total > target
 
 
+def test_most_accepts_withstands_rounding():
+    shares = [(count, total) for total in range(1, 120) for count in range(total + 1)]
+    assert all(most_accepts(count / total, total) == count for count, total in shares)
+    assert any(int(count / total * total) != count for count, total in shares)
+
+
 def test_too_few_is_fewer_than_thirty_expected_false_accepts():
     impostors = np.linspace(0, 1, 3000)
     points = tar_at_far([2.0], impostors, [0.0099, 0.01])

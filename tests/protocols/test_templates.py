@@ -80,6 +80,13 @@ def test_failures_to_enrol_are_left_out_and_named(switches):
     assert templates.ids[templates.failed].tolist() == [lonely]
 
 
+def test_a_failed_face_does_not_thin_its_medium():
+    features = np.array([[2, 0], [np.nan, 0], [0, 2]], np.float32)
+    switches = FusionSwitches(detector_score=False, flip="none")
+    templates = fuse_templates(features, np.ones(3, int), np.array([7, 7, 8]), switches=switches)
+    np.testing.assert_allclose(templates.features, [[np.sqrt(0.5), np.sqrt(0.5)]], rtol=1e-6)
+
+
 def test_a_failed_mirrored_face_fails_only_where_it_is_used():
     faces = make_faces(seed=2)
     faces["features_flip"][5, 0] = np.nan
