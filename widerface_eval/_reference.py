@@ -25,8 +25,8 @@ def as_int32(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
     Examples
     --------
-    >>> as_int32(np.array([0.5, -0.5, 2.5, 3e9]))
-    array([ 1.0000000e+00, -1.0000000e+00,  3.0000000e+00,  2.1474836e+09])
+    >>> as_int32(np.array([0.5, -0.5, 2.5, 3e9])).tolist()
+    [1.0, -1.0, 3.0, 2147483647.0]
     """
     whole = np.trunc(values)
     away = whole + np.sign(values) * (np.abs(values - whole) >= 0.5)

@@ -195,19 +195,13 @@ def evaluate(
             "The detections are not of the ground truth's images"
             + (f": {listed(odd)}." if odd else ", or in another order.")
         )
-    normalised = normalise(detections.scores, settings.rule)
+    levels = _levels(normalise(detections.scores, settings.rule), settings.steps)
     order, warnings = _order(detections, settings.rule)
     judged = detections
     if order is not None:
-        normalised = normalised[order]
-        judged = Detections(
-            detections.images,
-            detections.offsets,
-            detections.boxes[order],
-            detections.scores[order],
-        )
+        judged, levels = _reordered(detections, order), levels[order]
     if settings.rule == "python_file_order":
-        normalised = _highest_from_here(normalised, judged.offsets)
+        levels = _lowest_from_here(levels, judged.offsets)
     matches = match_boxes(
         judged.boxes,
         judged.offsets,
@@ -219,7 +213,7 @@ def evaluate(
         threads=threads,
         kernel=kernel,
     )
-    levels = _levels(normalised, settings.steps)
+    subsets = zip(ground_truth.subsets.items(), matches.outcome, strict=True)
     return Evaluation(
         settings=settings,
         ground_truth=ground_truth,
@@ -229,9 +223,7 @@ def evaluate(
         levels=levels,
         curves={
             name: curve_of(levels, outcome, float(kept.sum()), settings.steps)
-            for (name, kept), outcome in zip(
-                ground_truth.subsets.items(), matches.outcome, strict=True
-            )
+            for (name, kept), outcome in subsets
         },
         score_range=(float(detections.scores.min()), float(detections.scores.max())),
         warnings=(*warnings, *_silence(detections, ground_truth)),
@@ -355,18 +347,22 @@ def _order(detections: Detections, rule: Rule) -> tuple[NDArray[np.int64] | None
     return order, (f"{unsorted}, and have been sorted: {names}.",)
 
 
-def _highest_from_here(
-    scores: NDArray[np.float64], offsets: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """Highest score of each detection and those after it in its image.
+def _reordered(detections: Detections, order: NDArray[np.int64]) -> Detections:
+    return Detections(
+        detections.images, detections.offsets, detections.boxes[order], detections.scores[order]
+    )
+
+
+def _lowest_from_here(levels: NDArray[np.int64], offsets: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Lowest level of each detection and those after it in its image.
 
     The public code counts everything up to the *last* detection at or above the threshold.
     """
-    highest = scores.copy()
+    lowest = levels.copy()
     for start, stop in pairwise(offsets):
-        block = highest[start:stop]
-        block[:] = np.maximum.accumulate(block[::-1])[::-1]
-    return highest
+        block = lowest[start:stop]
+        block[:] = np.minimum.accumulate(block[::-1])[::-1]
+    return lowest
 
 
 def _silence(detections: Detections, ground_truth: GroundTruth) -> tuple[str, ...]:

@@ -46,6 +46,8 @@ class GroundTruth:
                 f"Ground-truth box {self.boxes[row].tolist()} of {self.images[self.image_of[row]]} "
                 "is not in pixels; correct the annotation."
             )
+        if not self.subsets:
+            raise WiderFaceError("The ground truth names no subset; give at least one.")
         for name, kept in self.subsets.items():
             if kept.shape != (len(self.boxes),) or kept.dtype != np.bool_:
                 raise WiderFaceError(

@@ -230,6 +230,8 @@ def test_records_that_do_not_hold_together_are_refused():
     truth = small_truth()
     with pytest.raises(WiderFaceError, match="must be 5 booleans"):
         type(truth)(truth.images, truth.offsets, truth.boxes, {"easy": np.array([True])})
+    with pytest.raises(WiderFaceError, match="names no subset"):
+        type(truth)(truth.images, truth.offsets, truth.boxes, {})
     with pytest.raises(WiderFaceError, match=r"Ground-truth box .* of 0--Parade/0_Parade_a"):
         type(truth)(truth.images, truth.offsets, truth.boxes * np.nan, truth.subsets)
     with pytest.raises(WiderFaceError, match="not of the ground truth's images: 5--people"):
