@@ -29,7 +29,7 @@ def people(tmp_path):
         folder.mkdir(parents=True)
         for number in range(1, 2 + person % 4):
             suffix = {(1, 1): ".png", (2, 1): ".bmp"}.get((person, number), ".jpg")
-            image = pixels(100 * person + number)
+            image = pixels(100 * person + number, 24, 24)
             cv2.imwrite(str(folder / f"{folder.name}_{number:04d}{suffix}"), image)
     return root
 
@@ -283,7 +283,7 @@ def no_face(image, path):
         (lambda file: cv2.imwrite(str(file), pixels(1, 120, 100)), {}, "120x100 pixels.* align it"),
         (lambda file: file.unlink(), {}, "No such file"),
         (lambda file: None, {"align": no_face}, "no face was found"),
-        (lambda file: None, {"align": lambda image, _: image[:, :, 0]}, r"shape \(112, 112\)"),
+        (lambda file: None, {"align": lambda image, _: image[:, :, 0]}, r"shape \(24, 24\)"),
     ],
 )
 def test_an_image_that_gives_no_face_names_its_line(tmp_path, people, change, options, message):
