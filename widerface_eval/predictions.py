@@ -229,12 +229,12 @@ def parse_text(text: str, stem: str) -> NDArray[np.float64] | None:
     if not rows:
         return _NOTHING
     width = len(rows[0])
-    if width < _COLUMNS or any(len(row) != width for row in rows):
+    if width < _COLUMNS or set(map(len, rows)) != {width}:
         at = next(i for i, row in enumerate(rows) if len(row) != max(width, _COLUMNS))
         problem = f"has {len(rows[at])} columns, not {max(width, _COLUMNS)}"
         raise ValueError(f"line {_line_number(text, start + at)} {problem}")
     try:
-        if any("_" in line for line in lines[start:]):
+        if "_" in "".join(lines[start:]):  # float() would take it
             raise ValueError
         table = np.array(list(map(float, chain.from_iterable(rows)))).reshape(-1, width)
     except ValueError:
@@ -269,7 +269,7 @@ def _is_number(word: str) -> bool:
         float(word)
     except ValueError:
         return False
-    return "_" not in word  # float() takes 1_465, the end of many an image's name
+    return "_" not in word  # float() would take 1_465, the end of many an image's name
 
 
 def _line_number(text: str, row: int) -> int:
