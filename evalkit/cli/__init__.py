@@ -15,6 +15,8 @@ COMMANDS = {
     "ijbc": ("evalkit.cli.ijb", "IJB-C: TAR@FAR over template pairs, 1:N identification"),
     "ijbb": ("evalkit.cli.ijb", "IJB-B, the same protocol on its own release"),
     "lfw": ("evalkit.cli.lfw", "LFW, CFP, AgeDB and any .bin of pairs: ten-fold accuracy"),
+    "pack": ("evalkit.cli.pack", "make a .bin of your own images and pairs"),
+    "inspect": ("evalkit.cli.inspect", "say what a .bin holds"),
     "sample": ("evalkit.cli.sample", "write a sample data set in a benchmark's own format"),
 }
 

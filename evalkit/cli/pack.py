@@ -1,0 +1,90 @@
+"""``evalkit pack``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from evalkit.datasets.pairs import PairList
+
+_EPILOG = """\
+examples:
+  evalkit pack lfw --pairs pairs.txt --images lfw-aligned --out my.bin
+  evalkit pack lfw --pairs pairs.csv --images photos --align 5pt --points points.txt --out my.bin
+  evalkit pack lfw --images people --count 6000 --seed 1 --out my.bin    (a folder per identity)
+"""
+
+
+def configure(parser: argparse.ArgumentParser, name: str) -> None:
+    """Add the options."""
+    parser.epilog = _EPILOG
+    parser.add_argument("kind", choices=["lfw"], help="the format to write")
+    parser.add_argument(
+        "--pairs",
+        type=Path,
+        metavar="FILE",
+        help="LFW's pairs.txt, or a .csv of path1,path2,label; without it pairs are drawn from "
+        "--images, a folder per identity",
+    )
+    parser.add_argument("--images", type=Path, metavar="DIR", help="where the paths start")
+    parser.add_argument("--out", type=Path, required=True, metavar="BIN", help="the file to write")
+    parser.add_argument(
+        "--align", choices=["none", "5pt"], default="none", help="none: images are aligned (none)"
+    )
+    parser.add_argument(
+        "--points", type=Path, metavar="FILE", help="for 5pt: image and x1 y1 ... x5 y5 a line"
+    )
+    parser.add_argument("--count", type=int, default=6000, help="pairs to draw (6000)")
+    parser.add_argument("--seed", type=int, default=0, help="of the draw (0)")
+    parser.add_argument(
+        "--encoding", choices=["png", "jpeg"], default="png", help="of images made anew (png)"
+    )
+    parser.add_argument("--quality", type=int, default=95, help="of JPEG (95)")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write the set and say what it holds."""
+    from evalkit.datasets.pack import pack
+
+    packed = pack(
+        _pairs(arguments),
+        arguments.out,
+        align=_alignment(arguments),
+        encoding=arguments.encoding,
+        quality=arguments.quality,
+    )
+    for warning in packed.warnings:
+        print(f"warning: {warning}")
+    print(
+        f"{packed.path}: {packed.pairs:,} pairs ({packed.same:,} same, {packed.different:,} "
+        f"different) of {packed.images:,} images, sha256 {packed.sha256}"
+    )
+    return 0
+
+
+def _pairs(arguments: argparse.Namespace) -> PairList:
+    from evalkit.datasets.pairs import pairs_from_csv, pairs_from_folder, pairs_from_lfw
+    from evalkit.errors import InputError
+
+    if arguments.pairs is not None and arguments.pairs.suffix.lower() == ".csv":
+        return pairs_from_csv(arguments.pairs, arguments.images)
+    if arguments.images is None:
+        raise InputError("--images is missing: name the folder of the images.")
+    if arguments.pairs is not None:
+        return pairs_from_lfw(arguments.pairs, arguments.images)
+    return pairs_from_folder(arguments.images, arguments.count, arguments.seed)
+
+
+def _alignment(arguments: argparse.Namespace) -> Callable[[Any, Path], Any] | None:
+    from evalkit.datasets.pack import five_point_alignment
+    from evalkit.errors import InputError
+
+    if arguments.align == "none":
+        return None
+    if arguments.points is None or arguments.images is None:
+        raise InputError("--align 5pt needs --points FILE and --images DIR.")
+    return five_point_alignment(arguments.points, arguments.images)
