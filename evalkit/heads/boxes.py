@@ -1,0 +1,92 @@
+"""Models that give final boxes: nothing to decode, only to name and convert."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from evalkit.heads.detection import (
+    DetectionHead,
+    DetectionOptions,
+    Detections,
+    Floats,
+    Outputs,
+    from_center,
+    misfit,
+    passes,
+    same_batch,
+)
+from evalkit.heads.sizing import Size
+
+
+@dataclass(frozen=True, slots=True)
+class Boxes(DetectionHead):
+    """The head ``boxes``; it suppresses nothing unless told to.
+
+    Attributes
+    ----------
+    boxes : str
+        Output of shape (batch, n, 4 or more); the first four columns are the box.
+    scores : str or None
+        Output of shape (batch, n) or (batch, n, classes), whose last class is the face; None if
+        the fifth column of `boxes` is the score.
+    landmarks : str or None
+        Output of shape (batch, n, 10) or (batch, n, 5, 2); None for none.
+    form : str
+        ``xyxy`` corners, ``xywh`` corner and size, ``cxcywh`` centre and size.
+    units : str
+        ``pixels`` of the input, or ``fractions`` of its width and height.
+    """
+
+    name: ClassVar[str] = "boxes"
+    boxes: str = "boxes"
+    scores: str | None = "scores"
+    landmarks: str | None = None
+    form: Literal["xyxy", "xywh", "cxcywh"] = "xyxy"
+    units: Literal["pixels", "fractions"] = "pixels"
+
+    def options(self) -> DetectionOptions:
+        """No suppression: the model has done it."""
+        return DetectionOptions(nms_threshold=None)
+
+    def decode(self, outputs: Outputs, size: Size, threshold: float) -> list[Detections]:
+        """See `DetectionHead.decode`."""
+        tables, scores, points = self._tables(outputs)
+        height, width = size
+        pixels = (width, height) if self.units == "fractions" else (1, 1)
+        scale = np.array(pixels, np.float32)
+        found = []
+        for image, face in enumerate(scores):
+            rows = np.flatnonzero(passes(face, threshold))
+            first, second = tables[image, rows, :2] * scale, tables[image, rows, 2:4] * scale
+            landmarks = None if points is None else points[image, rows] * scale
+            found.append(Detections(self._corners(first, second), face[rows], landmarks))
+        return found
+
+    def _corners(self, first: Floats, second: Floats) -> Floats:
+        if self.form == "cxcywh":
+            return from_center(first, second)
+        return np.concatenate([first, first + second if self.form == "xywh" else second], axis=1)
+
+    def _tables(self, outputs: Outputs) -> tuple[Floats, Floats, Floats | None]:
+        """Boxes (batch, n, columns), scores (batch, n) and landmarks (batch, n, 5, 2)."""
+        wanted = [name for name in (self.boxes, self.scores, self.landmarks) if name is not None]
+        missing = [name for name in wanted if name not in outputs]
+        if missing:
+            raise misfit(self.name, outputs, f"outputs named {', '.join(wanted)}")
+        # Without a batch axis everything is one image's.
+        alone = outputs[self.boxes].ndim == 2
+        tables, *others = (outputs[name][None] if alone else outputs[name] for name in wanted)
+        columns = 5 if self.scores is None else 4
+        if tables.ndim != 3 or tables.shape[2] < columns or not same_batch([tables, *others]):
+            raise misfit(self.name, outputs, f"boxes of at least {columns} columns, a row a box")
+        scores = tables[:, :, 4] if self.scores is None else others[0]
+        scores = scores[:, :, -1] if scores.ndim == 3 and scores.shape[2] else scores
+        points = None
+        if self.landmarks is not None and others[-1].size == tables.shape[0] * tables.shape[1] * 10:
+            points = others[-1].reshape(*tables.shape[:2], 5, 2)
+        if scores.shape != tables.shape[:2] or (self.landmarks is not None and points is None):
+            raise misfit(self.name, outputs, "one score, and 10 landmark numbers if any, a box")
+        return tables, scores, points

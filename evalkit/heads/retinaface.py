@@ -1,0 +1,142 @@
+"""RetinaFace: prior boxes on three levels, refined by offsets.
+
+After Deng et al., "RetinaFace: Single-stage Dense Face Localisation in the Wild" (2019), in the
+layout of the PyTorch models: one table each of offsets, class scores and landmark offsets.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from evalkit.errors import InputError
+from evalkit.heads.detection import (
+    DetectionHead,
+    Detections,
+    Floats,
+    Outputs,
+    from_center,
+    grid,
+    misfit,
+    passes,
+    same_batch,
+    tables_of,
+)
+from evalkit.heads.sizing import Size
+
+
+@lru_cache(maxsize=64)
+def priors(
+    size: Size, strides: tuple[int, ...], min_sizes: tuple[tuple[float, ...], ...]
+) -> Floats:
+    """Prior boxes of an input, level by level, row by row, then by size.
+
+    Returns
+    -------
+    ndarray of float32, shape (n, 3), read-only
+        Centre x, centre y and side in pixels.
+    """
+    levels = []
+    for stride, sides in zip(strides, min_sizes, strict=True):
+        centers = (grid(size, stride, len(sides)) + np.float32(0.5)) * np.float32(stride)
+        side = np.tile(np.array(sides, np.float32), len(centers) // len(sides))
+        levels.append(np.column_stack([centers, side]))
+    table: Floats = np.concatenate(levels)
+    table.setflags(write=False)
+    return table
+
+
+@dataclass(frozen=True, slots=True)
+class RetinaFace(DetectionHead):
+    """The head ``retinaface``.
+
+    Outputs are told apart by their columns, whatever their names and order: 4 offsets, 2 class
+    scores (background, face), 10 landmark offsets (may be missing).
+
+    Attributes
+    ----------
+    strides : tuple of int
+        Of the levels.
+    min_sizes : tuple of tuple of float
+        Sides of the priors of each level, in pixels.
+    variances : tuple of two floats
+        Scale of the offsets of centres and of sizes.
+    scores : str
+        ``softmax``: probabilities; ``logits``: before the softmax; ``auto``: probabilities if
+        all lie between 0 and 1 and each pair adds up to 1, within 0.05 for the sake of int8.
+    """
+
+    name: ClassVar[str] = "retinaface"
+    strides: tuple[int, ...] = (8, 16, 32)
+    min_sizes: tuple[tuple[float, ...], ...] = ((16, 32), (64, 128), (256, 512))
+    variances: tuple[float, float] = (0.1, 0.2)
+    scores: Literal["auto", "softmax", "logits"] = "auto"
+
+    def __post_init__(self) -> None:
+        if len(self.strides) != len(self.min_sizes):
+            raise InputError(
+                f"The head 'retinaface' has {len(self.strides)} strides but min_sizes of "
+                f"{len(self.min_sizes)} levels. Give one list of sizes a stride."
+            )
+
+    def decode(self, outputs: Outputs, size: Size, threshold: float) -> list[Detections]:
+        """See `DetectionHead.decode`."""
+        anchors = priors(size, self.strides, self.min_sizes)
+        offsets = tables_of(outputs, len(anchors), 4)
+        scores = tables_of(outputs, len(anchors), 2)
+        points = tables_of(outputs, len(anchors), 10)
+        counts = len(offsets), len(scores), len(points)
+        if counts not in {(1, 1, 0), (1, 1, 1)} or not same_batch([*offsets, *scores, *points]):
+            raise misfit(
+                self.name,
+                outputs,
+                f"{len(anchors)} rows of 4, 2 and perhaps 10 columns for an input of "
+                f"{size[1]}x{size[0]} pixels",
+            )
+        probabilities = self._probabilities(scores[0])
+        return [
+            self._decode_image(
+                offsets[0][image],
+                probabilities[image],
+                points[0][image] if points else None,
+                anchors,
+                threshold,
+            )
+            for image in range(len(probabilities))
+        ]
+
+    def _probabilities(self, scores: Floats) -> Floats:
+        softmaxed = self.scores == "softmax"
+        if self.scores == "auto":
+            sums = scores.sum(axis=2)
+            # Comparisons with NaN are false: a broken output stays as it is and is found later.
+            logits = (scores < -0.01).any() or (scores > 1.01).any()
+            softmaxed = not (logits or (np.abs(sums - 1) > 0.05).any())
+        if softmaxed:
+            return scores[:, :, 1]
+        face: Floats = np.float32(1) / (1 + np.exp(scores[:, :, 0] - scores[:, :, 1]))
+        return face
+
+    def _decode_image(
+        self,
+        offsets: Floats,
+        scores: Floats,
+        landmarks: Floats | None,
+        anchors: Floats,
+        threshold: float,
+    ) -> Detections:
+        rows = np.flatnonzero(passes(scores, threshold))
+        center, side = anchors[rows, :2], anchors[rows, 2:]
+        place, shape = np.float32(self.variances[0]), np.float32(self.variances[1])
+        offsets = offsets[rows]
+        boxes = from_center(
+            center + offsets[:, :2] * place * side, side * np.exp(offsets[:, 2:] * shape)
+        )
+        points = None
+        if landmarks is not None:
+            steps = landmarks[rows].reshape(-1, 5, 2) * place * side[:, None]
+            points = center[:, None] + steps
+        return Detections(boxes, scores[rows], points)
