@@ -72,12 +72,13 @@ class RawArray:
 
     Attributes
     ----------
-    dtype : {'u1', 'b1'}
+    dtype : {'u1', 'b1', 'i1'}
+        Bytes or booleans; ``i1`` is an array that the file makes but never fills.
     shape : tuple of int
     data : bytes
     """
 
-    dtype: str = "u1"
+    dtype: str = "i1"
     shape: tuple[int, ...] = (0,)
     data: bytes = b""
 
@@ -151,6 +152,14 @@ class _Machine:
         value = self._pop()
         if self._stack or self._outer:
             self._refuse("The pickle ends with values left over")
+        waiting, seen = [value], set()
+        while waiting:
+            item = waiting.pop()
+            if isinstance(item, (_Function, _Dtype)):
+                self._refuse("The pickle holds a function or a type among its values")
+            if isinstance(item, (list, tuple)) and id(item) not in seen:
+                seen.add(id(item))
+                waiting += item
         return value
 
     # --- reading ---

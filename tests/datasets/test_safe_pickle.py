@@ -232,6 +232,8 @@ HOSTILE = {
         "EMPTY_DICT",
     ),
     "dtype_big": (call("numpy", "dtype", b"(lVu1\n"), "calls|appends|closes|cut off|takes"),
+    "a_function_as_value": (b"](cnumpy\nndarray\ne.", "a function or a type among its values"),
+    "a_type_as_value": (b"cnumpy\ndtype\n(Vu1\ntR.", "a function or a type among its values"),
     "call_of_a_number": (b"K\x01)R.", "calls a function"),
     "call_with_a_list": (b"cnumpy\ndtype\n]R.", "no tuple"),
     "state_of_a_list": (b"](K\x01tb.", "sets a state"),
@@ -292,7 +294,7 @@ HOSTILE = {
         + b"\nVlatin1\ntq\x01"
         + b"h\x00h\x01R" * 100_000
         + b"e.",
-        None,
+        "a function or a type among its values",
     ),
     "wide_text": (
         b"X" + le(20_000_004, 4) + "\U0001f600".encode() + b"x" * 20_000_000 + b".",
