@@ -40,14 +40,23 @@ def draw_eyes(p: Painter) -> None:
     opening = who.eye_opening * how.eye_open * squint
     lid = opening + 0.05
     for sign in (-1.0, 1.0):
+
         def at(*points: tuple[float, float], sign: float = sign) -> Floats:
             flat = np.array(points) * [1.0, 1.0]
             flat[:, 1] += y - who.eye_tilt * flat[:, 0] / length
             flat[:, 0] = sign * (flat[:, 0] + e)
             return p.face(flat, -0.02)
 
-        upper = [(-0.55 * length, -0.75 * opening), (0.05, -1.1 * opening), (0.65 * length, -0.6 * opening)]
-        lower = [(0.55 * length, 0.55 * opening), (0.0, 0.8 * opening), (-0.55 * length, 0.5 * opening)]
+        upper = [
+            (-0.55 * length, -0.75 * opening),
+            (0.05, -1.1 * opening),
+            (0.65 * length, -0.6 * opening),
+        ]
+        lower = [
+            (0.55 * length, 0.55 * opening),
+            (0.0, 0.8 * opening),
+            (-0.55 * length, 0.5 * opening),
+        ]
         inner, outer = (-length, 0.015), (length, -0.005)
         p.fill(at(inner, *upper, outer, *lower), (226.0, 222.0, 218.0))
         gaze_x, gaze_y = sign * 0.035 * how.gaze[0], 0.012 * how.gaze[1] - 0.1 * opening
@@ -69,7 +78,11 @@ def draw_eyes(p: Painter) -> None:
         p.line(at(outer, *lower, inner), scaled(p.skin, 0.62), 0.010)
         if who.lid > 0.02:
             crease = [(x, v - who.lid - 0.01) for x, v in upper]
-            p.line(at((-0.9 * length, -who.lid), *crease, (length, -who.lid)), scaled(p.skin, 0.66), 0.010)
+            p.line(
+                at((-0.9 * length, -who.lid), *crease, (length, -who.lid)),
+                scaled(p.skin, 0.66),
+                0.010,
+            )
         _brow(p, at)
 
 
@@ -105,7 +118,9 @@ def draw_nose(p: Painter) -> None:
     p.line(p.face(base, 0.5 * who.nose_depth), soft, 0.012)
     for sign in (-1.0, 1.0):
         nostril = np.array([(sign * 0.45 * who.nose_width, tip + 0.045)])
-        p.oval(p.face(nostril, 0.5 * who.nose_depth)[0], (1.25 * who.nostril, 0.7 * who.nostril), dark)
+        p.oval(
+            p.face(nostril, 0.5 * who.nose_depth)[0], (1.25 * who.nostril, 0.7 * who.nostril), dark
+        )
 
 
 def mouth_corners(p: Painter) -> Floats:
@@ -164,7 +179,10 @@ def draw_beard(p: Painter) -> None:
         droop = 0.06 * who.moustache
         half = [(0.0, mouth - 0.13), (0.14, mouth - 0.12), (0.26, mouth + droop - 0.03),
                 (0.16, mouth - 0.055), (0.0, mouth - 0.065)]  # fmt: skip
-        p.fill(p.face(mirrored(np.array(half)), 0.06), mixed(p.skin, colour, 0.5 + 0.45 * who.moustache))
+        p.fill(
+            p.face(mirrored(np.array(half)), 0.06),
+            mixed(p.skin, colour, 0.5 + 0.45 * who.moustache),
+        )
 
 
 def draw_glasses(p: Painter) -> None:
@@ -184,9 +202,15 @@ def draw_glasses(p: Painter) -> None:
         if how.dark_glasses:
             p.fill(lens, (34.0, 30.0, 34.0))
         p.line(lens, frame, 0.022, closed=True)
-        temple = np.array([(sign * (e + wide), y - 0.03, 0.62), (sign * who.head_width, y - 0.04, 0.05)])
+        temple = np.array(
+            [(sign * (e + wide), y - 0.03, 0.62), (sign * who.head_width, y - 0.04, 0.05)]
+        )
         p.line(temple, frame, 0.022)
-    p.line(p.face(np.array([(wide - e, y - 0.02), (0.0, y - 0.045), (e - wide, y - 0.02)]), 0.2), frame, 0.022)
+    p.line(
+        p.face(np.array([(wide - e, y - 0.02), (0.0, y - 0.045), (e - wide, y - 0.02)]), 0.2),
+        frame,
+        0.022,
+    )
 
 
 def draw_covers(p: Painter) -> None:
@@ -205,5 +229,7 @@ def draw_covers(p: Painter) -> None:
                    scaled(shade, 0.8), 0.014)  # fmt: skip
     if how.bar:
         y, tilt = rng.uniform(-0.7, 0.9), rng.uniform(-0.5, 0.5)
-        bar = np.array([(-3.0, y - tilt), (3.0, y + tilt), (3.0, y + tilt + 0.26), (-3.0, y - tilt + 0.26)])
+        bar = np.array(
+            [(-3.0, y - tilt), (3.0, y + tilt), (3.0, y + tilt + 0.26), (-3.0, y - tilt + 0.26)]
+        )
         p.fill(bar, (float(rng.uniform(20, 220)), 90.0, 70.0), smooth=False)

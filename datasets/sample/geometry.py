@@ -64,9 +64,7 @@ def pose_of(who: Identity, how: Conditions, centre: tuple[float, float], scale: 
     sr, cr = np.sin(how.roll), np.cos(how.roll)
     yaw = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
     pitch = np.array([[1, 0, 0], [0, cp, sp], [0, -sp, cp]])
-    place = np.array(
-        [[cr * scale, -sr * scale, centre[0]], [sr * scale, cr * scale, centre[1]]]
-    )
+    place = np.array([[cr * scale, -sr * scale, centre[0]], [sr * scale, cr * scale, centre[1]]])
     width = who.head_width * float(np.hypot(cy, SKULL_DEPTH / who.head_width * sy))
     return Pose(pitch @ yaw, place, width, np.array([who.head_width * 1.04, 1.12]))
 

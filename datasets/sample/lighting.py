@@ -24,7 +24,14 @@ def _bumps(who: Identity, how: Conditions) -> tuple[Floats, Floats]:
     mouth = y + who.mouth_drop
     depth, cheek = who.nose_depth, 0.05 + 0.06 * who.cheekbone + 0.04 * max(how.smile, 0.0)
     rows = [
-        (0.0, y + 0.45 * who.nose_length, 0.06, who.nose_bridge, 0.42 * who.nose_length, 0.7 * depth),
+        (
+            0.0,
+            y + 0.45 * who.nose_length,
+            0.06,
+            who.nose_bridge,
+            0.42 * who.nose_length,
+            0.7 * depth,
+        ),
         (0.0, tip, 0.12, 0.62 * who.nose_width, 0.075, 0.75 * depth),
         (-0.7 * who.nose_width, tip + 0.02, 0.03, 0.045, 0.05, 0.045),
         (0.7 * who.nose_width, tip + 0.02, 0.03, 0.045, 0.05, 0.045),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -109,8 +109,27 @@ def detector_score(how: Conditions, pixels: float) -> float:
     return float(np.clip(1.0 - 0.55 * faults, 0.35, 0.999))
 
 
+def _later(how: Conditions, rng: np.random.Generator) -> Conditions:
+    """Move on in a video: the head turns a little, the face changes."""
+    turn_x, turn_y, tilt, smile, gape = (0.12 * rng.standard_normal(5)).tolist()
+    return replace(
+        how,
+        yaw=float(np.clip(how.yaw + turn_x, -0.85, 0.85)),
+        pitch=float(np.clip(how.pitch + 0.6 * turn_y, -0.42, 0.42)),
+        roll=how.roll + 0.5 * tilt,
+        smile=float(np.clip(how.smile + smile, -0.35, 1.1)),
+        mouth_open=max(0.0, how.mouth_open + 2 * gape),
+    )
+
+
 def photograph(
-    seed: int, subject: int, image: int, *, hardness: float = 1.0, size: int | None = None
+    seed: int,
+    subject: int,
+    image: int,
+    *,
+    hardness: float = 1.0,
+    frame: int = 0,
+    size: int | None = None,
 ) -> Photo:
     """Take photograph number `image` of a subject: a loose, unaligned crop around the face.
 
@@ -118,11 +137,16 @@ def photograph(
     ----------
     hardness : float
         How far from a passport photograph; see `traits.conditions`.
+    frame : int
+        0 for a still; later frames of a video keep its light and place, and move a little.
     size : int, optional
         Width of the crop in pixels; drawn from 56..220 by default.
     """
     rng = np.random.default_rng((seed, _PLACE, subject, image))
-    who, how = identity(seed, subject), conditions(seed, subject, image, hardness)
+    who = identity(seed, subject)
+    how = conditions(seed, subject, image, hardness)
+    if frame:
+        how = _later(how, np.random.default_rng((seed, _PLACE, subject, image, frame)))
     drawn = int(np.exp(rng.uniform(np.log(56), np.log(220))))
     width = size or drawn
     height = int(width * rng.uniform(1.0, 1.25))
