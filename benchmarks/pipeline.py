@@ -46,7 +46,7 @@ def piped(model: OpenModel, source: ImageSource, batch_size: int) -> float:
     embedder = Embedder(model.session, normalise, flip=True, output=model.config.output)
     options = EmbedOptions(batch_size, available_cores(), len(source))
     with tempfile.TemporaryDirectory() as folder:
-        store = Store(Path(folder) / "store", {}, len(source), flip=True)
+        store = Store(Path(folder) / "store", {}, len(source), ["embeddings", "flipped"])
         start = time.perf_counter()
         with store.writing():
             fill_store(store, list(store.starts), source, embedder, options, lambda _: None)

@@ -277,12 +277,13 @@ def _embed_batch(task: range, batch: Batch, source: ImageSource, embedder: Embed
             ),
         )
     failed = sorted(failures)
-    plain[failed] = np.nan
-    if mirrored is not None:
-        mirrored[failed] = np.nan
+    outputs = (
+        {"embeddings": plain} if mirrored is None else {"embeddings": plain, "flipped": mirrored}
+    )
+    for value in outputs.values():
+        value[failed] = np.nan
     return Shard(
-        embeddings=plain,
-        flipped=mirrored,
+        outputs=outputs,
         digests=batch.digests,
         failures=tuple(failures[place] for place in failed),
         decode_seconds=batch.seconds,
@@ -291,10 +292,11 @@ def _embed_batch(task: range, batch: Batch, source: ImageSource, embedder: Embed
 
 
 def _join(parts: Sequence[Shard]) -> Shard:
-    flipped = [part.flipped for part in parts if part.flipped is not None]
     return Shard(
-        embeddings=np.concatenate([part.embeddings for part in parts]),
-        flipped=np.concatenate(flipped) if flipped else None,
+        outputs={
+            name: np.concatenate([part.outputs[name] for part in parts])
+            for name in parts[0].outputs
+        },
         digests=np.concatenate([part.digests for part in parts]),
         failures=tuple(failure for part in parts for failure in part.failures),
         decode_seconds=sum(part.decode_seconds for part in parts),

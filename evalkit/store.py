@@ -10,7 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,10 +36,9 @@ class Shard:
 
     Attributes
     ----------
-    embeddings : ndarray of float32, shape (n, dim)
-        A row of NaN where the sample failed.
-    flipped : ndarray of float32, shape (n, dim), or None
-        The same for the mirrored images.
+    outputs : dict of str to ndarray
+        By field. Embeddings: ``embeddings`` and perhaps ``flipped``, a row of NaN where a sample
+        failed. Detections: ``counts`` (of a sample, -1 where it failed) and ``detections``.
     digests : ndarray of uint8, shape (n, 8)
         Hash of each sample's bytes.
     failures : tuple of Failure
@@ -48,8 +47,7 @@ class Shard:
         Busy time of one decoding worker, and of the session.
     """
 
-    embeddings: NDArray[np.float32]
-    flipped: NDArray[np.float32] | None
+    outputs: dict[str, NDArray[Any]]
     digests: NDArray[np.uint8]
     failures: tuple[Failure, ...]
     decode_seconds: float
@@ -67,8 +65,10 @@ class Store:
         JSON values that name the run; a folder of another key is refused.
     samples : int
         How many samples the run has.
-    flip : bool
-        Whether mirrored images are stored too.
+    fields : sequence of str
+        Names of the arrays that every shard holds.
+    size : int
+        Samples a shard.
 
     Raises
     ------
@@ -76,21 +76,30 @@ class Store:
         The folder holds another run; the message names what differs.
     """
 
-    def __init__(self, folder: Path, key: dict[str, Any], samples: int, *, flip: bool) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        key: dict[str, Any],
+        samples: int,
+        fields: Sequence[str],
+        size: int = SHARD,
+    ) -> None:
         self.folder = folder
         self.samples = samples
-        self.flip = flip
-        self._key = json.loads(json.dumps({**key, "samples": samples, "flip": flip}))
+        self.fields = frozenset(fields)
+        self.size = size
+        whole = {**key, "samples": samples, "fields": sorted(fields), "size": size}
+        self._key = json.loads(json.dumps(whole))
         self._check_manifest()
 
     @property
     def starts(self) -> range:
         """First sample of each shard."""
-        return range(0, self.samples, SHARD)
+        return range(0, self.samples, self.size)
 
     def span(self, start: int) -> slice:
         """Return the samples of the shard that begins at `start`."""
-        return slice(start, min(start + SHARD, self.samples))
+        return slice(start, min(start + self.size, self.samples))
 
     def missing(self) -> list[int]:
         """Return the starts of the shards that are not there or cannot be read."""
@@ -139,16 +148,13 @@ class Store:
 
     def write(self, start: int, shard: Shard) -> None:
         """Write a shard atomically."""
+        named = [(failure.name, failure.reason) for failure in shard.failures]
         arrays: dict[str, NDArray[Any]] = {
-            "embeddings": shard.embeddings,
+            **shard.outputs,
             "digests": shard.digests,
             "seconds": np.array([shard.decode_seconds, shard.inference_seconds]),
-            "failures": np.array(
-                [(f.name, f.reason) for f in shard.failures] or np.empty((0, 2)), dtype=np.str_
-            ),
+            "failures": np.array(named or np.empty((0, 2)), dtype=np.str_),
         }
-        if shard.flipped is not None:
-            arrays["flipped"] = shard.flipped
         with atomic_write(self._path(start)) as file:
             np.savez(file, allow_pickle=False, **arrays)
 
@@ -183,8 +189,8 @@ class Store:
             shard = _shard(arrays)
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             return None
-        whole = len(shard.embeddings) == len(shard.digests) == span.stop - span.start
-        return shard if whole and (shard.flipped is not None) == self.flip else None
+        whole = len(shard.digests) == span.stop - span.start
+        return shard if whole and shard.outputs.keys() == self.fields else None
 
     def _check_manifest(self) -> None:
         path = self.folder / _MANIFEST
@@ -218,14 +224,12 @@ def store_name(key: dict[str, Any]) -> str:
 
 
 def _shard(arrays: dict[str, NDArray[Any]]) -> Shard:
-    decode, inference = (float(value) for value in arrays["seconds"])
+    decode, inference = (float(value) for value in arrays.pop("seconds"))
+    failures = arrays.pop("failures")
     return Shard(
-        embeddings=arrays["embeddings"].astype(np.float32, copy=False),
-        flipped=arrays.get("flipped"),
-        digests=arrays["digests"],
-        failures=tuple(
-            Failure(name=str(name), reason=str(reason)) for name, reason in arrays["failures"]
-        ),
+        digests=arrays.pop("digests"),
+        failures=tuple(Failure(name=str(name), reason=str(reason)) for name, reason in failures),
         decode_seconds=decode,
         inference_seconds=inference,
+        outputs=arrays,
     )

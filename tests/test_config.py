@@ -73,7 +73,7 @@ def test_a_bare_model_file_serves_every_backend(tmp_path: Path) -> None:
 
 
 def test_an_unknown_model_lists_the_ready_ones() -> None:
-    with pytest.raises(InputError, match="no model file 'nothing'.*sample-recognition"):
+    with pytest.raises(InputError, match=r"no model file .nothing.*sample-recognition"):
         load_model_config("nothing", RunConfig())
 
 

@@ -17,6 +17,7 @@ from evalkit.heads.embedding import embedding
 from evalkit.pipeline import Embedder, EmbedOptions, Normaliser, fill_store
 from evalkit.store import SHARD, Store
 
+FIELDS = ["embeddings", "flipped"]
 SPEC = InputSpec(size=(4, 6), mean=(10.0, 20.0, 30.0), std=2.0)
 
 
@@ -62,10 +63,8 @@ def reference(images: Images, *, flip: bool) -> NDArray[np.float64]:
     return np.array(rows)
 
 
-def fill(
-    folder: Path, images: Images, session: Session, batch: int = 32, most: int = 100
-) -> Store:
-    store = Store(folder, {}, len(images), flip=True)
+def fill(folder: Path, images: Images, session: Session, batch: int = 32, most: int = 100) -> Store:
+    store = Store(folder, {}, len(images), FIELDS)
     embedder = Embedder(session, Normaliser(SPEC), flip=True, output=None)
     done: list[int] = []
     with store.writing():
@@ -82,8 +81,8 @@ def fill(
 def test_every_image_gets_its_own_row(tmp_path: Path, count: int, fixed: int | None) -> None:
     images, session = Images(count), Means(fixed)
     store = fill(tmp_path, images, session, batch=fixed or 32)
-    plain = np.concatenate([shard.embeddings for _, shard in store.shards()])
-    mirrored = np.concatenate([shard.flipped for _, shard in store.shards()])  # type: ignore[misc]
+    plain = np.concatenate([shard.outputs["embeddings"] for _, shard in store.shards()])
+    mirrored = np.concatenate([shard.outputs["flipped"] for _, shard in store.shards()])
     np.testing.assert_allclose(plain, reference(images, flip=False), rtol=1e-5)
     np.testing.assert_allclose(mirrored, reference(images, flip=True), rtol=1e-5)
     if fixed:
@@ -97,10 +96,10 @@ def test_unreadable_images_are_named_and_the_run_goes_on(tmp_path: Path) -> None
     store = fill(tmp_path, images, Means())
     shard = store.read(0)
     assert [failure.name for failure in shard.failures] == ["3.jpg", "39.jpg"]
-    failed = np.isnan(shard.embeddings).all(axis=1)
+    failed = np.isnan(shard.outputs["embeddings"]).all(axis=1)
     assert np.flatnonzero(failed).tolist() == [3, 39]
     np.testing.assert_allclose(
-        shard.embeddings[~failed], reference(images, flip=False)[~failed], rtol=1e-5
+        shard.outputs["embeddings"][~failed], reference(images, flip=False)[~failed], rtol=1e-5
     )
 
 
@@ -108,7 +107,7 @@ def test_too_many_failures_stop_the_run_and_keep_the_work(tmp_path: Path) -> Non
     images = Images(SHARD * 2, bad=tuple(range(10)))
     with pytest.raises(InputError, match=r"10 images failed.*--max-failures 9.*0\.jpg"):
         fill(tmp_path, images, Means(), most=9)
-    assert Store(tmp_path, {}, len(images), flip=True).missing() == [SHARD]
+    assert Store(tmp_path, {}, len(images), FIELDS).missing() == [SHARD]
 
 
 def test_an_output_that_overflows_is_a_failure_to_enrol(tmp_path: Path) -> None:
@@ -122,7 +121,7 @@ def test_an_output_that_overflows_is_a_failure_to_enrol(tmp_path: Path) -> None:
     shard = store.read(0)
     assert [failure.name for failure in shard.failures] == ["1.jpg"]
     assert "NaN or infinite" in shard.failures[0].reason
-    assert np.isnan(shard.embeddings[1]).all()
+    assert np.isnan(shard.outputs["embeddings"][1]).all()
 
 
 @pytest.mark.parametrize("color", ["rgb", "bgr"])

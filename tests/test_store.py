@@ -14,13 +14,16 @@ from evalkit.results import Failure
 from evalkit.store import SHARD, Shard, Store, store_name
 
 SAMPLES = SHARD + 3
+FIELDS = ["embeddings", "flipped"]
 KEY: dict[str, Any] = {"data": "d", "model": "m"}
 
 
 def shard(count: int, value: float = 1.0, failures: tuple[Failure, ...] = ()) -> Shard:
     return Shard(
-        embeddings=np.full((count, 4), value, np.float32),
-        flipped=np.full((count, 4), -value, np.float32),
+        outputs={
+            "embeddings": np.full((count, 4), value, np.float32),
+            "flipped": np.full((count, 4), -value, np.float32),
+        },
         digests=np.zeros((count, 8), np.uint8),
         failures=failures,
         decode_seconds=1.0,
@@ -29,7 +32,7 @@ def shard(count: int, value: float = 1.0, failures: tuple[Failure, ...] = ()) ->
 
 
 def filled(folder: Path) -> Store:
-    store = Store(folder, KEY, SAMPLES, flip=True)
+    store = Store(folder, KEY, SAMPLES, FIELDS)
     with store.writing():
         store.write(0, shard(SHARD, 1.0))
         store.write(SHARD, shard(3, 2.0, (Failure(name="ü.jpg", reason="no file"),)))
@@ -39,13 +42,12 @@ def filled(folder: Path) -> Store:
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     store = filled(tmp_path / "store")
     assert store.missing() == []
-    spans = list(Store(tmp_path / "store", KEY, SAMPLES, flip=True).shards())
+    spans = list(Store(tmp_path / "store", KEY, SAMPLES, FIELDS).shards())
     assert [span for span, _ in spans] == [slice(0, SHARD), slice(SHARD, SAMPLES)]
     last = spans[1][1]
     assert last.failures == (Failure(name="ü.jpg", reason="no file"),)
-    np.testing.assert_array_equal(last.embeddings, np.full((3, 4), 2.0, np.float32))
-    assert last.flipped is not None
-    np.testing.assert_array_equal(last.flipped, -last.embeddings)
+    np.testing.assert_array_equal(last.outputs["embeddings"], np.full((3, 4), 2.0, np.float32))
+    np.testing.assert_array_equal(last.outputs["flipped"], -last.outputs["embeddings"])
 
 
 @pytest.mark.parametrize("damage", ["truncate", "garbage", "flip a byte", "remove"])
@@ -71,22 +73,22 @@ def test_a_damaged_shard_is_computed_again(tmp_path: Path, damage: str) -> None:
 def test_another_run_is_refused_and_the_difference_named(tmp_path: Path) -> None:
     filled(tmp_path)
     with pytest.raises(InputError, match=r"another run: model differs"):
-        Store(tmp_path, {**KEY, "model": "other"}, SAMPLES, flip=True)
-    with pytest.raises(InputError, match=r"flip, samples differ"):
-        Store(tmp_path, KEY, SAMPLES + 1, flip=False)
+        Store(tmp_path, {**KEY, "model": "other"}, SAMPLES, FIELDS)
+    with pytest.raises(InputError, match=r"fields, samples differ"):
+        Store(tmp_path, KEY, SAMPLES + 1, FIELDS[:1])
 
 
 def test_a_folder_that_is_no_store_is_refused(tmp_path: Path) -> None:
     (tmp_path / "holiday.jpg").write_bytes(b"")
     with pytest.raises(InputError, match="not an outputs store"):
-        Store(tmp_path, KEY, 1, flip=False)
+        Store(tmp_path, KEY, 1, FIELDS)
 
 
 @pytest.mark.parametrize("manifest", ["", "{", "[]", '{"key": 3}', "{}"])
 def test_a_damaged_manifest_is_a_clear_error(tmp_path: Path, manifest: str) -> None:
     (tmp_path / "store.json").write_text(manifest)
     with pytest.raises(InputError, match="damaged"):
-        Store(tmp_path, KEY, 1, flip=False)
+        Store(tmp_path, KEY, 1, FIELDS)
 
 
 def test_overwrite_strategies(tmp_path: Path) -> None:
@@ -99,12 +101,12 @@ def test_overwrite_strategies(tmp_path: Path) -> None:
 
 
 def test_one_writer_at_a_time(tmp_path: Path) -> None:
-    first = Store(tmp_path, KEY, 1, flip=False)
+    first = Store(tmp_path, KEY, 1, FIELDS)
     with first.writing():
-        second = Store(tmp_path, KEY, 1, flip=False)
+        second = Store(tmp_path, KEY, 1, FIELDS)
         with pytest.raises(InputError, match="Another run is writing"), second.writing():
             pytest.fail("two writers")
-    with Store(tmp_path, KEY, 1, flip=False).writing():
+    with Store(tmp_path, KEY, 1, FIELDS).writing():
         pass
 
 
@@ -112,7 +114,7 @@ def test_no_partial_file_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     def full_disk(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    store = Store(tmp_path, KEY, SAMPLES, flip=True)
+    store = Store(tmp_path, KEY, SAMPLES, FIELDS)
     monkeypatch.setattr(np, "savez", full_disk)
     with store.writing(), pytest.raises(InputError, match="No space left on device"):
         store.write(0, shard(SHARD))

@@ -62,11 +62,12 @@ class Embedded:
         mirrored: NDArray[np.float32] | None = None
         for span, shard in self.store.shards():
             if plain is None:
-                plain = np.empty((self.store.samples, shard.embeddings.shape[1]), np.float32)
+                size = shard.outputs["embeddings"].shape[1]
+                plain = np.empty((self.store.samples, size), np.float32)
                 mirrored = np.empty_like(plain) if flip else None
-            plain[span] = shard.embeddings
-            if mirrored is not None and shard.flipped is not None:
-                mirrored[span] = shard.flipped
+            plain[span] = shard.outputs["embeddings"]
+            if mirrored is not None:
+                mirrored[span] = shard.outputs["flipped"]
         if plain is None:
             raise InputError("There is no image to evaluate.")
         return plain, mirrored
@@ -140,7 +141,8 @@ def embed(
             "ran": {k: v for k, v in asdict(session.ran).items() if k not in {"threads", "notes"}},
         }
         folder = run.outputs_dir or cache_dir() / "outputs" / store_name({**key, "flip": flip})
-        store = Store(folder, key, len(source), flip=flip)
+        fields = ["embeddings", "flipped"] if flip else ["embeddings"]
+        store = Store(folder, key, len(source), fields)
         starts = store.prepare(run.overwrite)
         todo = sum(len(range(len(source))[store.span(start)]) for start in starts)
         if todo < len(source):
@@ -188,7 +190,7 @@ def _summary(
         inference += shard.inference_seconds
         failures += shard.failures
         content.update(shard.digests.tobytes())
-        dimensions.setdefault(shard.embeddings.shape[1], span.start)
+        dimensions.setdefault(shard.outputs["embeddings"].shape[1], span.start)
     if len(dimensions) > 1:
         raise InputError(
             f"{store.folder} holds embeddings of sizes {', '.join(map(str, dimensions))}. "
