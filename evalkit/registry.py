@@ -11,7 +11,7 @@ import importlib
 import importlib.metadata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from evalkit.errors import InputError, UnavailableError
 
@@ -93,7 +93,7 @@ class Registry(Generic[T]):
         return sorted(self._entries)
 
     def entry(self, name: str) -> Entry:
-        """What is registered under a name.
+        """Look up what is registered under a name.
 
         Raises
         ------
@@ -137,7 +137,7 @@ class Registry(Generic[T]):
                 f"{self.base.__name__}. Derive it from {self.base.__module__}."
                 f"{self.base.__qualname__}."
             )
-        return value  # type: ignore[no-any-return]
+        return cast("T", value)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names())

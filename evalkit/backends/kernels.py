@@ -1,0 +1,157 @@
+"""From the kernels that a runtime executed to the precision that really ran."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+from evalkit.backends.base import PRECISIONS, Precision
+
+FLOATS = {
+    "float": "fp32",
+    "float32": "fp32",
+    "float16": "fp16",
+    "bfloat16": "bf16",
+    "double": "fp64",
+    "float64": "fp64",
+}
+INTEGERS = frozenset({"int8", "uint8"})
+# Operators whose multiplications are nearly all of a network's arithmetic, in ONNX and in
+# ONNX Runtime's fused forms.
+HEAVY_OPS = frozenset(
+    {
+        "Conv",
+        "FusedConv",
+        "NhwcConv",
+        "ConvTranspose",
+        "Gemm",
+        "FusedGemm",
+        "MatMul",
+        "FusedMatMul",
+        "TransposeMatMul",
+        "MatMulNBits",
+        "Attention",
+        "MultiHeadAttention",
+        "LSTM",
+        "GRU",
+        "QLinearConv",
+        "QLinearConvTranspose",
+        "ConvInteger",
+        "ConvIntegerToFloat",
+        "QLinearMatMul",
+        "MatMulInteger",
+        "MatMulIntegerToFloat",
+        "DynamicQuantizeMatMul",
+        "QGemm",
+        "QAttention",
+    }
+)
+QUANTISATION_OPS = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"})
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """One executed operator.
+
+    Attributes
+    ----------
+    op, provider : str
+        The operator's name, and who executed it.
+    dtypes : tuple of str
+        Element types of its inputs, in the runtime's words.
+    """
+
+    op: str
+    provider: str
+    dtypes: tuple[str, ...]
+
+
+def read_onnxruntime_profile(events: Iterable[Mapping[str, Any]]) -> list[Kernel]:
+    """Read the kernels in a profile of ONNX Runtime.
+
+    Parameters
+    ----------
+    events : iterable of mapping
+        The profile, parsed: Chrome trace events, of which those of category ``Node`` whose name
+        ends in ``_kernel_time`` are kernels.
+    """
+    kernels = []
+    for event in events:
+        if event.get("cat") == "Node" and str(event.get("name")).endswith("_kernel_time"):
+            args = event["args"]
+            dtypes = tuple(next(iter(tensor), "") for tensor in args.get("input_type_shape", ()))
+            kernels.append(Kernel(args["op_name"], args.get("provider", ""), dtypes))
+    return kernels
+
+
+def arithmetic(kernel: Kernel) -> str:
+    """Name the precision that a kernel multiplies at: that of its first input.
+
+    Examples
+    --------
+    >>> arithmetic(Kernel("QLinearConv", "CPUExecutionProvider", ("uint8", "float", "uint8")))
+    'int8'
+    """
+    first = kernel.dtypes[0] if kernel.dtypes else ""
+    return "int8" if first in INTEGERS else FLOATS.get(first, first or "unknown")
+
+
+def count_arithmetic(kernels: Iterable[Kernel], heavy: frozenset[str] = HEAVY_OPS) -> Counter[str]:
+    """How many convolutions and products ran at each precision.
+
+    A network without any is judged by all its operators on numbers, those that only change the
+    element type left out.
+    """
+    kernels = list(kernels)
+    chosen = [kernel for kernel in kernels if kernel.op in heavy]
+    if not chosen:
+        light = QUANTISATION_OPS | {"Cast"}
+        known = {*FLOATS, *INTEGERS}
+        chosen = [k for k in kernels if k.op not in light and k.dtypes and k.dtypes[0] in known]
+    return Counter(arithmetic(kernel) for kernel in chosen)
+
+
+def built_precision(kernels: Iterable[Kernel]) -> Precision:
+    """Tell the precision that a graph was built in from its kernels with all optimisation off.
+
+    A graph with quantisation operators is int8, else one that holds half or bfloat16 tensors is
+    fp16 or bf16, even where a kernel for them is missing and the runtime casts back.
+    """
+    kernels = list(kernels)
+    if any(k.op in QUANTISATION_OPS or (k.op in HEAVY_OPS and is_int8(k)) for k in kernels):
+        return "int8"
+    held = {dtype for kernel in kernels for dtype in kernel.dtypes}
+    for dtype in ("float16", "bfloat16"):
+        if dtype in held:
+            return cast("Precision", FLOATS[dtype])
+    return "fp32"
+
+
+def is_int8(kernel: Kernel) -> bool:
+    """Whether a kernel multiplies 8-bit integers."""
+    return arithmetic(kernel) == "int8"
+
+
+def describe_precision(counts: Mapping[str, int], built: str) -> str:
+    """Word what ran in one phrase, of a model built in a precision.
+
+    Examples
+    --------
+    >>> describe_precision({"fp32": 51}, "fp32"), describe_precision({"fp32": 51}, "fp16")
+    ('fp32', 'fp32 (fp16 weights)')
+    >>> describe_precision({"int8": 36, "fp32": 15}, "int8")
+    'int8 (36 of 51 kernels; 15 fp32)'
+    """
+    if not counts:
+        return "unknown"
+    if len(counts) == 1:
+        (ran,) = counts
+        return ran if ran == built else f"{ran} ({built} weights)"
+    total = sum(counts.values())
+    main = built if built in counts else max(counts, key=lambda name: counts[name])
+    order = {name: place for place, name in enumerate(PRECISIONS)}
+    rest = sorted(set(counts) - {main}, key=lambda name: order.get(cast("Precision", name), 9))
+    others = ", ".join(f"{counts[name]} {name}" for name in rest)
+    return f"{main} ({counts[main]} of {total} kernels; {others})"

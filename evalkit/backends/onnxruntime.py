@@ -1,0 +1,276 @@
+"""ONNX Runtime: the CPU, and CUDA where its GPU package is installed.
+
+It runs a graph at the precision that the graph was built in. What really ran is read from its own
+profiler, after optimisation, on a warm-up batch; what the graph was built in is read from the
+same profiler with optimisation off.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from evalkit.backends.base import Backend, Probe, Ran, Session, SessionOptions, TensorInfo
+from evalkit.backends.kernels import (
+    Kernel,
+    built_precision,
+    count_arithmetic,
+    describe_precision,
+    read_onnxruntime_profile,
+)
+from evalkit.backends.tensors import (
+    check_batch,
+    check_file,
+    check_offered,
+    cuda_device_count,
+    cuda_index,
+    first_line,
+    float32_outputs,
+    trial_shapes,
+)
+from evalkit.environment import available_cores
+from evalkit.errors import InputError, UnavailableError
+
+PACKAGES = ("onnxruntime", "onnxruntime-gpu")
+FATAL_ONLY = 4  # what fails comes as an exception, and is told by it
+_NUMPY_NAMES = {"float": "float32", "double": "float64"}
+_REMEDIES = {
+    "InvalidProtobuf": "It is no ONNX model, or is cut short: export or fetch it again.",
+    "NotImplemented": "Export it with operators and an opset that this version knows.",
+    "InvalidGraph": "Check it with onnx.checker.check_model, and export it again.",
+    "NoSuchFile": "Put the external data of the model beside it.",
+}
+
+
+class OnnxRuntimeBackend(Backend):
+    """ONNX models by ONNX Runtime."""
+
+    name: ClassVar[str] = "onnxruntime"
+
+    @classmethod
+    def probe(cls) -> Probe:
+        """See `Backend.probe`: both packages at once make it unavailable."""
+        found = [name for name in PACKAGES if _installed(name)]
+        if len(found) > 1:
+            return Probe(
+                available=False,
+                reason="onnxruntime and onnxruntime-gpu are both installed; they overwrite each "
+                "other's files.",
+                remedy="Run: pip uninstall -y onnxruntime onnxruntime-gpu, then "
+                "pip install 'evalkit[cpu]' or 'evalkit[gpu]'.",
+            )
+        if not hasattr(ort, "InferenceSession"):
+            return Probe(
+                available=False,
+                reason="The installed onnxruntime is incomplete.",
+                remedy="Run: pip install --force-reinstall --no-deps "
+                f"{found[0] if found else 'onnxruntime'}.",
+            )
+        devices = ["cpu"]
+        if "CUDAExecutionProvider" in ort.get_available_providers():
+            devices += [f"cuda:{index}" for index in range(cuda_device_count())]
+        return Probe(True, ort.__version__, tuple(devices), ("fp32", "fp16", "int8"))
+
+    @classmethod
+    def open(cls, model: Path, options: SessionOptions) -> Session:
+        """See `Backend.open`.
+
+        Raises
+        ------
+        evalkit.errors.InputError
+            Besides: the graph was not built in the precision asked for, or has several inputs.
+        """
+        check_offered(cls.name, cls.probe(), options.device, options.precision)
+        check_file(model)
+        return OnnxRuntimeSession(model, options)
+
+
+class OnnxRuntimeSession(Session):
+    """One ONNX graph; see `Session`.
+
+    Parameters
+    ----------
+    model : Path
+        The ONNX file.
+    options : SessionOptions
+        Checked against the probe already.
+    """
+
+    def __init__(self, model: Path, options: SessionOptions) -> None:
+        self.model = model
+        self.threads = options.threads or available_cores()
+        device = cuda_index(options.device)
+        plain = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        built = built_precision(_profiled(model, self.threads, device, plain)[1])
+        if built != options.precision:
+            raise InputError(_mismatch(model, built, options.precision))
+        full = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+        session, kernels = _profiled(model, self.threads, device, full)
+        self._session: Any = session
+        self.inputs = _infos(session.get_inputs())
+        self.outputs = _infos(session.get_outputs())
+        counts = count_arithmetic(kernels)
+        ran = describe_precision(counts, built)
+        self.ran = Ran(
+            backend=OnnxRuntimeBackend.name,
+            version=ort.__version__,
+            device="cpu" if device is None else f"cuda:{device}",
+            precision_requested=options.precision,
+            precision_ran=ran,
+            threads=self.threads,
+            details={
+                "providers": session.get_providers(),
+                "kernels_by_provider": dict(Counter(kernel.provider for kernel in kernels)),
+                "heavy_kernels_by_precision": dict(counts),
+                "graph_optimization": "all",
+                "inter_op_threads": 1,
+                "denormals_as_zero": True,
+                "built_precision": built,
+            },
+            notes=_notes(ran, built, kernels, device),
+        )
+
+    def run(self, batch: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
+        """See `Session.run`."""
+        if self._session is None:
+            raise InputError(f"The session of {self.model} is closed; open the model again.")
+        (info,) = self.inputs
+        feed = {info.name: check_batch(batch, info, self.model)}
+        try:
+            values = self._session.run(None, feed)
+        except Exception as error:
+            raise InputError(
+                f"{self.model}: ONNX Runtime cannot run a batch of shape {batch.shape}: "
+                f"{first_line(error)}. Give the size that the model was exported for, or a "
+                "smaller batch."
+            ) from error
+        return float32_outputs((output.name for output in self.outputs), values, self.model)
+
+    def close(self) -> None:
+        """See `Session.close`."""
+        self._session = None
+
+
+def _installed(distribution: str) -> bool:
+    try:
+        importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _profiled(
+    model: Path, threads: int, device: int | None, level: Any
+) -> tuple[Any, list[Kernel]]:
+    """Open a session; list the kernels of its warm-up run; its profiler is off again afterwards."""
+    with tempfile.TemporaryDirectory(prefix="evalkit-") as folder:
+        settings = ort.SessionOptions()
+        settings.intra_op_num_threads = threads
+        settings.inter_op_num_threads = 1
+        settings.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+        settings.graph_optimization_level = level
+        settings.log_severity_level = FATAL_ONLY
+        settings.add_session_config_entry("session.set_denormal_as_zero", "1")
+        settings.enable_profiling = True
+        settings.profile_file_prefix = str(Path(folder) / "profile")
+        session = _load(model, settings, _providers(device))
+        _check_providers(session, device)
+        try:
+            _warm_up(session, model)
+        finally:
+            profile = Path(session.end_profiling())
+        return session, read_onnxruntime_profile(json.loads(profile.read_text(encoding="utf-8")))
+
+
+def _providers(device: int | None) -> list[Any]:
+    if device is None:
+        return ["CPUExecutionProvider"]
+    # TF32 would run fp32 convolutions with ten bits of mantissa.
+    return [("CUDAExecutionProvider", {"device_id": str(device), "use_tf32": "0"})]
+
+
+def _load(model: Path, settings: Any, providers: list[Any]) -> Any:
+    try:
+        return ort.InferenceSession(str(model), settings, providers=providers)
+    except Exception as error:
+        remedy = _REMEDIES.get(type(error).__name__, "Check the file and export it again.")
+        raise InputError(
+            f"{model}: ONNX Runtime {ort.__version__} cannot load it: {first_line(error)}. {remedy}"
+        ) from error
+
+
+def _check_providers(session: Any, device: int | None) -> None:
+    """Refuse the runtime's silent fall-back from CUDA to the CPU."""
+    held = session.get_providers()
+    if device is not None and "CUDAExecutionProvider" not in held:
+        raise UnavailableError(
+            f"ONNX Runtime fell back from CUDA to {', '.join(held)}. Install the CUDA and cuDNN "
+            "versions that this onnxruntime-gpu was built for, or choose --device cpu."
+        )
+
+
+def _warm_up(session: Any, model: Path) -> None:
+    infos = _infos(session.get_inputs())
+    if len(infos) != 1:
+        named = ", ".join(info.name for info in infos)
+        raise InputError(f"{model} has {len(infos)} inputs ({named}); one image is expected.")
+    failures = []
+    for shape in trial_shapes(infos[0]):
+        try:
+            session.run(None, {infos[0].name: np.zeros(shape, np.dtype(infos[0].dtype))})
+        except Exception as error:
+            failures.append(f"{shape}: {first_line(error)}")
+        else:
+            return
+    raise InputError(
+        f"{model} loads but does not run; batches tried: {'; '.join(failures)}. Export it with "
+        "the height and width that it takes."
+    )
+
+
+def _infos(values: Sequence[Any]) -> tuple[TensorInfo, ...]:
+    return tuple(
+        TensorInfo(value.name, _numpy_name(value.type), tuple(value.shape)) for value in values
+    )
+
+
+def _numpy_name(kind: str) -> str:
+    """NumPy's name of ``tensor(float)``; what is no tensor keeps the runtime's name."""
+    element = kind.removeprefix("tensor(").removesuffix(")")
+    return _NUMPY_NAMES.get(element, element)
+
+
+def _mismatch(model: Path, built: str, requested: str) -> str:
+    tools = {
+        "fp16": "onnxconverter-common's float16 converter",
+        "int8": "onnxruntime.quantization.quantize_static",
+        "fp32": "the exporter that wrote the original",
+    }
+    return (
+        f"{model} is a graph built in {built}, but {requested} was asked for, and ONNX Runtime "
+        f"runs a graph as it was built. Ask for --precision {built}, or give a {requested} model "
+        f"(made by {tools[requested]})."
+    )
+
+
+def _notes(ran: str, built: str, kernels: list[Kernel], device: int | None) -> tuple[str, ...]:
+    notes = []
+    if ran == "fp32 (fp16 weights)":
+        notes.append(
+            "The CPU has no fp16 kernels for this graph: it ran in fp32 with weights and some "
+            "activations rounded to fp16, which measures rounding, not fp16 arithmetic."
+        )
+    elif built not in ran.split(" ", 1)[0]:
+        notes.append(f"The graph was built in {built}, but its products ran in {ran}.")
+    if device is not None and any(k.provider == "CPUExecutionProvider" for k in kernels):
+        notes.append("Some nodes ran on the CPU beside CUDA: see kernels_by_provider.")
+    return tuple(notes)

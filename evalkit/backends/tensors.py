@@ -1,0 +1,183 @@
+"""What every session does alike: devices by name, batches checked, outputs handed over."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evalkit.backends.base import Precision, Probe, TensorInfo
+from evalkit.errors import InputError, UnavailableError
+
+# Sides that an image model takes where its file leaves height and width open: the aligned face,
+# then multiples of every stride that detectors use.
+TRIAL_SIDES = (112, 128, 640)
+
+
+def cuda_device_count() -> int:
+    """Count the devices that the CUDA driver reports; 0 without a driver.
+
+    Asked of the driver itself: a runtime built for CUDA lists its provider on any machine.
+    """
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+        count = ctypes.c_int(0)
+        failed = driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count))
+    except (OSError, AttributeError):
+        return 0
+    return 0 if failed else count.value
+
+
+def cuda_index(device: str) -> int | None:
+    """Read the index of a CUDA device, or None for the CPU.
+
+    Raises
+    ------
+    evalkit.errors.UnavailableError
+        The name is of no device.
+
+    Examples
+    --------
+    >>> cuda_index("cuda"), cuda_index("cuda:1"), cuda_index("cpu")
+    (0, 1, None)
+    """
+    kind, colon, index = device.partition(":")
+    if device == "cpu":
+        return None
+    if kind == "cuda" and (index.isdecimal() or not colon):
+        return int(index or 0)
+    raise UnavailableError(f"There is no device {device!r} here: name cpu, cuda or cuda:1.")
+
+
+def check_offered(backend: str, probe: Probe, device: str, precision: Precision) -> None:
+    """Refuse what the probe does not offer.
+
+    Raises
+    ------
+    evalkit.errors.UnavailableError
+        The backend cannot run here, or not on this device or at this precision.
+    """
+    if not probe.available:
+        raise UnavailableError(f"Backend {backend!r}: {probe.reason} {probe.remedy}".rstrip())
+    index = cuda_index(device)
+    name = "cpu" if index is None else f"cuda:{index}"
+    if name not in probe.devices:
+        raise UnavailableError(
+            f"Backend {backend!r} has no device {name} here; it has {', '.join(probe.devices)}. "
+            "Choose one of them, or mend the driver (nvidia-smi lists what it sees)."
+        )
+    if precision not in probe.precisions:
+        raise UnavailableError(
+            f"Backend {backend!r} does not run {precision} here; it runs "
+            f"{', '.join(probe.precisions)}."
+        )
+
+
+def check_file(model: Path) -> None:
+    """Refuse a model that is not there.
+
+    Raises
+    ------
+    evalkit.errors.InputError
+        There is no such file, or it is empty.
+    """
+    if not model.is_file():
+        raise InputError(f"There is no model file {model}. Check the path.")
+    if not model.stat().st_size:
+        raise InputError(f"The model file {model} is empty. Fetch or export it again.")
+
+
+def trial_shapes(info: TensorInfo) -> list[tuple[int, ...]]:
+    """List the smallest batches that the input may take, likeliest first, to see what runs.
+
+    Examples
+    --------
+    >>> trial_shapes(TensorInfo("x", "float32", ("n", 3, 112, 96)))
+    [(1, 3, 112, 96)]
+    >>> trial_shapes(TensorInfo("x", "float32", ("n", 3, None, None)))[0]
+    (1, 3, 112, 112)
+    """
+    rank = len(info.shape)
+    channels_last = rank == 4 and info.shape[3] == 3
+
+    def size(axis: int, side: int) -> int:
+        held = info.shape[axis]
+        if isinstance(held, int):
+            return held
+        if axis == 0:
+            return 1
+        return 3 if axis == 1 and not channels_last else side
+
+    shapes = (tuple(size(axis, side) for axis in range(rank)) for side in TRIAL_SIDES)
+    return list(dict.fromkeys(shapes))
+
+
+def check_batch(batch: NDArray[Any], info: TensorInfo, model: Path) -> NDArray[Any]:
+    """Cast the batch to the model's own element type, contiguous.
+
+    Parameters
+    ----------
+    batch : ndarray of float32 or uint8
+        What the caller gives.
+    info : TensorInfo
+        What the model takes.
+    model : Path
+        For the message.
+
+    Raises
+    ------
+    evalkit.errors.InputError
+        Its shape does not fit, or its values would be cut by the model's element type.
+    """
+    if batch.dtype not in (np.float32, np.uint8):
+        raise InputError(
+            f"{model}: a batch of {batch.dtype} was given; give float32 or uint8 "
+            "(batch.astype('float32'))."
+        )
+    fits = batch.ndim == len(info.shape) and all(
+        not isinstance(held, int) or held == given
+        for held, given in zip(info.shape, batch.shape, strict=True)
+    )
+    if not fits or not batch.size:
+        wanted = ", ".join("any" if not isinstance(n, int) else str(n) for n in info.shape)
+        raise InputError(
+            f"{model}: input {info.name!r} takes shape ({wanted}), given {batch.shape}. Correct "
+            "the image size, the layout or the batch size."
+        )
+    wanted_type = np.dtype(info.dtype)
+    if batch.dtype == np.float32 and wanted_type.kind in "iu":
+        raise InputError(
+            f"{model}: input {info.name!r} takes {info.dtype}, given float32, whose fractions it "
+            "would drop. Give uint8, without mean and standard deviation."
+        )
+    return np.ascontiguousarray(batch, dtype=wanted_type)
+
+
+def float32_outputs(
+    names: Iterable[str], values: Iterable[Any], model: Path
+) -> dict[str, NDArray[np.float32]]:
+    """Name the outputs, as float32.
+
+    Raises
+    ------
+    evalkit.errors.InputError
+        An output is no array of numbers.
+    """
+    outputs: dict[str, NDArray[np.float32]] = {}
+    for name, value in zip(names, values, strict=True):
+        if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiub":
+            raise InputError(
+                f"{model}: output {name!r} is no tensor of numbers. Export the model without it."
+            )
+        outputs[name] = value.astype(np.float32, copy=False)
+    return outputs
+
+
+def first_line(error: BaseException) -> str:
+    """Take the first non-empty line of a runtime's message, without a final full stop."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return next((line.rstrip(".") for line in lines if line), type(error).__name__)
