@@ -1,0 +1,238 @@
+"""The subject bootstrap against a brute-force one, its properties, and its coverage."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from evalkit.protocols.roc import tar_at_far
+from evalkit.stats import subjects as module
+from evalkit.stats.subjects import (
+    SubjectBootstrap,
+    difference_intervals,
+    percentile_interval,
+    tar_intervals,
+)
+
+TARGETS = (0.0, 0.01, 0.1, 0.3, 1.0)
+
+
+class Comparisons:
+    """Random templates of a few subjects and comparisons between them."""
+
+    def __init__(self, seed: int, subjects: int = 8, pairs: int = 250, levels: int = 40) -> None:
+        rng = np.random.default_rng(seed)
+        self.template_id = rng.permutation(1000)[: 3 * subjects]
+        self.subject_id = 10 + np.repeat(np.arange(subjects), 3)
+        rows = rng.integers(3 * subjects, size=(pairs, 2))
+        rows = rows[rows[:, 0] != rows[:, 1]]
+        self.pairs = self.template_id[rows]
+        self.sides = self.subject_id[rows] - 10
+        self.genuine = self.sides[:, 0] == self.sides[:, 1]
+        # A few levels make ties; NaN and infinities are failures to enrol.
+        self.scores = (rng.integers(levels, size=len(rows)) / levels + self.genuine / 3).astype(
+            np.float32
+        )
+        self.scores[rng.random(len(rows)) < 0.05] = np.nan
+        self.scores[rng.random(len(rows)) < 0.02] = np.inf
+
+    def bootstrap(self, **options: Any) -> SubjectBootstrap:
+        return SubjectBootstrap(
+            self.pairs, self.genuine, self.template_id, self.subject_id, **options
+        )
+
+
+def brute_force(data: Comparisons, weights: NDArray[np.int32], targets: Any) -> list[float]:
+    """TAR by trying every score as threshold, in plain loops."""
+    genuine, impostors = [], []
+    for (i, j), same, score in zip(data.sides, data.genuine, data.scores, strict=True):
+        value = float(score) if np.isfinite(score) else -np.inf
+        if same:
+            genuine.append((value, int(weights[i])))
+        else:
+            impostors.append((value, int(weights[i]) * int(weights[j])))
+    all_genuine = sum(w for _, w in genuine)
+    all_impostors = sum(w for _, w in impostors)
+    if not all_genuine or not all_impostors:
+        return [np.nan] * len(targets)
+    thresholds = sorted({s for s, _ in genuine + impostors if np.isfinite(s)})
+    best = []
+    for target in targets:
+        tar = 0.0
+        for threshold in thresholds:
+            far = sum(w for s, w in impostors if s >= threshold) / all_impostors
+            if far <= target:
+                tar = max(tar, sum(w for s, w in genuine if s >= threshold) / all_genuine)
+        best.append(tar)
+    return best
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("levels", [5, 1000])
+def test_it_equals_brute_force(seed: int, levels: int) -> None:
+    data = Comparisons(seed, levels=levels)
+    bootstrap = data.bootstrap(replicates=8, seed=seed)
+    expected = [brute_force(data, weights, TARGETS) for weights in bootstrap.weights]
+    np.testing.assert_allclose(
+        bootstrap.tar(data.scores, TARGETS), np.transpose(expected), rtol=0, atol=1e-12
+    )
+
+
+@pytest.mark.parametrize("dense", [0, 10**6])
+@pytest.mark.parametrize("bracket", [(0, 1), (200, 210), (3, 10**9)])
+def test_wrong_guesses_of_the_bracket_are_widened(
+    monkeypatch: pytest.MonkeyPatch, bracket: tuple[int, int], dense: int
+) -> None:
+    data = Comparisons(3)
+    bootstrap = data.bootstrap(replicates=20)
+    expected = bootstrap.tar(data.scores, TARGETS)
+    monkeypatch.setattr(module, "_DENSE_SUBJECTS", dense)
+    monkeypatch.setattr(module, "_bracket", lambda _, total: tuple(min(b, total) for b in bracket))
+    monkeypatch.setattr(module, "_BLOCK_CELLS", 16)
+    np.testing.assert_array_equal(data.bootstrap(replicates=20).tar(data.scores, TARGETS), expected)
+
+
+def test_unit_weights_give_the_figure_itself() -> None:
+    data = Comparisons(1)
+    bootstrap = data.bootstrap(replicates=1)
+    bootstrap.weights[:] = 1
+    bootstrap._mass[:] = np.count_nonzero(~data.genuine)
+    bootstrap._genuine_mass[:] = np.count_nonzero(data.genuine)
+    points = tar_at_far(data.scores[data.genuine], data.scores[~data.genuine], TARGETS)
+    assert bootstrap.tar(data.scores, TARGETS)[:, 0].tolist() == [point.tar for point in points]
+
+
+def test_rates_at_a_fixed_threshold_equal_brute_force() -> None:
+    data = Comparisons(2)
+    bootstrap = data.bootstrap(replicates=25)
+    far, tar = bootstrap.rates(data.scores, 0.6)
+    kept = np.isfinite(data.scores) & (data.scores >= 0.6)
+    for row, weights in enumerate(bootstrap.weights):
+        both = weights[data.sides[:, 0]] * weights[data.sides[:, 1]] * ~data.genuine
+        own = weights[data.sides[:, 0]] * data.genuine
+        assert far[row] == pytest.approx(both[kept].sum() / both.sum(), abs=1e-12)
+        assert tar[row] == pytest.approx(own[kept].sum() / own.sum(), abs=1e-12)
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 10**6))
+def test_tar_rises_with_the_target_and_only_order_counts(seed: int) -> None:
+    data = Comparisons(seed)
+    bootstrap = data.bootstrap(replicates=10)
+    tar = bootstrap.tar(data.scores, TARGETS)
+    assert (np.diff(tar, axis=0) >= 0).all()
+    finite = np.where(np.isfinite(data.scores), data.scores, -1).astype(np.float64)
+    np.testing.assert_array_equal(bootstrap.tar(np.exp(3 * finite), TARGETS[:4]), tar[:4])
+
+
+def test_one_seed_gives_one_figure_and_equal_scores_no_difference() -> None:
+    data = Comparisons(4)
+    first, again = data.bootstrap(seed=5), data.bootstrap(seed=5)
+    np.testing.assert_array_equal(first.weights, again.weights)
+    assert (first.weights.sum(axis=1) == first.subjects).all()
+    assert (data.bootstrap(seed=6).weights != first.weights).any()
+    for interval in difference_intervals(first, data.scores, data.scores, TARGETS):
+        assert interval is not None
+        assert interval.low == interval.high == 0
+    assert first.tar(data.scores, []).shape == (0, 1000)
+
+
+def test_pairing_takes_out_what_both_models_share() -> None:
+    data = crossed(np.random.default_rng(0), subjects=100)
+    rng = np.random.default_rng(1)
+    other = data.scores + rng.normal(0, 0.02, len(data.scores)) - 0.2 * data.genuine
+    bootstrap = data.bootstrap(replicates=300)
+    (alone,) = tar_intervals(bootstrap, data.scores, [0.01])
+    (change,) = difference_intervals(bootstrap, data.scores, other, [0.01])
+    assert alone is not None
+    assert change is not None
+    assert change.high < 0
+    assert change.high - change.low < (alone.high - alone.low) / 2
+
+
+@pytest.mark.parametrize("case", ["template", "genuine", "impostor", "one subject", "replicates"])
+def test_what_cannot_be_resampled_is_refused(case: str) -> None:
+    pairs = np.array([[0, 1], [0, 2]])
+    genuine, templates, subjects = np.array([True, False]), np.arange(3), np.array([0, 0, 1])
+    options = {}
+    if case == "template":
+        templates, subjects = templates[:2], subjects[:2]
+    elif case in {"genuine", "impostor"}:
+        genuine = np.full(2, case == "impostor")
+    elif case == "one subject":
+        subjects = np.zeros(3, int)
+    else:
+        options = {"replicates": 0}
+    with pytest.raises(ValueError, match=r"bootstrap needs|not given|at least 1"):
+        SubjectBootstrap(pairs, genuine, templates, subjects, **options)
+    with pytest.raises(ValueError, match="not given"):
+        SubjectBootstrap(pairs, np.array([True, False]), np.empty(0, int), np.empty(0, int))
+
+
+def test_percentiles_are_numpys_and_need_half_of_the_draws() -> None:
+    values = np.random.default_rng(0).normal(size=999)
+    interval = percentile_interval(values, 0.9)
+    assert interval is not None
+    assert [interval.low, interval.high] == pytest.approx(np.percentile(values, [5, 95]).tolist())
+    values[:600] = np.nan
+    assert percentile_interval(values) is None
+    assert percentile_interval(np.empty(0)) is None
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        percentile_interval(values, 1.0)
+
+
+def crossed(rng: np.random.Generator, subjects: int = 60, enrolled: int = 4) -> Comparisons:
+    """All comparisons among templates whose scores share effects of both subjects."""
+    data = Comparisons.__new__(Comparisons)
+    data.template_id = np.arange(subjects * enrolled)
+    data.subject_id = np.repeat(np.arange(subjects), enrolled)
+    first, second = np.triu_indices(len(data.template_id), 1)
+    data.pairs = np.column_stack([first, second])
+    data.sides = data.subject_id[data.pairs]
+    data.genuine = data.sides[:, 0] == data.sides[:, 1]
+    lamb, hard = rng.normal(0, 0.5, subjects), rng.normal(0, 1.0, subjects)
+    noise = rng.normal(0, 1, len(first))
+    impostor = lamb[data.sides].sum(axis=1) + noise
+    genuine = 4.5 + hard[data.sides[:, 0]] + 0.5 * noise
+    data.scores = np.where(data.genuine, genuine, impostor)
+    return data
+
+
+def pair_bootstrap(data: Comparisons, rng: np.random.Generator, target: float) -> NDArray[Any]:
+    genuine, impostors = data.scores[data.genuine], data.scores[~data.genuine]
+    return np.array([
+        tar_at_far(rng.choice(genuine, genuine.size), rng.choice(impostors, impostors.size),
+                   [target])[0].tar
+        for _ in range(150)
+    ])  # fmt: skip
+
+
+@pytest.mark.slow
+def test_the_intervals_cover_the_truth_where_pair_level_ones_do_not() -> None:
+    target, draws = 0.02, 300
+    # Truth: the threshold and the TAR of the population that the subjects are drawn from.
+    threshold = 2.0537489 * np.sqrt(1 + 2 * 0.25)
+    from scipy.stats import norm
+
+    truth = norm.sf((threshold - 4.5) / np.sqrt(1 + 0.25))
+    covered = {"subject": 0, "pair": 0}
+    for seed in range(draws):
+        rng = np.random.default_rng(seed)
+        data = crossed(rng)
+        found = {
+            "subject": percentile_interval(
+                data.bootstrap(replicates=300, seed=seed).tar(data.scores, [target])[0]
+            ),
+            "pair": percentile_interval(pair_bootstrap(data, rng, target)),
+        }
+        for name, interval in found.items():
+            assert interval is not None
+            covered[name] += interval.low <= truth <= interval.high
+    print(covered)
+    assert 0.90 <= covered["subject"] / draws <= 0.98, covered
+    assert covered["pair"] / draws < 0.7, covered
