@@ -6,9 +6,14 @@ names of modules are those of the public PyTorch weights (biubug6's ``mobilenet0
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from evalkit.backends.architectures.base import Architecture
 
 _SLOPE = 0.1
 _PRIORS = 2
@@ -114,7 +119,7 @@ class _Head(nn.Module):
         return rows.reshape(len(rows), -1, self.columns)
 
 
-class RetinaFaceMobileNet025(nn.Module):
+class Network(nn.Module):
     """The whole detector.
 
     Its input is (batch, 3, height, width), BGR minus (104, 117, 123), of any size; its outputs
@@ -142,3 +147,14 @@ class RetinaFaceMobileNet025(nn.Module):
             for heads in (self.BboxHead, self.ClassHead, self.LandmarkHead)
         )
         return boxes, scores.softmax(dim=2), landmarks
+
+
+class RetinaFaceMobileNet025(Architecture):
+    """The architecture ``retinaface-mobilenet025``."""
+
+    input_shape: ClassVar[tuple[int | None, ...]] = (3, None, None)
+
+    @classmethod
+    def build(cls, weights: Mapping[str, Tensor]) -> nn.Module:
+        """See `Architecture.build`; the network has one size, whatever the weights."""
+        return Network()
