@@ -61,7 +61,14 @@ class ModelConfig(_Config):
     input : InputSpec
         Preparation of the images.
     head : str
-        Registered head.
+        ``embedding``, or a registered detection head.
+    head_settings : dict
+        Attributes of the detection head that differ from its defaults.
+    sizing : str
+        Of a detector's input, see `evalkit.heads.sizing`.
+    detection : dict
+        What happens to a detector's candidates: fields of
+        `evalkit.heads.detection.DetectionOptions` that differ from the head's own.
     output : str or None
         The output that the head reads; the only one if None.
     """
@@ -71,6 +78,9 @@ class ModelConfig(_Config):
     architecture: str | None = None
     input: InputSpec = InputSpec()
     head: str = "embedding"
+    head_settings: dict[str, Any] = {}
+    sizing: str = "original"
+    detection: dict[str, Any] = {}
     output: str | None = None
     folder: Path = Field(default=Path(), exclude=True)
 
@@ -89,9 +99,9 @@ class ModelConfig(_Config):
                 f"{', '.join(sorted(self.files))}. Add it under 'files' or choose another backend."
             )
         if named.startswith("sample:"):
-            from evalkit.datasets.sample import packaged_file  # noqa: PLC0415 - heavy
+            from evalkit.datasets import sample  # noqa: PLC0415 - heavy
 
-            return packaged_file(named.removeprefix("sample:"))
+            return Path(sample.__path__[0]) / Path(named.removeprefix("sample:")).name
         path = self.folder / Path(named).expanduser()
         if not path.exists():
             raise InputError(f"The model file {path} does not exist. Check --model.")
@@ -130,6 +140,7 @@ class IjbConfig(RunConfig):
     rule: Literal["at_most", "insightface_nearest", "interpolated"] = "at_most"
     far: tuple[float, ...] = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
     one_to_n: bool = False
+    intervals: bool = True
     identification_rule: Literal["open_set", "insightface_closed"] = "open_set"
     features: Path | None = None
     features_flip: Path | None = None
@@ -176,6 +187,24 @@ class LfwConfig(RunConfig):
         if self.embeddings_flip is not None and self.embeddings is None:
             raise ValueError("--embeddings-flip needs --embeddings")
         return self
+
+
+class WiderFaceConfig(RunConfig):
+    """Settings of ``evalkit widerface``."""
+
+    ground_truth: Path | None = None
+    events: tuple[str, ...] = ()
+    rule: Literal["python", "python_file_order", "matlab", "matlab_int"] = "python"
+    iou: float = Field(default=0.5, gt=0, le=1)
+    steps: int = Field(default=1000, ge=1)
+    head: str | None = None
+    sizing: str | None = None
+    score_threshold: float | None = None
+    nms_threshold: float | None = None
+    predictions: Path | None = None
+    allow_missing: bool = False
+    write_predictions: Path | None = None
+    save_images: Path | None = None
 
 
 C = TypeVar("C", bound=BaseModel)

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,8 @@ from evalkit.results import Failure
 from evalkit.store import Shard, Store
 
 Tensor: TypeAlias = NDArray[np.float32] | NDArray[np.uint8]
+
+B = TypeVar("B")
 
 _BATCHES_AHEAD = 3
 
@@ -87,9 +89,10 @@ class Normaliser:
         std = np.broadcast_to(np.asarray(spec.std, np.float32), 3)
         self._tables = (np.arange(256, dtype=np.float32) - mean[:, None]) / std[:, None]
 
-    def empty(self, count: int) -> Tensor:
-        """Return zeros in the shape of a batch."""
-        shape = (3, *self.spec.size) if self.spec.layout == "nchw" else (*self.spec.size, 3)
+    def empty(self, count: int, size: tuple[int, int] | None = None) -> Tensor:
+        """Return zeros in the shape of a batch, of (height, width) or the model's own size."""
+        height, width = size or self.spec.size
+        shape = (3, height, width) if self.spec.layout == "nchw" else (height, width, 3)
         if self.raw:
             return np.zeros((count, *shape), np.uint8)
         return np.zeros((count, *shape), np.float32)
@@ -125,11 +128,11 @@ def prepare(source: ImageSource, indices: Sequence[int], normalise: Normaliser) 
 
 
 def batches_ahead(
-    tasks: Sequence[range], work: Callable[[range], Batch], threads: int
-) -> Iterator[tuple[range, Batch]]:
+    tasks: Sequence[range], work: Callable[[range], B], threads: int
+) -> Iterator[tuple[range, B]]:
     """Yield prepared batches in order, with a bounded number of them in the making."""
     with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
-        waiting: deque[tuple[range, Future[Batch]]] = deque()
+        waiting: deque[tuple[range, Future[B]]] = deque()
         try:
             for task in tasks:
                 waiting.append((task, pool.submit(work, task)))
@@ -220,28 +223,47 @@ def fill_store(
     evalkit.errors.InputError
         More than ``options.max_failures`` samples failed, or the model's output does not fit.
     """
-    size = options.batch_size
-    tasks = [
-        range(first, min(first + size, store.span(start).stop))
-        for start in starts
-        for first in range(start, store.span(start).stop, size)
-    ]
     failures: list[Failure] = []
     parts: list[Shard] = []
     first = 0
     for task, batch in batches_ahead(
-        tasks, lambda task: prepare(source, task, embedder.normalise), options.decode_threads
+        shard_tasks(store, starts, options.batch_size),
+        lambda task: prepare(source, task, embedder.normalise),
+        options.decode_threads,
     ):
         if not parts:
             first = task.start
         parts.append(_embed_batch(task, batch, source, embedder))
         advance(len(task))
         if task.stop == store.span(first).stop:
-            shard = _join(parts)
+            shard = join_shards(parts)
             store.write(first, shard)
             failures += shard.failures
             parts = []
             check_failures(failures, options.max_failures, store)
+
+
+def shard_tasks(store: Store, starts: Sequence[int], size: int) -> list[range]:
+    """Cut the shards that begin at `starts` into tasks of `size` samples; none crosses a shard."""
+    return [
+        range(first, min(first + size, store.span(start).stop))
+        for start in starts
+        for first in range(start, store.span(start).stop, size)
+    ]
+
+
+def join_shards(parts: Sequence[Shard]) -> Shard:
+    """Put consecutive parts of a shard together."""
+    return Shard(
+        outputs={
+            name: np.concatenate([part.outputs[name] for part in parts])
+            for name in parts[0].outputs
+        },
+        digests=np.concatenate([part.digests for part in parts]),
+        failures=tuple(failure for part in parts for failure in part.failures),
+        decode_seconds=sum(part.decode_seconds for part in parts),
+        inference_seconds=sum(part.inference_seconds for part in parts),
+    )
 
 
 def check_failures(failures: Sequence[Failure], most: int, store: Store) -> None:
@@ -288,17 +310,4 @@ def _embed_batch(task: range, batch: Batch, source: ImageSource, embedder: Embed
         failures=tuple(failures[place] for place in failed),
         decode_seconds=batch.seconds,
         inference_seconds=embedder.seconds - before,
-    )
-
-
-def _join(parts: Sequence[Shard]) -> Shard:
-    return Shard(
-        outputs={
-            name: np.concatenate([part.outputs[name] for part in parts])
-            for name in parts[0].outputs
-        },
-        digests=np.concatenate([part.digests for part in parts]),
-        failures=tuple(failure for part in parts for failure in part.failures),
-        decode_seconds=sum(part.decode_seconds for part in parts),
-        inference_seconds=sum(part.inference_seconds for part in parts),
     )

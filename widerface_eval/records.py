@@ -85,11 +85,26 @@ class GroundTruth:
                 f"The ground truth has no event {listed(unknown)}. "
                 f"It has: {', '.join(self.events)}."
             )
-        wanted = np.array([event_of(image) in events for image in self.images], bool)
-        faces = wanted[self.image_of]
+        return self.take([image for image in self.images if event_of(image) in events])
+
+    def take(self, images: Sequence[str]) -> GroundTruth:
+        """Keep some images, in the order given.
+
+        Raises
+        ------
+        WiderFaceError
+            An image is unknown.
+        """
+        place = {image: row for row, image in enumerate(self.images)}
+        unknown = [image for image in images if image not in place]
+        if unknown:
+            raise WiderFaceError(f"The ground truth has no image {listed(unknown)}.")
+        rows = [place[image] for image in images]
+        spans = [np.arange(self.offsets[row], self.offsets[row + 1]) for row in rows]
+        faces = np.concatenate([np.empty(0, np.int64), *spans])
         return GroundTruth(
-            images=tuple(np.array(self.images, object)[wanted]),
-            offsets=offsets_of(np.diff(self.offsets)[wanted]),
+            images=tuple(images),
+            offsets=offsets_of([len(span) for span in spans]),
             boxes=self.boxes[faces],
             subsets={name: kept[faces] for name, kept in self.subsets.items()},
         )

@@ -1,0 +1,222 @@
+"""The way of the data for detectors: decode ahead, size, infer in buckets of equal size, store."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evalkit.backends.base import Session
+from evalkit.config import InputSpec
+from evalkit.datasets.errors import UnreadableImage
+from evalkit.heads.detection import DetectionHead, DetectionOptions, Detections, detect
+from evalkit.heads.sizing import Geometry, Sizing, batches_by_size, pad_colour, place
+from evalkit.heads.voting import vote
+from evalkit.pipeline import (
+    ImageSource,
+    Normaliser,
+    Tensor,
+    batches_ahead,
+    check_failures,
+    join_shards,
+    shard_tasks,
+)
+from evalkit.progress import Advance
+from evalkit.results import Failure
+from evalkit.store import Shard, Store
+
+FIELDS = ("counts", "detections")
+SHARD = 32
+_TASK = 8
+_MAX_PIXELS = 1 << 22
+_ROW = 15
+"""x1 y1 x2 y2 score and five points, NaN where the model gives none."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One image (or one of its scales) in the network's input size, not normalised yet."""
+
+    image: int
+    geometry: Geometry
+    pixels: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Views of some images, and what failed on the way; `failures` by place among the images."""
+
+    views: tuple[View, ...]
+    digests: NDArray[np.uint8]
+    failures: dict[int, Failure]
+    seconds: float
+
+
+class Detector:
+    """Runs a session over views and decodes what it gives.
+
+    Parameters
+    ----------
+    session : Session
+        Opened by the caller, who closes it.
+    head : DetectionHead
+    spec : InputSpec
+        Normalisation, channel order and layout; its size plays no part.
+    sizing : Sizing
+    options : DetectionOptions
+    batch_size : int
+        The largest; a model of fixed batch size is padded to its own.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        head: DetectionHead,
+        spec: InputSpec,
+        sizing: Sizing,
+        options: DetectionOptions,
+        batch_size: int,
+    ) -> None:
+        self.session = session
+        self.head = head
+        self.sizing = sizing
+        self.options = options
+        self.batch_size = session.inputs[0].batch or batch_size
+        self.normalise = Normaliser(spec, session.inputs[0].dtype)
+        self.colour = pad_colour(sizing.pad, spec.mean, spec.color)
+        self.seconds = 0.0
+
+    def prepare(self, source: ImageSource, indices: Sequence[int]) -> Prepared:
+        """Decode and size some images; a failure is noted, not raised."""
+        start = time.perf_counter()
+        views: list[View] = []
+        digests = np.zeros((len(indices), 8), np.uint8)
+        failures: dict[int, Failure] = {}
+        for at, index in enumerate(indices):
+            try:
+                image, digest = source.load_with_digest(index)
+            except UnreadableImage as error:
+                failures[at] = Failure(name=source.name(index), reason=str(error))
+                continue
+            digests[at] = np.frombuffer(digest, np.uint8)
+            height, width = image.shape[:2]
+            views += [
+                View(at, geometry, place(image, geometry, self.colour))
+                for geometry in self.sizing.views((height, width))
+            ]
+        return Prepared(tuple(views), digests, failures, time.perf_counter() - start)
+
+    def __call__(self, prepared: Prepared, count: int) -> list[Detections | None]:
+        """Return the faces of each of `count` images; None where an output is not finite."""
+        start = time.perf_counter()
+        found: list[list[Detections | None]] = [[] for _ in range(count)]
+        sizes = [view.geometry.input for view in prepared.views]
+        for batch in batches_by_size(sizes, self.batch_size, _MAX_PIXELS):
+            views = [prepared.views[index] for index in batch]
+            outputs = self.session.run(self._tensor(views))
+            geometries = [view.geometry for view in views]
+            detected = detect(self.head, outputs, geometries, self.options)
+            for view, faces in zip(views, detected, strict=True):
+                found[view.image].append(faces)
+        self.seconds += time.perf_counter() - start
+        return [self._joined(views) for views in found]
+
+    def _tensor(self, views: Sequence[View]) -> Tensor:
+        rows = self.session.inputs[0].batch or len(views)
+        tensor = self.normalise.empty(rows, views[0].geometry.input)
+        for view, out in zip(views, tensor, strict=False):
+            self.normalise(view.pixels, out)
+        return tensor
+
+    def _joined(self, views: Sequence[Detections | None]) -> Detections | None:
+        usable = [view for view in views if view is not None]
+        if len(usable) < len(views) or not usable:
+            return None
+        if len(usable) == 1:
+            return usable[0]
+        threshold = self.options.nms_threshold or 0.4
+        limit = self.options.top_k_after
+        return vote(usable, threshold, overlap=self.options.nms_overlap, limit=limit)
+
+
+def fill_detections(
+    store: Store,
+    starts: Sequence[int],
+    source: ImageSource,
+    detector: Detector,
+    *,
+    decode_threads: int,
+    max_failures: int,
+    advance: Advance,
+) -> None:
+    """Compute and write the shards that begin at `starts`.
+
+    Raises
+    ------
+    evalkit.errors.InputError
+        More than `max_failures` images failed, or the model's outputs do not fit its head.
+    """
+    failures: list[Failure] = []
+    parts: list[Shard] = []
+    first = 0
+    for task, prepared in batches_ahead(
+        shard_tasks(store, starts, _TASK),
+        lambda task: detector.prepare(source, task),
+        decode_threads,
+    ):
+        if not parts:
+            first = task.start
+        parts.append(_detect(task, prepared, source, detector))
+        advance(len(task))
+        if task.stop == store.span(first).stop:
+            shard = join_shards(parts)
+            store.write(first, shard)
+            failures += shard.failures
+            parts = []
+            check_failures(failures, max_failures, store)
+
+
+def rows_of(shard: Shard) -> list[NDArray[np.float32] | None]:
+    """Split a shard's detections by image: ``x1 y1 x2 y2 score ...`` rows, None where it failed."""
+    counts = shard.outputs["counts"]
+    ends = np.cumsum(np.maximum(counts, 0))
+    return [
+        None if count < 0 else shard.outputs["detections"][end - count : end]
+        for count, end in zip(counts.tolist(), ends.tolist(), strict=True)
+    ]
+
+
+def _detect(task: range, prepared: Prepared, source: ImageSource, detector: Detector) -> Shard:
+    before = detector.seconds
+    found = detector(prepared, len(task))
+    failures = dict(prepared.failures)
+    for at, faces in enumerate(found):
+        if faces is None:
+            failures.setdefault(
+                at,
+                Failure(
+                    name=source.name(task[at]),
+                    reason="the model's output is NaN or infinite (overflow in a low precision?).",
+                ),
+            )
+    rows = [_rows(faces) for faces in found if faces is not None]
+    return Shard(
+        outputs={
+            "counts": np.array([-1 if faces is None else len(faces) for faces in found], np.int64),
+            "detections": np.concatenate([np.empty((0, _ROW), np.float32), *rows]),
+        },
+        digests=prepared.digests,
+        failures=tuple(failures[at] for at in sorted(failures)),
+        decode_seconds=prepared.seconds,
+        inference_seconds=detector.seconds - before,
+    )
+
+
+def _rows(faces: Detections) -> NDArray[np.float32]:
+    points = np.full((len(faces), 10), np.nan, np.float32)
+    if faces.landmarks is not None:
+        points = faces.landmarks.reshape(-1, 10)
+    return np.concatenate([faces.boxes, faces.scores[:, None], points], axis=1)
