@@ -127,7 +127,15 @@ class Failure(_Record):
 
 
 class Result(_Record):
-    """Everything that one run found, and everything that can move its figures."""
+    """Everything that one run found, and everything that can move its figures.
+
+    Attributes
+    ----------
+    scores_file : str or None
+        Name of the file of scores beside this one.
+    store : str or None
+        Folder of the outputs store, where evalkit ran the inference.
+    """
 
     schema_version: Literal[1] = 1
     evalkit_version: str
@@ -146,6 +154,7 @@ class Result(_Record):
     throughput: float | None
     peak_memory_mb: float
     scores_file: str | None
+    store: str | None = None
     warnings: tuple[str, ...]
     environment: dict[str, Any]
 

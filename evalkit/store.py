@@ -10,7 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ Overwrite = Literal["always", "never", "only-missing"]
 
 SHARD = 512
 _MANIFEST = "store.json"
+_NAMES = "names.json"
 _FORMAT = 1
 
 
@@ -91,6 +92,42 @@ class Store:
         whole = {**key, "samples": samples, "fields": sorted(fields), "size": size}
         self._key = json.loads(json.dumps(whole))
         self._check_manifest()
+
+    @classmethod
+    def open(cls, folder: Path) -> Store:
+        """Open the store that a folder holds, whatever its run was.
+
+        Raises
+        ------
+        evalkit.errors.InputError
+            The folder holds no store, or its manifest is damaged.
+        """
+        path = folder / _MANIFEST
+        try:
+            key = json.loads(path.read_text(encoding="utf-8"))["key"]
+            return cls(folder, key, int(key["samples"]), list(key["fields"]), int(key["size"]))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{folder} holds no outputs store ({error}).") from error
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """What names the run: data, model, preprocessing, what ran."""
+        return dict(self._key)
+
+    def write_names(self, names: Iterable[str]) -> None:
+        """Write the samples' names, so that a comparison can name the worst."""
+        with atomic_write(self.folder / _NAMES) as file:
+            file.write(json.dumps(list(names)).encode())
+
+    def names(self) -> list[str]:
+        """Return the samples' names; their numbers where no names were written."""
+        try:
+            names = json.loads((self.folder / _NAMES).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            names = None
+        if not isinstance(names, list) or len(names) != self.samples:
+            return [f"sample {index}" for index in range(self.samples)]
+        return [str(name) for name in names]
 
     @property
     def starts(self) -> range:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,8 +13,9 @@ from numpy.typing import NDArray
 
 from evalkit.config import IjbConfig
 from evalkit.datasets.ijb import IjbRelease, load_ijb, subset
+from evalkit.datasets.ijb_checks import Enrolment
 from evalkit.errors import InputError
-from evalkit.evaluations.inference import Embedded, embed
+from evalkit.evaluations.inference import Inferred, embed, embeddings
 from evalkit.evaluations.ready import flip_of, read_features, read_scores, read_templates
 from evalkit.evaluations.run import Clock, assemble, scorable
 from evalkit.files import cache_dir
@@ -27,7 +29,8 @@ from evalkit.protocols.identification import (
 )
 from evalkit.protocols.roc import OperatingPoint
 from evalkit.protocols.templates import score_pairs, verification_points
-from evalkit.results import DatasetInfo, Failure, Metric, Result
+from evalkit.results import DatasetInfo, Failure, Interval, Metric, Result
+from evalkit.stats.subjects import SubjectBootstrap, tar_intervals
 
 ProtocolName = Literal["IJBB", "IJBC"]
 Scores = dict[str, NDArray[Any]]
@@ -51,7 +54,7 @@ def evaluate(
     result : Result
     scores : dict of str to ndarray
         ``scores`` (float32, NaN where a template failed to enrol) and ``pairs``, in the order of
-        the pair file, and ``genuine``.
+        the pair file, and ``genuine``; ``template_id`` and ``subject_id`` say who is who.
 
     Raises
     ------
@@ -67,11 +70,21 @@ def evaluate(
             lambda: verification_points(scored.scores, release.genuine, config.far, config.rule)
         ),
     )
-    metrics = [_tar_metric(point) for point in points]
+    subjects = release.subjects()
+    intervals: Sequence[Interval | None] = [None] * len(points)
+    if config.intervals and config.rule == "at_most":
+        intervals = clock.run("intervals", lambda: _intervals(release, scored, subjects, config))
+    metrics = [_tar_metric(*row) for row in zip(points, intervals, strict=True)]
     if config.one_to_n:
         found = clock.run("1:N", lambda: _identify(release, scored, config, progress))
         metrics += _identification_metrics(found)
-    scores: Scores = {"scores": scored.scores, "pairs": release.pairs, "genuine": release.genuine}
+    scores: Scores = {
+        "scores": scored.scores,
+        "pairs": release.pairs,
+        "genuine": release.genuine,
+        "template_id": subjects.template_id,
+        "subject_id": subjects.subject_id,
+    }
     result = assemble(
         config,
         protocol=release.protocol,
@@ -94,7 +107,7 @@ class _Scored:
 
     scores: NDArray[np.floating[Any]]
     templates: Templates | None
-    embedded: Embedded | None
+    embedded: Inferred | None
     failures: tuple[Failure, ...]
     ready_file: Path | None = None
 
@@ -127,7 +140,7 @@ def _score(release: IjbRelease, config: IjbConfig, progress: Progress, clock: Cl
     if config.scores is not None:
         scores = read_scores(config.scores, len(release.pairs))
         return _Scored(scores, None, None, (), config.scores)
-    embedded: Embedded | None = None
+    embedded: Inferred | None = None
     failures: tuple[Failure, ...] = ()
     if config.templates is not None:
         templates = read_templates(config.templates)
@@ -139,7 +152,7 @@ def _score(release: IjbRelease, config: IjbConfig, progress: Progress, clock: Cl
                 release.faces, release.fingerprint, config, progress, flip=config.flip != "none"
             )
             clock.stages += embedded.stages
-            features, flipped = embedded.features(flip=config.flip != "none")
+            features, flipped = embeddings(embedded, flip=config.flip != "none")
             failures = embedded.failures
         templates = clock.run(
             "fusion", lambda: _fuse(release, config, features, flipped), lambda t: len(t.ids)
@@ -186,11 +199,28 @@ def _failed_faces(
     )
 
 
-def _tar_metric(point: OperatingPoint) -> Metric:
+def _intervals(
+    release: IjbRelease, scored: _Scored, subjects: Enrolment, config: IjbConfig
+) -> list[Interval | None]:
+    """Resample subjects; a set too small for that has no intervals."""
+    try:
+        bootstrap = SubjectBootstrap(
+            release.pairs, release.genuine, subjects.template_id, subjects.subject_id
+        )
+    except ValueError:
+        return [None] * len(config.far)
+    return [
+        None if found is None else Interval(**asdict(found), method=bootstrap.method)
+        for found in tar_intervals(bootstrap, scored.scores, config.far)
+    ]
+
+
+def _tar_metric(point: OperatingPoint, interval: Interval | None) -> Metric:
     return Metric(
         name=f"tar@far={point.target:.0e}",
         value=point.tar,
         rule=point.rule,
+        interval=interval,
         counts={
             "true_accepts": point.true_accepts,
             "genuine": point.genuine,
@@ -275,14 +305,14 @@ def _gallery_metric(result: GalleryResult, place: int, rule: str) -> Metric:
 
 def _settings(config: IjbConfig) -> dict[str, Any]:
     """Return what can move a figure."""
-    names = {"keep_norm", "detector_score", "rule", "far", "limit", "one_to_n"}
+    names = {"keep_norm", "detector_score", "rule", "far", "limit", "one_to_n", "intervals"}
     settings = config.model_dump(mode="json", include=names) | {"flip": flip_of(config)}
     if config.one_to_n:
         settings["identification_rule"] = config.identification_rule
     return settings
 
 
-def _dataset_info(release: IjbRelease, embedded: Embedded | None) -> DatasetInfo:
+def _dataset_info(release: IjbRelease, embedded: Inferred | None) -> DatasetInfo:
     return DatasetInfo(
         name=release.name,
         sha256=release.fingerprint,

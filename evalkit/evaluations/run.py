@@ -12,7 +12,7 @@ import evalkit
 from evalkit import environment
 from evalkit.config import RunConfig
 from evalkit.errors import InputError
-from evalkit.evaluations.inference import Embedded
+from evalkit.evaluations.inference import Inferred
 from evalkit.files import sha256_file
 from evalkit.results import DatasetInfo, Failure, Metric, ModelInfo, RanInfo, Result, Stage
 
@@ -50,7 +50,7 @@ def assemble(
     *,
     protocol: str,
     dataset: DatasetInfo,
-    embedded: Embedded | None,
+    embedded: Inferred | None,
     ready_file: Path | None,
     settings: dict[str, Any],
     metrics: list[Metric],
@@ -63,7 +63,7 @@ def assemble(
 
     Parameters
     ----------
-    embedded : Embedded or None
+    embedded : Inferred or None
         Where evalkit ran the inference.
     ready_file : Path or None
         Where it did not: the file that stands for the model.
@@ -85,6 +85,7 @@ def assemble(
         throughput=embedded.throughput if embedded else None,
         peak_memory_mb=environment.peak_memory_mb(),
         scores_file=None,
+        store=str(embedded.store.folder.absolute()) if embedded else None,
         warnings=warnings,
         environment=environment.describe(),
     )

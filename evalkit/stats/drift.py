@@ -96,4 +96,5 @@ def joined(parts: list[Drift]) -> Drift:
 def _usable(rows: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
     # The squared length is 0 for a zero row and not finite for a row with NaN or infinity.
     lengths = np.einsum("nd,nd->n", rows, rows)
-    return np.isfinite(lengths) & (lengths > 0)
+    usable: npt.NDArray[np.bool_] = np.isfinite(lengths) & (lengths > 0)
+    return usable

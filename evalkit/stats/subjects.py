@@ -87,6 +87,7 @@ class SubjectBootstrap:
                 f"{subjects} subjects, {self._genuine.size} genuine and {self._impostors.size} "
                 "impostor pairs: a bootstrap needs two subjects and both kinds of pairs"
             )
+        self.seed = seed
         rng = np.random.default_rng(seed)
         shares = np.full(subjects, 1 / subjects)
         self.weights = rng.multinomial(subjects, shares, replicates).astype(np.int32)
@@ -94,6 +95,11 @@ class SubjectBootstrap:
         self._first, self._second = sides[self._impostors].T.copy()
         self._mass = _masses(self._first, self._second, self.weights)
         self._genuine_mass = self.weights @ np.bincount(self._own, minlength=subjects)
+
+    @property
+    def method(self) -> str:
+        """How intervals from these draws are made, for results."""
+        return f"subject bootstrap, {self.replicates} draws, seed {self.seed}, percentile"
 
     @property
     def replicates(self) -> int:
