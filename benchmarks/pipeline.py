@@ -18,11 +18,11 @@ from pathlib import Path
 
 import numpy as np
 
-from evalkit.config import RunConfig
+from evalkit.config import RunConfig, load_model_config
 from evalkit.datasets.ijb import load_ijb
 from evalkit.datasets.sample import sample_path
 from evalkit.environment import available_cores
-from evalkit.evaluations.inference import OpenModel, open_model
+from evalkit.evaluations.inference import SAMPLE_MODEL, OpenModel, open_model
 from evalkit.files import cache_dir
 from evalkit.pipeline import Embedder, EmbedOptions, ImageSource, Normaliser, fill_store, prepare
 from evalkit.store import Store
@@ -68,7 +68,7 @@ def main() -> None:
     )
     release = load_ijb(arguments.data or sample_path("ijbc", cache_dir()), "IJBC")
     source = release.faces()
-    with open_model(run) as model:
+    with open_model(run, load_model_config(run.model or SAMPLE_MODEL, run)) as model:
         batch = model.session.inputs[0].batch or arguments.batch_size
         alone(model, source, batch, batch * 4)
         ratios = []

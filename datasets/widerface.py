@@ -59,6 +59,19 @@ class WiderFace:
         """Boxes of one image, shape (n, 4)."""
         return self.boxes[self.offsets[index] : self.offsets[index + 1]]
 
+    def take(self, rows: Sequence[int]) -> WiderFace:
+        """Keep some images, by index, in the order given."""
+        spans = [np.arange(self.offsets[row], self.offsets[row + 1]) for row in rows]
+        faces = np.concatenate([np.empty(0, np.int64), *spans])
+        return WiderFace(
+            split=self.split,
+            annotations=self.annotations,
+            images=self.images.take(rows),
+            offsets=np.cumsum([0, *map(len, spans)], dtype=np.int64),
+            boxes=self.boxes[faces],
+            flags=self.flags[faces],
+        )
+
 
 class WiderImages:
     """The images, decoded when asked for; safe to use from threads.
@@ -84,6 +97,10 @@ class WiderImages:
     def names(self) -> tuple[str, ...]:
         """``event/image`` of every image."""
         return tuple(self.name(index) for index in range(len(self)))
+
+    def take(self, rows: Sequence[int]) -> WiderImages:
+        """Keep some images, by index, in the order given."""
+        return WiderImages(self._folder, [self._files[row] for row in rows])
 
     def name(self, index: int) -> str:
         """Name of an image, ``event/image``, as prediction files use it."""

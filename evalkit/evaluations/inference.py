@@ -1,13 +1,11 @@
-"""From a data set's images to stored embeddings: what every recognition evaluation shares."""
+"""From a data set's images to stored outputs: what every evaluation shares."""
 
 from __future__ import annotations
 
 import hashlib
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,9 +25,9 @@ from evalkit.pipeline import (
     check_failures,
     fill_store,
 )
-from evalkit.progress import Progress
+from evalkit.progress import Advance, Progress
 from evalkit.results import Failure, ModelInfo, RanInfo, Stage
-from evalkit.store import Store, store_name
+from evalkit.store import SHARD, Store, store_name
 
 SAMPLE_MODEL = "sample-recognition"
 
@@ -44,8 +42,22 @@ class OpenModel:
 
 
 @dataclass(frozen=True, slots=True)
-class Embedded:
-    """A filled store, and how it was filled."""
+class Inferred:
+    """A filled outputs store, and how it was filled.
+
+    Attributes
+    ----------
+    store : Store
+    model, ran
+        For the result.
+    stages : tuple of Stage
+        Decoding (of one worker) and inference.
+    failures : tuple of Failure
+    content_sha256 : str
+        Of the hashes of all samples, in order.
+    throughput : float or None
+        Samples a second of the session.
+    """
 
     store: Store
     model: ModelInfo
@@ -53,29 +65,12 @@ class Embedded:
     stages: tuple[Stage, ...]
     failures: tuple[Failure, ...]
     content_sha256: str
-    wall_seconds: float
     throughput: float | None
-
-    def features(self, *, flip: bool) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-        """All embeddings, and those of the mirrored images if asked for; rows of NaN failed."""
-        plain: NDArray[np.float32] | None = None
-        mirrored: NDArray[np.float32] | None = None
-        for span, shard in self.store.shards():
-            if plain is None:
-                size = shard.outputs["embeddings"].shape[1]
-                plain = np.empty((self.store.samples, size), np.float32)
-                mirrored = np.empty_like(plain) if flip else None
-            plain[span] = shard.outputs["embeddings"]
-            if mirrored is not None:
-                mirrored[span] = shard.outputs["flipped"]
-        if plain is None:
-            raise InputError("There is no image to evaluate.")
-        return plain, mirrored
 
 
 @contextmanager
-def open_model(run: RunConfig) -> Iterator[OpenModel]:
-    """Open the run's model on its backend.
+def open_model(run: RunConfig, config: ModelConfig) -> Iterator[OpenModel]:
+    """Open a model on the run's backend.
 
     Raises
     ------
@@ -87,7 +82,6 @@ def open_model(run: RunConfig) -> Iterator[OpenModel]:
     probe = backend.probe()
     if not probe.available:
         raise UnavailableError(f"Backend {run.backend!r}: {probe.reason} {probe.remedy}".rstrip())
-    config = load_model_config(run.model or SAMPLE_MODEL, run)
     file = config.file_for(run.backend)
     options = SessionOptions(
         precision=run.precision,
@@ -103,11 +97,67 @@ def open_model(run: RunConfig) -> Iterator[OpenModel]:
             **config.input.model_dump(mode="json"),
             "head": config.head,
             "output": config.output,
+            "architecture": config.architecture,
         },
     )
     with backend.open(file, options) as session:
-        _check_input(session, config, file)
         yield OpenModel(session, config, info)
+
+
+def fill(
+    model: OpenModel,
+    source: ImageSource,
+    fingerprint: str,
+    run: RunConfig,
+    progress: Progress,
+    compute: Callable[[Store, list[int], Advance], None],
+    *,
+    fields: Sequence[str],
+    size: int = SHARD,
+) -> Inferred:
+    """Fill the outputs store of a run, resuming what an earlier run has left.
+
+    Parameters
+    ----------
+    model : OpenModel
+    source : ImageSource
+    fingerprint : str
+        SHA-256 of the data set, with its selection.
+    run : RunConfig
+    progress : Progress
+    compute : callable
+        Computes and writes the shards that begin at the given samples.
+    fields : sequence of str
+        Arrays of a shard.
+    size : int
+        Samples a shard.
+    """
+    ran = asdict(model.session.ran)
+    key = {
+        "data": fingerprint,
+        "model": model.info.sha256,
+        "preprocessing": model.info.preprocessing,
+        "ran": {name: value for name, value in ran.items() if name not in {"threads", "notes"}},
+    }
+    named = store_name({**key, "fields": sorted(fields), "samples": len(source)})
+    store = Store(
+        run.outputs_dir or cache_dir() / "outputs" / named, key, len(source), fields, size
+    )
+    starts = store.prepare(run.overwrite)
+    todo = sum(len(range(len(source))[store.span(start)]) for start in starts)
+    done = len(source) - todo
+    if done:
+        progress.say(f"resuming: {done:,} of {len(source):,} are in {store.folder}")
+    if starts:
+        with (
+            store.writing(),
+            progress.stage("decode + inference", len(source), "images", done=done) as advance,
+        ):
+            store.write_names(source.name(index) for index in range(len(source)))
+            compute(store, starts, advance)
+    batch_size = model.session.inputs[0].batch or run.batch_size
+    info = RanInfo.model_validate({**ran, "batch_size": batch_size})
+    return _summary(store, model.info, info, done, run.max_failures)
 
 
 def embed(
@@ -117,55 +167,72 @@ def embed(
     progress: Progress,
     *,
     flip: bool,
-) -> Embedded:
-    """Fill the outputs store of a run, resuming what an earlier run has left.
+) -> Inferred:
+    """Run a recognition model over a data set.
 
     Parameters
     ----------
     source_of : callable
         Gives the images at the side length that the model takes.
-    fingerprint : str
-        SHA-256 of the data set, with its selection.
-    run : RunConfig
-    progress : Progress
+    fingerprint, run, progress
+        As for `fill`.
     flip : bool
         Whether mirrored images are run too.
     """
-    with open_model(run) as model:
-        session = model.session
+    config = load_model_config(run.model or SAMPLE_MODEL, run)
+    if config.head != "embedding":
+        raise InputError(
+            f"The model {config.name!r} has the head {config.head!r}: it is a detector. Give a "
+            "recognition model, or run 'evalkit widerface'."
+        )
+    with open_model(run, config) as model:
+        _check_input(model.session, model.config)
         source = source_of(_side(model.config))
-        key = {
-            "data": fingerprint,
-            "model": model.info.sha256,
-            "preprocessing": model.info.preprocessing,
-            "ran": {k: v for k, v in asdict(session.ran).items() if k not in {"threads", "notes"}},
-        }
-        folder = run.outputs_dir or cache_dir() / "outputs" / store_name({**key, "flip": flip})
-        fields = ["embeddings", "flipped"] if flip else ["embeddings"]
-        store = Store(folder, key, len(source), fields)
-        starts = store.prepare(run.overwrite)
-        todo = sum(len(range(len(source))[store.span(start)]) for start in starts)
-        if todo < len(source):
-            progress.say(f"resuming: {len(source) - todo:,} of {len(source):,} are in {folder}")
-        begin = time.perf_counter()
-        if starts:
-            normalise = Normaliser(model.config.input, session.inputs[0].dtype)
-            embedder = Embedder(session, normalise, flip=flip, output=model.config.output)
-            options = EmbedOptions(
-                session.inputs[0].batch or run.batch_size,
-                run.decode_threads or available_cores(),
-                run.max_failures,
-            )
-            with (
-                store.writing(),
-                progress.stage(
-                    "decode + inference", len(source), "images", done=len(source) - todo
-                ) as advance,
-            ):
-                fill_store(store, starts, source, embedder, options, advance)
-        wall = time.perf_counter() - begin
-        ran = _ran_info(session, session.inputs[0].batch or run.batch_size)
-    return _summary(store, model.info, ran, todo, wall, run.max_failures)
+        normalise = Normaliser(model.config.input, model.session.inputs[0].dtype)
+        embedder = Embedder(model.session, normalise, flip=flip, output=model.config.output)
+        options = EmbedOptions(
+            model.session.inputs[0].batch or run.batch_size,
+            run.decode_threads or available_cores(),
+            run.max_failures,
+        )
+        return fill(
+            model,
+            source,
+            fingerprint,
+            run,
+            progress,
+            lambda store, starts, advance: fill_store(
+                store, starts, source, embedder, options, advance
+            ),
+            fields=["embeddings", "flipped"] if flip else ["embeddings"],
+        )
+
+
+def embeddings(
+    inferred: Inferred, *, flip: bool
+) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+    """Return all embeddings, and those of the mirrored images if asked for; rows of NaN failed.
+
+    Raises
+    ------
+    evalkit.errors.InputError
+        The shards hold embeddings of different sizes.
+    """
+    store = inferred.store
+    arrays: list[NDArray[np.float32]] = []
+    for span, shard in store.shards():
+        names = ["embeddings", "flipped"] if flip else ["embeddings"]
+        if not arrays:
+            size = shard.outputs["embeddings"].shape[1]
+            arrays = [np.empty((store.samples, size), np.float32) for _ in names]
+        for array, name in zip(arrays, names, strict=True):
+            if shard.outputs[name].shape[1] != array.shape[1]:
+                raise InputError(
+                    f"{store.folder} holds embeddings of sizes {array.shape[1]} and "
+                    f"{shard.outputs[name].shape[1]}. Compute them again: --overwrite always."
+                )
+            array[span] = shard.outputs[name]
+    return arrays[0], arrays[1] if flip else None
 
 
 def _side(config: ModelConfig) -> int:
@@ -178,54 +245,40 @@ def _side(config: ModelConfig) -> int:
     return height
 
 
-def _summary(
-    store: Store, model: ModelInfo, ran: RanInfo, computed: int, wall: float, most: int
-) -> Embedded:
+def _summary(store: Store, model: ModelInfo, ran: RanInfo, reused: int, most: int) -> Inferred:
     decode = inference = 0.0
     failures: list[Failure] = []
     content = hashlib.sha256()
-    dimensions: dict[int, int] = {}
-    for span, shard in store.shards():
+    for _, shard in store.shards():
         decode += shard.decode_seconds
         inference += shard.inference_seconds
         failures += shard.failures
         content.update(shard.digests.tobytes())
-        dimensions.setdefault(shard.outputs["embeddings"].shape[1], span.start)
-    if len(dimensions) > 1:
-        raise InputError(
-            f"{store.folder} holds embeddings of sizes {', '.join(map(str, dimensions))}. "
-            "Compute them again with --overwrite always."
-        )
     check_failures(failures, most, store)
     if len(failures) == store.samples:
-        raise InputError(f"No image gave a usable embedding. {failures[0].reason}")
-    reused = store.samples - computed
-    return Embedded(
+        raise InputError(f"No image gave a usable output. {failures[0].reason}")
+    count = store.samples
+    return Inferred(
         store=store,
         model=model,
         ran=ran,
         stages=(
-            Stage(name="decode + align", seconds=decode, items=store.samples, reused_items=reused),
-            Stage(name="inference", seconds=inference, items=store.samples, reused_items=reused),
+            Stage(name="decode", seconds=decode, items=count, reused_items=reused),
+            Stage(name="inference", seconds=inference, items=count, reused_items=reused),
         ),
         failures=tuple(failures),
         content_sha256=content.hexdigest(),
-        wall_seconds=wall,
-        throughput=store.samples / inference if inference > 0 else None,
+        throughput=count / inference if inference > 0 else None,
     )
 
 
-def _ran_info(session: Session, batch_size: int) -> RanInfo:
-    ran = asdict(session.ran)
-    return RanInfo.model_validate({**ran, "batch_size": batch_size})
-
-
-def _check_input(session: Session, config: ModelConfig, file: Path) -> None:
+def _check_input(session: Session, config: ModelConfig) -> None:
     """Refuse a model whose input is not the image that its configuration describes."""
     if len(session.inputs) != 1:
         named = ", ".join(info.name for info in session.inputs)
         raise InputError(
-            f"{file} has {len(session.inputs)} inputs ({named}); one image is expected."
+            f"The model {config.name!r} has {len(session.inputs)} inputs ({named}); one image is "
+            "expected."
         )
     info = session.inputs[0]
     height, width = config.input.size
@@ -238,7 +291,7 @@ def _check_input(session: Session, config: ModelConfig, file: Path) -> None:
     )
     if not fits:
         raise InputError(
-            f"{file} takes {info.name} of shape {list(info.shape)}, but its configuration says "
-            f"{config.input.layout} with {list(wanted)} an image. Correct 'input' in the model's "
-            "YAML, or --layout."
+            f"The model {config.name!r} takes {info.name} of shape {list(info.shape)}, but its "
+            f"configuration says {config.input.layout} with {list(wanted)} an image. Correct "
+            "'input' in the model's YAML, or --layout."
         )

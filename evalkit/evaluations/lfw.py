@@ -13,7 +13,7 @@ from evalkit.config import LfwConfig
 from evalkit.datasets.errors import DatasetError
 from evalkit.datasets.lfw import LfwImages, LfwPairs, load_bin
 from evalkit.errors import InputError
-from evalkit.evaluations.inference import Embedded, embed
+from evalkit.evaluations.inference import Inferred, embed, embeddings
 from evalkit.evaluations.ready import Floats, read_array
 from evalkit.evaluations.run import Clock, assemble, scorable
 from evalkit.files import cache_dir
@@ -77,7 +77,7 @@ def evaluate(
     pairs = clock.run("load", lambda: _limited(load_bin(path), config.limit))
     for warning in pairs.warnings:
         progress.say(f"warning: {warning}")
-    embedded: Embedded | None = None
+    embedded: Inferred | None = None
     failures: tuple[Failure, ...] = ()
     if config.embeddings is not None:
         plain, mirrored = _read_embeddings(config, len(pairs))
@@ -90,7 +90,7 @@ def evaluate(
             flip=config.flip,
         )
         clock.stages += embedded.stages
-        plain, mirrored = embedded.features(flip=config.flip)
+        plain, mirrored = embeddings(embedded, flip=config.flip)
         failures = embedded.failures
     runs = clock.run("scoring", lambda: _verify(pairs, config, plain, mirrored))
     known = {failure.name for failure in failures}
@@ -175,7 +175,7 @@ def _verify(
         raise DatasetError(str(error).rstrip("."), path=pairs.path) from error
 
 
-def _dataset_info(pairs: LfwPairs, embedded: Embedded | None) -> DatasetInfo:
+def _dataset_info(pairs: LfwPairs, embedded: Inferred | None) -> DatasetInfo:
     same = int(np.count_nonzero(pairs.issame))
     return DatasetInfo(
         name=pairs.name,

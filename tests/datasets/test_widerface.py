@@ -175,3 +175,13 @@ def test_real_images_and_annotations(shared_data):
         assert (boxes[:, 1] + boxes[:, 3] <= height + 1).all()
     with pytest.raises(DatasetError, match="3202 of 3226 images are missing"):
         load_widerface(shared_data / "widerface")
+
+
+def test_taking_images_keeps_their_faces_and_the_order(root):
+    whole = load_widerface(root)
+    rows = list(range(len(whole.images)))[::-1]
+    taken = whole.take(rows)
+    assert taken.images.names == whole.images.names[::-1]
+    for place, row in enumerate(rows):
+        np.testing.assert_array_equal(taken.faces(place), whole.faces(row))
+    assert len(taken.flags) == len(whole.flags)

@@ -1,0 +1,96 @@
+"""``evalkit widerface``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from evalkit.cli.options import add_run_options, command_line, resolve
+
+_EPILOG = """\
+examples:
+  evalkit widerface                                  the embedded sample and its detector
+  evalkit widerface --data WIDER --model scrfd-500m.yaml --output fp32.json
+  evalkit widerface --data WIDER --model net.onnx --head retinaface --mean 104,117,123 --std 1 \\
+      --color bgr --sizing original
+  evalkit widerface --predictions PRED_DIR --ground-truth GT_DIR
+  evalkit widerface --data WIDER --model scrfd-500m.yaml --save-images looks
+"""
+
+
+def configure(parser: argparse.ArgumentParser, name: str) -> None:
+    """Add the options."""
+    parser.epilog = _EPILOG
+    add_run_options(
+        parser,
+        "folder with WIDER_val/images (or images/) and the ground truth "
+        "(default: $EVALKIT_DATA, else the embedded sample)",
+    )
+    truth = parser.add_argument_group("protocol")
+    truth.add_argument(
+        "--ground-truth", type=Path, metavar="DIR", help="of the official .mat files (in --data)"
+    )
+    truth.add_argument("--events", type=_names, metavar="NAME,...", help="only these events")
+    truth.add_argument(
+        "--rule",
+        choices=["python", "python_file_order", "matlab", "matlab_int"],
+        help="whose evaluation (python)",
+    )
+    truth.add_argument("--iou", type=float, metavar="X", help="overlap of a hit (0.5)")
+    truth.add_argument("--steps", type=int, metavar="N", help="thresholds of the curve (1000)")
+    detector = parser.add_argument_group("detector; what is not given is the model YAML's")
+    detector.add_argument("--head", metavar="NAME", help="retinaface, scrfd, yunet, ...")
+    detector.add_argument(
+        "--sizing", metavar="TEXT", help="such as 'original' or 'short_side=800 max=1333'"
+    )
+    detector.add_argument("--score-threshold", type=float, metavar="X", help="(0.02)")
+    detector.add_argument("--nms-threshold", type=float, metavar="X", help="(0.4)")
+    ready = parser.add_argument_group("ready-made input, instead of a model")
+    ready.add_argument(
+        "--predictions", type=Path, metavar="PATH", help="folder of event/image.txt, .json or .npz"
+    )
+    ready.add_argument(
+        "--allow-missing", action="store_true", help="count missing files as without detections"
+    )
+    looks = parser.add_argument_group("more output")
+    looks.add_argument(
+        "--write-predictions", type=Path, metavar="PATH", help="folder, .json or .npz to write"
+    )
+    looks.add_argument(
+        "--save-images", type=Path, metavar="DIR", help="pictures of the worst images, and curves"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Evaluate, print the table, write what was asked for."""
+    from evalkit.config import WiderFaceConfig
+    from evalkit.evaluations.widerface import evaluate
+    from evalkit.progress import Progress
+    from evalkit.report.curves import write_pr_curves
+    from evalkit.report.detection import describe
+    from evalkit.report.pictures import write_detection_pictures
+    from evalkit.widerface_eval import write_predictions
+
+    config = resolve(arguments, WiderFaceConfig)
+    progress = Progress(quiet=getattr(arguments, "quiet", False))
+    done = evaluate(config, progress, command=command_line(arguments))
+    if config.write_predictions is not None:
+        write_predictions(config.write_predictions, done.evaluation.detections)
+    if config.save_images is not None and done.images is not None:
+        written = write_detection_pictures(config.save_images, done.images, done.evaluation)
+        written += write_pr_curves(
+            config.save_images, {done.result.model.name: done.evaluation.curves}
+        )
+        progress.say(f"pictures: {len(written)} files in {config.save_images}")
+    result = done.result
+    if config.output is not None:
+        result = result.save(config.output)
+    print(describe(result))
+    if config.output is not None:
+        print(f"\nresult: {config.output}")
+    return 0
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(text.split(","))

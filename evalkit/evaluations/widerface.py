@@ -1,0 +1,362 @@
+"""WIDER FACE: from images, or ready-made predictions, to Easy, Medium and Hard AP."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evalkit.config import ModelConfig, WiderFaceConfig, load_model_config
+from evalkit.datasets.widerface import WiderFace, WiderImages, load_widerface
+from evalkit.detecting import FIELDS, SHARD, Detector, fill_detections, rows_of
+from evalkit.environment import available_cores
+from evalkit.errors import CannotJudgeError, InputError
+from evalkit.evaluations.inference import Inferred, OpenModel, fill, open_model
+from evalkit.evaluations.run import Clock, assemble
+from evalkit.files import cache_dir, sha256_file
+from evalkit.heads import build_head
+from evalkit.heads.detection import DetectionHead, DetectionOptions
+from evalkit.heads.sizing import parse_sizing
+from evalkit.progress import Progress
+from evalkit.protocols.detection import ApInterval, DetectionResult, widerface
+from evalkit.results import DatasetInfo, Interval, Metric, Result
+from evalkit.widerface_eval import (
+    Detections,
+    Evaluation,
+    GroundTruth,
+    IncompleteError,
+    Settings,
+    Slice,
+    WiderFaceError,
+    by_event,
+    by_height,
+    read_ground_truth,
+    read_predictions,
+)
+
+SAMPLE_MODEL = "sample-detection"
+_TRUTH_FOLDERS = ("ground_truth", "wider_face_split", "eval_tools/ground_truth", ".")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Run:
+    """What pictures and prediction folders are made from, beside the result.
+
+    Attributes
+    ----------
+    result : Result
+    evaluation : Evaluation
+    images : WiderFace or None
+        None where the images were not there: ready-made predictions need none.
+    """
+
+    result: Result
+    evaluation: Evaluation
+    images: WiderFace | None
+
+
+def evaluate(config: WiderFaceConfig, progress: Progress, *, command: str = "") -> Run:
+    """Run the protocol.
+
+    Raises
+    ------
+    evalkit.errors.EvalkitError, evalkit.datasets.errors.DatasetError
+        The input is wrong, or cannot be judged.
+    """
+    clock = Clock()
+    root, name = _root(config, progress)
+    truth_folder = _truth_folder(root, config)
+    truth, wider = clock.run("load", lambda: _load(root, truth_folder, config))
+    inferred: Inferred | None = None
+    settings: dict[str, Any] = {}
+    warnings: tuple[str, ...] = ()
+    if config.predictions is not None:
+        detections, warnings = _read(config, truth)
+    else:
+        inferred, settings = _infer(config, _images(wider, root), progress, truth_folder)
+        clock.stages += inferred.stages
+        detections = _stored(inferred, truth)
+    scored = clock.run("scoring", lambda: _score(truth, detections, config))
+    evaluation = scored.evaluation
+    result = assemble(
+        config,
+        protocol="WIDERFACE",
+        dataset=_dataset_info(name, root, truth_folder, truth, inferred),
+        embedded=inferred,
+        ready_file=config.predictions,
+        settings={**_settings(config, evaluation), **settings},
+        metrics=_metrics(scored),
+        failures=inferred.failures if inferred else (),
+        warnings=(*warnings, *evaluation.warnings),
+        clock=clock,
+        command=command,
+    )
+    return Run(result, evaluation, wider)
+
+
+def _root(config: WiderFaceConfig, progress: Progress) -> tuple[Path, str]:
+    """Return the data's folder and its name."""
+    named = config.data
+    if named is None and os.environ.get("EVALKIT_DATA"):
+        named = Path(os.environ["EVALKIT_DATA"])
+    if named is None and config.predictions is not None and config.ground_truth is not None:
+        return config.ground_truth, f"widerface:{config.ground_truth.resolve().name}"
+    if named is not None:
+        return named, f"widerface:{named.resolve().name}"
+    from evalkit.datasets.sample import sample_path  # noqa: PLC0415 - heavy
+
+    progress.say("no --data and no EVALKIT_DATA: running on the embedded sample, not on WIDER FACE")
+    with progress.counting("rendering the sample", "images") as report:
+        return sample_path("widerface", cache_dir(), progress=report), "evalkit-sample-widerface"
+
+
+def _truth_folder(root: Path, config: WiderFaceConfig) -> Path:
+    if config.ground_truth is not None:
+        return config.ground_truth
+    for name in _TRUTH_FOLDERS:
+        if any((root / name).glob("wider_hard_val.*")):
+            return root / name
+    raise InputError(
+        f"{root} holds no ground truth (wider_face_val.mat, wider_easy_val.mat and so on). Name "
+        "its folder with --ground-truth."
+    )
+
+
+def _load(
+    root: Path, truth_folder: Path, config: WiderFaceConfig
+) -> tuple[GroundTruth, WiderFace | None]:
+    try:
+        truth = read_ground_truth(truth_folder)
+        truth = truth.only(config.events) if config.events else truth
+        if config.limit is not None and config.limit < len(truth.images):
+            chosen = np.linspace(0, len(truth.images) - 1, config.limit).astype(int)
+            truth = truth.take([truth.images[row] for row in chosen])
+    except WiderFaceError as error:
+        raise InputError(str(error)) from error
+    if config.predictions is not None and config.save_images is None:
+        return truth, None
+    wider = load_widerface(root, annotations=_annotations(truth_folder), events=truth.events)
+    return truth, _in_order(wider, truth)
+
+
+def _annotations(truth_folder: Path) -> Path | None:
+    return truth_folder if (truth_folder / "wider_face_val_bbx_gt.txt").is_file() else None
+
+
+def _in_order(wider: WiderFace, truth: GroundTruth) -> WiderFace:
+    """Put the images into the ground truth's order."""
+    place = {name: row for row, name in enumerate(wider.images.names)}
+    missing = [name for name in truth.images if name not in place]
+    if missing:
+        raise InputError(
+            f"{wider.annotations} has no image {missing[0]}, which the ground truth has (and "
+            f"{len(missing) - 1} more). They are of different releases."
+        )
+    return wider.take([place[name] for name in truth.images])
+
+
+def _images(wider: WiderFace | None, root: Path) -> WiderImages:
+    if wider is None:
+        raise InputError(f"{root} holds no images.")
+    return wider.images
+
+
+def _read(config: WiderFaceConfig, truth: GroundTruth) -> tuple[Detections, tuple[str, ...]]:
+    if config.predictions is None:
+        raise InputError("--predictions names nothing.")
+    try:
+        reading = read_predictions(
+            config.predictions, truth.images, allow_missing=config.allow_missing
+        )
+    except IncompleteError as error:
+        raise CannotJudgeError(str(error)) from error
+    except WiderFaceError as error:
+        raise InputError(str(error)) from error
+    return reading.detections, reading.warnings()
+
+
+def _infer(
+    config: WiderFaceConfig, images: WiderImages, progress: Progress, truth_folder: Path
+) -> tuple[Inferred, dict[str, Any]]:
+    model_config = _model_config(config)
+    head = build_head(model_config.head, model_config.head_settings)
+    options = _options(head, model_config, config)
+    sizing = parse_sizing(model_config.sizing)
+    settings = {**head.settings(), **options.settings(), "sizing": str(sizing)}
+    with open_model(config, model_config) as opened:
+        info = opened.info.model_copy(
+            update={"preprocessing": {**opened.info.preprocessing, **settings}}
+        )
+        model = OpenModel(opened.session, opened.config, info)
+        detector = Detector(
+            model.session, head, model_config.input, sizing, options, config.batch_size
+        )
+        inferred = fill(
+            model,
+            images,
+            _fingerprint(truth_folder, images),
+            config,
+            progress,
+            lambda store, starts, advance: fill_detections(
+                store,
+                starts,
+                images,
+                detector,
+                decode_threads=config.decode_threads or available_cores(),
+                max_failures=config.max_failures,
+                advance=advance,
+            ),
+            fields=FIELDS,
+            size=SHARD,
+        )
+    return inferred, settings
+
+
+def _model_config(config: WiderFaceConfig) -> ModelConfig:
+    """Return the model's configuration with what the command line says otherwise."""
+    held = load_model_config(config.model or SAMPLE_MODEL, config)
+    changes = {
+        name: value for name in ("head", "sizing") if (value := getattr(config, name)) is not None
+    }
+    if "head" in changes and changes["head"] != held.head:
+        changes["head_settings"] = {}
+    held = held.model_copy(update=changes)
+    if held.head == "embedding":
+        raise InputError(
+            f"The model {held.name!r} has the head 'embedding'. Say which detection head reads "
+            "its outputs: --head, or 'head' in its YAML."
+        )
+    return held
+
+
+def _options(head: DetectionHead, model: ModelConfig, config: WiderFaceConfig) -> DetectionOptions:
+    known = {field.name for field in dataclasses.fields(DetectionOptions)}
+    unknown = sorted(model.detection.keys() - known)
+    if unknown:
+        raise InputError(
+            f"The model {model.name!r} has unknown 'detection' settings: {', '.join(unknown)}; "
+            f"known: {', '.join(sorted(known))}."
+        )
+    given = {
+        name: value
+        for name in ("score_threshold", "nms_threshold")
+        if (value := getattr(config, name)) is not None
+    }
+    return dataclasses.replace(head.options(), **{**model.detection, **given})
+
+
+def _fingerprint(truth_folder: Path, images: WiderImages) -> str:
+    """Hash the ground truth, and the names and sizes of the images."""
+    digest = hashlib.sha256(_truth_hash(truth_folder).encode())
+    for index in range(len(images)):
+        path = images.path(index)
+        size = path.stat().st_size if path.is_file() else -1
+        digest.update(f"{images.name(index)} {size}\n".encode())
+    return digest.hexdigest()
+
+
+def _truth_hash(folder: Path) -> str:
+    files = sorted(path for path in folder.glob("wider_*_val*") if path.is_file())
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(f"{path.name} {sha256_file(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def _stored(inferred: Inferred, truth: GroundTruth) -> Detections:
+    """Read the detections of a store; an image that failed has none."""
+    rows: list[NDArray[np.float64]] = []
+    for _, shard in inferred.store.shards():
+        for found in rows_of(shard):
+            table = np.empty((0, 5)) if found is None else found[:, :5].astype(np.float64)
+            table[:, 2:4] -= table[:, :2]
+            rows.append(table)
+    return Detections.from_rows(truth.images, rows)
+
+
+def _score(truth: GroundTruth, detections: Detections, config: WiderFaceConfig) -> DetectionResult:
+    settings = Settings(config.rule, config.iou, config.steps)
+    try:
+        return widerface(truth, detections, settings, threads=config.threads)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
+def _settings(config: WiderFaceConfig, evaluation: Evaluation) -> dict[str, Any]:
+    kept = config.model_dump(mode="json", include={"rule", "iou", "steps", "events", "limit"})
+    return {**kept, "normalisation": evaluation.settings.normalisation}
+
+
+def _dataset_info(
+    name: str,
+    root: Path,
+    truth_folder: Path,
+    truth: GroundTruth,
+    inferred: Inferred | None,
+) -> DatasetInfo:
+    kept = {subset: int(np.count_nonzero(flags)) for subset, flags in truth.subsets.items()}
+    official = (len(truth.images), *kept.values()) == (3226, 7211, 13319, 31958)
+    return DatasetInfo(
+        name="WIDER FACE val" if official else name,
+        sha256=hashlib.sha256(
+            f"{_truth_hash(truth_folder)} {' '.join(truth.images)}".encode()
+        ).hexdigest(),
+        content_sha256=inferred.content_sha256 if inferred else None,
+        counts={"images": len(truth.images), **kept},
+        path=str(root),
+    )
+
+
+def _metrics(scored: DetectionResult) -> list[Metric]:
+    evaluation = scored.evaluation
+    method = f"bootstrap over images, percentile, {scored.resamples} resamples, seed {scored.seed}"
+    metrics = [_ap_metric(evaluation, interval, method) for interval in scored.ap]
+    for part in by_height(evaluation):
+        metrics += _slice_metrics(part, "height", evaluation)
+    for part in by_event(evaluation):
+        metrics += _slice_metrics(part, "event", evaluation)
+    return metrics
+
+
+def _ap_metric(evaluation: Evaluation, interval: ApInterval, method: str) -> Metric:
+    summary = evaluation.curves[interval.subset].summary()
+    ap = summary.pop("ap")
+    recall = summary.pop("recall")
+    bounded = math.isfinite(interval.low) and math.isfinite(interval.high)
+    return Metric(
+        name=f"ap/{interval.subset}",
+        value=ap,
+        rule=evaluation.settings.rule,
+        interval=Interval(
+            low=interval.low, high=interval.high, level=interval.confidence, method=method
+        )
+        if bounded
+        else None,
+        counts=summary,
+        at={"recall": recall},
+        flags=() if ap is not None else ("no_face_kept",),
+    )
+
+
+def _slice_metrics(part: Slice, kind: str, evaluation: Evaluation) -> Sequence[Metric]:
+    summary = part.curve.summary()
+    values = {"ap": summary.pop("ap"), "recall": summary.pop("recall")}
+    if values["ap"] is None:
+        return []
+    return [
+        Metric(
+            name=f"{figure}/{part.subset}/{kind}={part.name}",
+            value=value,
+            rule=evaluation.settings.rule,
+            counts=summary,
+        )
+        for figure, value in values.items()
+    ]
