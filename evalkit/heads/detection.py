@@ -76,17 +76,22 @@ class DetectionOptions:
         Convention of the overlap, see `evalkit.heads.nms.nms`; ``plus_one`` as in the public
         RetinaFace code.
     top_k_before, top_k_after : int or None
-        Best candidates that enter suppression, and that leave it.
+        Best candidates that enter suppression, and that leave it; None keeps all, as the public
+        RetinaFace code does.
     clip : bool
-        Whether boxes are cut at the image's border.
+        Whether boxes are cut at the image's border, before suppression.
+    truncate : bool
+        Whether the final corners lose their fractions, as in the prediction files that the public
+        RetinaFace code writes: it moves the AP of small faces.
     """
 
     score_threshold: float = 0.02
     nms_threshold: float | None = 0.4
     nms_overlap: Overlap = "plus_one"
-    top_k_before: int | None = 5000
-    top_k_after: int | None = 750
+    top_k_before: int | None = None
+    top_k_after: int | None = None
     clip: bool = False
+    truncate: bool = False
 
     def __post_init__(self) -> None:
         if self.nms_overlap not in OVERLAPS:
@@ -195,33 +200,37 @@ def _finish(found: Detections, geometry: Geometry, options: DetectionOptions) ->
     if not found.finite:
         return None
     if options.top_k_before is not None and len(found) > options.top_k_before:
-        found = found.take(np.argsort(-found.scores, kind="stable")[: options.top_k_before])
+        found = found.take(_best_first(found.scores)[: options.top_k_before])
     points = found.landmarks
-    found = Detections(
-        geometry.boxes_to_image(found.boxes),
-        found.scores,
-        None if points is None else geometry.landmarks_to_image(points),
-    )
+    boxes = geometry.boxes_to_image(found.boxes)
     if options.clip:
-        found = _clipped(found, geometry.image)
+        height, width = geometry.image
+        boxes = np.clip(boxes, 0, np.array((width, height, width, height), np.float32))
+    found = Detections(
+        boxes, found.scores, None if points is None else geometry.landmarks_to_image(points)
+    )
     # A box without area is no face; the convention of whole pixels would give it one.
     found = found.take(np.flatnonzero((found.boxes[:, 2:] > found.boxes[:, :2]).all(axis=1)))
+    found = found.take(_kept(found, options))
+    if options.truncate:
+        return Detections(np.trunc(found.boxes), found.scores, found.landmarks)
+    return found
+
+
+def _kept(found: Detections, options: DetectionOptions) -> NDArray[np.int64]:
     if options.nms_threshold is None:
-        return found.take(np.argsort(-found.scores, kind="stable")[: options.top_k_after])
-    kept = nms(
+        return _best_first(found.scores)[: options.top_k_after]
+    return nms(
         found.boxes,
         found.scores,
         options.nms_threshold,
         overlap=options.nms_overlap,
         limit=options.top_k_after,
     )
-    return found.take(kept)
 
 
-def _clipped(found: Detections, image: Size) -> Detections:
-    height, width = image
-    limits = np.array((width, height, width, height), np.float32)
-    return Detections(np.clip(found.boxes, 0, limits), found.scores, found.landmarks)
+def _best_first(scores: Floats) -> NDArray[np.int64]:
+    return np.argsort(-scores, kind="stable")
 
 
 def batched(value: Floats, axes: int) -> Floats:
