@@ -161,12 +161,16 @@ class SessionOptions:
         CPU threads; None takes the number of cores that this process may use.
     architecture : str or None
         Registered architecture, for files that hold weights alone.
+    image : tuple of int or None
+        Sizes of one input without the batch, in the model's own order, such as (3, 112, 112): what
+        to try where the file leaves them open. A file that names its sizes needs none.
     """
 
     precision: Precision = "fp32"
     device: str = "cpu"
     threads: int | None = None
     architecture: str | None = None
+    image: tuple[int, int, int] | None = None
 
 
 class Backend(ABC):

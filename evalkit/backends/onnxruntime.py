@@ -110,11 +110,11 @@ class OnnxRuntimeSession(Session):
         self.threads = options.threads or available_cores()
         device = cuda_index(options.device)
         plain = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        built = built_precision(_profiled(model, self.threads, device, plain)[1])
+        built = built_precision(_profiled(model, options, plain)[1])
         if built != options.precision:
             raise InputError(_mismatch(model, built, options.precision))
         full = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-        session, kernels = _profiled(model, self.threads, device, full)
+        session, kernels = _profiled(model, options, full)
         self._session: Any = session
         self.inputs = _infos(session.get_inputs())
         self.outputs = _infos(session.get_outputs())
@@ -168,13 +168,12 @@ def _installed(distribution: str) -> bool:
     return True
 
 
-def _profiled(
-    model: Path, threads: int, device: int | None, level: Any
-) -> tuple[Any, list[Kernel]]:
+def _profiled(model: Path, options: SessionOptions, level: Any) -> tuple[Any, list[Kernel]]:
     """Open a session; list the kernels of its warm-up run; its profiler is off again afterwards."""
+    device = cuda_index(options.device)
     with tempfile.TemporaryDirectory(prefix="evalkit-") as folder:
         settings = ort.SessionOptions()
-        settings.intra_op_num_threads = threads
+        settings.intra_op_num_threads = options.threads or available_cores()
         settings.inter_op_num_threads = 1
         settings.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
         settings.graph_optimization_level = level
@@ -185,7 +184,7 @@ def _profiled(
         session = _load(model, settings, _providers(device))
         _check_providers(session, device)
         try:
-            _warm_up(session, model)
+            _warm_up(session, model, options.image)
         finally:
             profile = Path(session.end_profiling())
         return session, read_onnxruntime_profile(json.loads(profile.read_text(encoding="utf-8")))
@@ -218,13 +217,13 @@ def _check_providers(session: Any, device: int | None) -> None:
         )
 
 
-def _warm_up(session: Any, model: Path) -> None:
+def _warm_up(session: Any, model: Path, image: tuple[int, int, int] | None) -> None:
     infos = _infos(session.get_inputs())
     if len(infos) != 1:
         named = ", ".join(info.name for info in infos)
         raise InputError(f"{model} has {len(infos)} inputs ({named}); one image is expected.")
     failures = []
-    for shape in trial_shapes(infos[0]):
+    for shape in trial_shapes(infos[0], image):
         try:
             session.run(None, {infos[0].name: np.zeros(shape, np.dtype(infos[0].dtype))})
         except Exception as error:

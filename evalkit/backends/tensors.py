@@ -15,7 +15,7 @@ from evalkit.errors import InputError, UnavailableError
 
 # Sides that an image model takes where its file leaves height and width open: the aligned face,
 # then multiples of every stride that detectors use.
-TRIAL_SIDES = (112, 128, 640)
+TRIAL_SIDES = (112, 128, 160, 224, 640)
 
 
 def cuda_device_count() -> int:
@@ -91,28 +91,37 @@ def check_file(model: Path) -> None:
         raise InputError(f"The model file {model} is empty. Fetch or export it again.")
 
 
-def trial_shapes(info: TensorInfo) -> list[tuple[int, ...]]:
+def trial_shapes(
+    info: TensorInfo, image: tuple[int, int, int] | None = None
+) -> list[tuple[int, ...]]:
     """List the smallest batches that the input may take, likeliest first, to see what runs.
+
+    Parameters
+    ----------
+    info : TensorInfo
+        The input; its numbers stand.
+    image : tuple of int or None
+        Sizes without the batch, to take where the input leaves them open.
 
     Examples
     --------
     >>> trial_shapes(TensorInfo("x", "float32", ("n", 3, 112, 96)))
     [(1, 3, 112, 96)]
-    >>> trial_shapes(TensorInfo("x", "float32", ("n", 3, None, None)))[0]
-    (1, 3, 112, 112)
+    >>> trial_shapes(TensorInfo("x", "float32", ("n", None, None, None)), (1, 128, 128))
+    [(1, 1, 128, 128)]
     """
     rank = len(info.shape)
-    channels_last = rank == 4 and info.shape[3] == 3
-
-    def size(axis: int, side: int) -> int:
-        held = info.shape[axis]
-        if isinstance(held, int):
-            return held
-        if axis == 0:
-            return 1
-        return 3 if axis == 1 and not channels_last else side
-
-    shapes = (tuple(size(axis, side) for axis in range(rank)) for side in TRIAL_SIDES)
+    side_first = rank == 4 and info.shape[3] == 3
+    guesses = [image] if image is not None and rank == 4 else []
+    if not guesses:
+        guesses = [(s, s, 3) if side_first else (3, s, s) for s in TRIAL_SIDES]
+    shapes = (
+        tuple(
+            held if isinstance(held, int) else guess
+            for held, guess in zip(info.shape, (1, *sizes), strict=False)
+        )
+        for sizes in guesses
+    )
     return list(dict.fromkeys(shapes))
 
 
