@@ -43,17 +43,21 @@ _MODELS = {"onnx": "recognition.onnx", "torchscript": "recognition.pt"}
 def _count(kind: str, size: str | int) -> int:
     """Subjects, pairs or images of a named or given size."""
     if kind not in _SIZES:
-        raise DatasetError(f"no sample {kind!r}", remedy=f"There are {', '.join(_SIZES)}.")
+        raise DatasetError(
+            f"There is no sample {kind!r}", remedy=f"It is one of {', '.join(_SIZES)}."
+        )
     if isinstance(size, str):
         if size not in _SIZES[kind]:
             names = ", ".join(_SIZES[kind])
-            raise DatasetError(f"no size {size!r}", remedy=f"Give a whole number or {names}.")
+            raise DatasetError(
+                f"There is no size {size!r}", remedy=f"Give a whole number or {names}."
+            )
         return _SIZES[kind][size]
     low, high = _LIMITS[kind]
     if not low <= size <= high or (kind == "lfw" and size % 20):
         step = " in steps of 20" if kind == "lfw" else ""
         raise DatasetError(
-            f"size {size} of the {kind} sample is out of range",
+            f"Size {size} of the {kind} sample is out of range",
             remedy=f"Give {low} to {high}{step}.",
         )
     return size
@@ -137,5 +141,7 @@ def recognition_model(format: Literal["onnx", "torchscript"] = "onnx") -> Path:
     embeddings. Made by tools/train_recognition.py.
     """
     if format not in _MODELS:
-        raise DatasetError(f"no format {format!r}", remedy=f"There are {', '.join(_MODELS)}.")
+        raise DatasetError(
+            f"There is no format {format!r}", remedy=f"It is one of {', '.join(_MODELS)}."
+        )
     return Path(__file__).parent / _MODELS[format]

@@ -52,7 +52,7 @@ def atomic_folder(out: Path) -> Iterator[Path]:
         If `out` exists and is not an empty folder.
     """
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise DatasetError("it already exists", path=out, remedy="Name a new or an empty folder.")
+        raise DatasetError("It already exists", path=out, remedy="Name a new or an empty folder.")
     out.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
