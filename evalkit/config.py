@@ -121,6 +121,7 @@ class RunConfig(_Config):
     decode_threads: int | None = Field(default=None, ge=1)
     output: Path | None = None
     outputs_dir: Path | None = None
+    shard_size: int | None = Field(default=None, ge=1)
     overwrite: Literal["always", "never", "only-missing"] = "only-missing"
     limit: int | None = Field(default=None, ge=1)
     max_failures: int = Field(default=100, ge=0)

@@ -50,6 +50,9 @@ def add_run_options(parser: argparse.ArgumentParser, data_help: str) -> None:
         choices=["always", "never", "only-missing"],
         help="which stored outputs to compute again (only-missing)",
     )
+    output.add_argument(
+        "--shard-size", type=int, metavar="N", help="images a shard: what an interruption can lose"
+    )
     output.add_argument("--quiet", action="store_true", help="no progress, only the table")
     parser.add_argument("--config", type=Path, metavar="YAML", help="settings from a file")
 

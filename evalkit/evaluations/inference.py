@@ -130,7 +130,7 @@ def fill(
     fields : sequence of str
         Arrays of a shard.
     size : int
-        Samples a shard.
+        Samples a shard, where the run does not say.
     """
     ran = asdict(model.session.ran)
     key = {
@@ -141,7 +141,11 @@ def fill(
     }
     named = store_name({**key, "fields": sorted(fields), "samples": len(source)})
     store = Store(
-        run.outputs_dir or cache_dir() / "outputs" / named, key, len(source), fields, size
+        run.outputs_dir or cache_dir() / "outputs" / named,
+        key,
+        len(source),
+        fields,
+        run.shard_size or size,
     )
     starts = store.prepare(run.overwrite)
     todo = sum(len(range(len(source))[store.span(start)]) for start in starts)

@@ -24,7 +24,7 @@ from evalkit.evaluations.run import Clock, assemble
 from evalkit.files import cache_dir, sha256_file
 from evalkit.heads import build_head
 from evalkit.heads.detection import DetectionHead, DetectionOptions
-from evalkit.heads.sizing import parse_sizing
+from evalkit.heads.sizing import Fixed, Sizing, parse_sizing
 from evalkit.progress import Progress
 from evalkit.protocols.detection import ApInterval, DetectionResult, widerface
 from evalkit.results import DatasetInfo, Interval, Metric, Result
@@ -196,6 +196,7 @@ def _infer(
             update={"preprocessing": {**opened.info.preprocessing, **settings}}
         )
         model = OpenModel(opened.session, opened.config, info)
+        _check_sizing(model, sizing)
         detector = Detector(
             model.session, head, model_config.input, sizing, options, config.batch_size
         )
@@ -251,6 +252,20 @@ def _options(head: DetectionHead, model: ModelConfig, config: WiderFaceConfig) -
         if (value := getattr(config, name)) is not None
     }
     return dataclasses.replace(head.options(), **{**model.detection, **given})
+
+
+def _check_sizing(model: OpenModel, sizing: Sizing) -> None:
+    """Refuse a policy that gives other sizes than the one that a model is fixed to."""
+    shape = model.session.inputs[0].shape
+    height, width = shape[2:4] if model.config.input.layout == "nchw" else shape[1:3]
+    if not (isinstance(height, int) and isinstance(width, int)):
+        return
+    if not (isinstance(sizing, Fixed) and (sizing.height, sizing.width) == (height, width)):
+        raise InputError(
+            f"The model {model.config.name!r} takes images of {width}x{height} only, but the "
+            f"sizing is {sizing}. Give --sizing 'fixed={width}x{height} letterbox', or export the "
+            "model with dynamic height and width."
+        )
 
 
 def _fingerprint(truth_folder: Path, images: WiderImages) -> str:
