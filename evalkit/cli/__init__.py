@@ -17,6 +17,8 @@ COMMANDS = {
     "lfw": ("evalkit.cli.lfw", "LFW, CFP, AgeDB and any .bin of pairs: ten-fold accuracy"),
     "pack": ("evalkit.cli.pack", "make a .bin of your own images and pairs"),
     "inspect": ("evalkit.cli.inspect", "say what a .bin holds"),
+    "compare": ("evalkit.cli.compare", "two results on the same data: what changed, for whom"),
+    "gate": ("evalkit.cli.gate", "a result against a pinned baseline, for CI"),
     "sample": ("evalkit.cli.sample", "write a sample data set in a benchmark's own format"),
 }
 

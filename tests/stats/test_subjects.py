@@ -210,13 +210,13 @@ def pair_bootstrap(data: Comparisons, rng: np.random.Generator, target: float) -
     return np.array([
         tar_at_far(rng.choice(genuine, genuine.size), rng.choice(impostors, impostors.size),
                    [target])[0].tar
-        for _ in range(150)
+        for _ in range(100)
     ])  # fmt: skip
 
 
 @pytest.mark.slow
 def test_the_intervals_cover_the_truth_where_pair_level_ones_do_not() -> None:
-    target, draws = 0.02, 300
+    target, draws = 0.02, 200
     # Truth: the threshold and the TAR of the population that the subjects are drawn from.
     threshold = 2.0537489 * np.sqrt(1 + 2 * 0.25)
     from scipy.stats import norm
@@ -225,7 +225,7 @@ def test_the_intervals_cover_the_truth_where_pair_level_ones_do_not() -> None:
     covered = {"subject": 0, "pair": 0}
     for seed in range(draws):
         rng = np.random.default_rng(seed)
-        data = crossed(rng)
+        data = crossed(rng, subjects=120, enrolled=3)
         found = {
             "subject": percentile_interval(
                 data.bootstrap(replicates=300, seed=seed).tar(data.scores, [target])[0]

@@ -1,0 +1,56 @@
+"""``evalkit gate``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+_EPILOG = """\
+exit codes: 0 no regression, 1 a figure regressed or too many images failed, 2 wrong use,
+3 cannot be judged (other data, rules or sample counts, a partial run, no figure)
+
+The baseline is a result file, or what --update makes of one: the same without scores, timings and
+paths, small enough to commit. Where $GITHUB_STEP_SUMMARY names a file, the verdict is appended to
+it; where $GITHUB_ACTIONS is true, failures become annotations.
+
+examples:
+  evalkit gate result.json --baseline baseline.json --update
+  evalkit gate result.json --baseline baseline.json
+  evalkit gate result.json --baseline baseline.json --policy strict --junit gate.xml
+"""
+
+
+def configure(parser: argparse.ArgumentParser, name: str) -> None:
+    """Add the options."""
+    parser.epilog = _EPILOG
+    parser.add_argument("result", type=Path, metavar="RESULT", help="a result of --output")
+    parser.add_argument(
+        "--baseline", type=Path, required=True, metavar="JSON", help="what it is held against"
+    )
+    parser.add_argument(
+        "--policy", metavar="YAML", default="default", help="margins: a file, or a ready name"
+    )
+    parser.add_argument(
+        "--update", action="store_true", help="judge nothing: make the result the baseline"
+    )
+    parser.add_argument("--output", type=Path, metavar="JSON", help="write the verdict there")
+    parser.add_argument("--junit", type=Path, metavar="XML", help="a test case for every check")
+    parser.add_argument("--markdown", type=Path, metavar="MD", help="write a summary there")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Judge or update, and tell everyone who listens."""
+    from evalkit.gate import judge, load_policy, update_baseline
+    from evalkit.report.verdict import publish
+    from evalkit.results import load_result
+
+    result = load_result(arguments.result)
+    if arguments.update:
+        for line in update_baseline(result, arguments.baseline):
+            print(line)
+        return 0
+    policy = load_policy(arguments.policy)
+    verdict = judge(result, load_result(arguments.baseline), policy)
+    publish(verdict, output=arguments.output, junit=arguments.junit, markdown=arguments.markdown)
+    return verdict.exit_code

@@ -1,0 +1,90 @@
+"""Whether two results may be set side by side: same data, same rules, same number of samples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from evalkit.results import Metric, Result
+
+_OUTCOMES = frozenset(
+    {"true_accepts", "false_accepts", "true_positives", "false_positives", "hits", "correct"}
+)
+"""Counts that the model decides; every other count is given by data and rules."""
+
+_NOT_RULES = frozenset({"far", "limit", "one_to_n", "intervals"})
+"""Settings that choose which figures are computed, and move none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mismatch:
+    """Why two results cannot be compared.
+
+    Attributes
+    ----------
+    what : str
+        ``protocol``, ``data``, ``rules`` or ``sample counts``.
+    message : str
+        What differs, with both values.
+    """
+
+    what: str
+    message: str
+
+
+def mismatches(baseline: Result, candidate: Result) -> tuple[Mismatch, ...]:
+    """Return what keeps two results from being compared; empty where nothing does."""
+    found = [
+        *_differ("protocol", "the protocol", baseline.protocol, candidate.protocol),
+        *_differ("data", "the data set", baseline.dataset.name, candidate.dataset.name),
+        *_differ("data", "the data's hash", baseline.dataset.sha256, candidate.dataset.sha256),
+        *_different_images(baseline, candidate),
+        *_different_settings(baseline, candidate),
+    ]
+    before, after = baseline.dataset.counts, candidate.dataset.counts
+    for name in sorted({*before, *after}):
+        found += _differ(
+            "sample counts", f"the number of {name}", before.get(name), after.get(name)
+        )
+    for metric in baseline.metrics:
+        other = named(candidate, metric.name)
+        if other is not None:
+            found += _different_metric(metric, other)
+    return tuple(found)
+
+
+def named(result: Result, name: str) -> Metric | None:
+    """Return the metric of a name, or None."""
+    return next((metric for metric in result.metrics if metric.name == name), None)
+
+
+def _different_images(baseline: Result, candidate: Result) -> list[Mismatch]:
+    """Compare the images' hashes; ready-made input has none."""
+    before, after = baseline.dataset.content_sha256, candidate.dataset.content_sha256
+    if before is None or after is None:
+        return []
+    return _differ("data", "the hash of the images", before, after)
+
+
+def _different_settings(baseline: Result, candidate: Result) -> list[Mismatch]:
+    before, after = baseline.settings, candidate.settings
+    found = []
+    for name in sorted({*before, *after} - _NOT_RULES):
+        # A result without 1:N has no rule of 1:N: there is nothing to disagree about.
+        if name in before and name in after:
+            found += _differ("rules", f"the setting {name}", before[name], after[name])
+    return found
+
+
+def _different_metric(baseline: Metric, candidate: Metric) -> list[Mismatch]:
+    name = baseline.name
+    found = _differ("rules", f"the rule of {name}", baseline.rule, candidate.rule)
+    for count in sorted({*baseline.counts, *candidate.counts} - _OUTCOMES):
+        before, after = baseline.counts.get(count), candidate.counts.get(count)
+        found += _differ("sample counts", f"the number of {count} of {name}", before, after)
+    return found
+
+
+def _differ(what: str, which: str, before: object, after: object) -> list[Mismatch]:
+    if before == after:
+        return []
+    return [Mismatch(what, f"{which} is {before} in the baseline and {after} in the candidate")]
