@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from evalkit.results import Metric, Result
 
 _OUTCOMES = frozenset(
-    {"true_accepts", "false_accepts", "true_positives", "false_positives", "hits", "correct"}
+    {
+        *("true_accepts", "false_accepts", "true_positives", "false_positives"),
+        *("hits", "correct", "recalled", "proposals"),
+    }
 )
 """Counts that the model decides; every other count is given by data and rules."""
 

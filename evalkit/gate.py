@@ -1,4 +1,4 @@
-"""The gate: is a result no worse than a pinned baseline, by margins fixed beforehand?
+"""The gate: whether a result is no worse than a pinned baseline, by margins fixed beforehand.
 
 Nothing here is random: the same two files and the same policy give the same verdict. Margins are
 on the *error* rate, because one point on 99.5 % hides three times the errors; they are one-sided,
@@ -213,7 +213,8 @@ def update_baseline(result: Result, path: Path) -> list[str]:
     """
     if result.status != "complete":
         raise CannotJudgeError("This result is of a part of the data; a baseline needs all of it.")
-    absent = [metric.name for metric in result.metrics if not _finite(metric.value)]
+    # A flag explains a figure that the data cannot give, such as an AP without faces.
+    absent = [m.name for m in result.metrics if not _finite(m.value) and not m.flags]
     if absent or not result.metrics:
         listed = ", ".join(absent) or "any metric"
         raise CannotJudgeError(f"This result has no value of {listed}; a baseline needs it.")

@@ -52,5 +52,11 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     policy = load_policy(arguments.policy)
     verdict = judge(result, load_result(arguments.baseline), policy)
-    publish(verdict, output=arguments.output, junit=arguments.junit, markdown=arguments.markdown)
+    publish(
+        verdict,
+        print,
+        output=arguments.output,
+        junit_file=arguments.junit,
+        markdown_file=arguments.markdown,
+    )
     return verdict.exit_code

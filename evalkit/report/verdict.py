@@ -1,0 +1,124 @@
+"""Everywhere that a gate's verdict goes: log, annotations, JSON, JUnit XML, Markdown."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from evalkit.errors import InputError
+from evalkit.files import atomic_write
+from evalkit.gate import Verdict
+from evalkit.report.junit import junit
+from evalkit.report.markdown import TITLES, figure, markdown
+from evalkit.report.table import text_table
+
+
+def publish(
+    verdict: Verdict,
+    say: Callable[[str], object],
+    *,
+    output: Path | None = None,
+    junit_file: Path | None = None,
+    markdown_file: Path | None = None,
+) -> None:
+    """Write a verdict wherever it is wanted.
+
+    Parameters
+    ----------
+    verdict : Verdict
+    say : callable
+        Prints a line into the log.
+    output, junit_file, markdown_file : Path, optional
+        Files to write.
+
+    Notes
+    -----
+    The Markdown is also appended to the file that ``GITHUB_STEP_SUMMARY`` names, and where
+    ``GITHUB_ACTIONS`` is ``true`` whatever did not pass becomes an annotation.
+    """
+    say(describe(verdict))
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        for line in annotations(verdict):
+            say(line)
+    if output is not None:
+        _write(output, verdict.model_dump_json(indent=2).encode() + b"\n")
+    if junit_file is not None:
+        _write(junit_file, junit(verdict))
+    if markdown_file is not None:
+        _write(markdown_file, _utf8(markdown(verdict)))
+    summary = os.environ.get("GITHUB_STEP_SUMMARY")
+    if summary:
+        _append(Path(summary), _utf8(markdown(verdict) + "\n"))
+
+
+def describe(verdict: Verdict) -> str:
+    """Lay a verdict out for the terminal."""
+    rows = [
+        [
+            TITLES[check.outcome],
+            _printable(check.name),
+            *(figure(value) for value in (check.baseline, check.candidate, check.limit)),
+        ]
+        for check in verdict.checks
+    ]
+    table = text_table(["outcome", "check", "baseline", "candidate", "limit"], rows, left=2)
+    why = [
+        f"{TITLES[check.outcome]}: {_printable(check.name)}: {_printable(check.message)}"
+        for check in verdict.checks
+        if check.outcome != "pass"
+    ]
+    head = [
+        f"{verdict.protocol} on {_printable(verdict.dataset)}; figures are error rates",
+        f"baseline   {_printable(verdict.baseline)}",
+        f"candidate  {_printable(verdict.candidate)}",
+    ]
+    parts = ["\n".join(head), table, "\n".join(why), f"gate: {TITLES[verdict.outcome]}"]
+    return "\n\n".join(part for part in parts if part)
+
+
+def annotations(verdict: Verdict) -> list[str]:
+    """Return GitHub's workflow commands for every check that did not pass.
+
+    The escapes are those of the toolkit's ``command.ts``: a message or a title cannot start
+    another command.
+    """
+    levels = {"fail": "error", "cannot_judge": "error", "skipped": "notice"}
+    return [
+        f"::{levels[check.outcome]} title={_property(f'evalkit gate: {check.name}')}::"
+        f"{_data(check.message)}"
+        for check in verdict.checks
+        if check.outcome in levels
+    ]
+
+
+def _data(text: str) -> str:
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _property(text: str) -> str:
+    return _data(text).replace(":", "%3A").replace(",", "%2C")
+
+
+def _printable(text: str) -> str:
+    """Keep a text to one line without control characters: the log is read by machines too."""
+    return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in text)
+
+
+def _utf8(text: str) -> bytes:
+    return text.encode("utf-8", "replace")
+
+
+def _write(path: Path, content: bytes) -> None:
+    with atomic_write(path) as file:
+        file.write(content)
+
+
+def _append(path: Path, content: bytes) -> None:
+    try:
+        with path.open("ab") as file:
+            file.write(content)
+    except OSError as error:
+        raise InputError(
+            f"Cannot append to {path} ({error.strerror}), which GITHUB_STEP_SUMMARY names."
+        ) from error
