@@ -9,17 +9,16 @@ from collections.abc import Sequence
 from evalkit.gate import Check, Verdict
 
 TITLES = {"pass": "PASS", "fail": "FAIL", "cannot_judge": "CANNOT JUDGE", "skipped": "skipped"}
-_SIGNS = {"pass": "✅", "fail": "❌", "cannot_judge": "⚠️", "skipped": "➖"}  # noqa: RUF001
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~$@:])")
 
 
 def escape(text: str) -> str:
-    """Return text that Markdown shows literally, in one line, also within a table's cell.
+    r"""Return text that Markdown shows literally, in one line, also within a table's cell.
 
     Examples
     --------
     >>> print(escape("a|b <i>*c*"))
-    a\\|b &lt;i&gt;\\*c\\*
+    a\|b &lt;i&gt;\*c\*
     """
     one_line = " ".join(text.split())
     return _SPECIAL.sub(r"\\\1", html.escape(one_line, quote=False))
@@ -35,7 +34,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def markdown(verdict: Verdict) -> str:
     """Return a gate's verdict: the outcome, what failed, then every check."""
     lines = [
-        f"## evalkit gate: {_SIGNS[verdict.outcome]} {TITLES[verdict.outcome]}",
+        f"## evalkit gate: {TITLES[verdict.outcome]}",
         "",
         f"{escape(verdict.protocol)} on {escape(verdict.dataset)}  ",
         f"baseline: {escape(verdict.baseline)}  ",

@@ -39,7 +39,7 @@ def publish(
     """
     say(describe(verdict))
     if os.environ.get("GITHUB_ACTIONS") == "true":
-        for line in annotations(verdict):
+        for line in workflow_commands(verdict):
             say(line)
     if output is not None:
         _write(output, verdict.model_dump_json(indent=2).encode() + b"\n")
@@ -77,7 +77,7 @@ def describe(verdict: Verdict) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def annotations(verdict: Verdict) -> list[str]:
+def workflow_commands(verdict: Verdict) -> list[str]:
     """Return GitHub's workflow commands for every check that did not pass.
 
     The escapes are those of the toolkit's ``command.ts``: a message or a title cannot start
