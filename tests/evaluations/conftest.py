@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from command import Command
 
 from evalkit.cli import main
 from evalkit.datasets.sample import write_sample
-
-Command = Callable[..., int]
 
 
 @pytest.fixture(autouse=True)
@@ -45,15 +40,3 @@ def evalkit() -> Command:
         return main([str(word) for word in words])
 
     return run
-
-
-def spawn(*words: object, **options: object) -> subprocess.Popen[str]:
-    """Start the command line as a process of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "evalkit", *map(str, words)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=dict(os.environ),
-        **options,  # type: ignore[call-overload]
-    )

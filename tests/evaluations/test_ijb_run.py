@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Command, spawn
+from command import Command, spawn
 
 from evalkit.config import IjbConfig
 from evalkit.datasets.ijb import load_ijb

@@ -1,0 +1,161 @@
+"""``evalkit lfw``, ``pack`` and ``inspect`` from the command line, on a tiny sample."""
+
+from __future__ import annotations
+
+import pickle
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from command import Command
+
+from evalkit.datasets.lfw import LfwImages, load_bin
+from evalkit.protocols.verification import evaluate
+from evalkit.results import load_result
+
+pytest.importorskip("onnxruntime", reason="pip install 'evalkit[cpu]'")
+
+
+def test_the_figures_are_the_protocols(evalkit: Command, tiny_lfw: Path, tmp_path: Path) -> None:
+    out = tmp_path / "r.json"
+    assert evalkit("lfw", "--data", tiny_lfw, "--output", out, "--far", "1e-2") == 0
+    held = load_result(out)
+    assert held.dataset.name == tiny_lfw.stem
+    with np.load(tmp_path / "r.scores.npz") as scores:
+        distances, same = scores["distances"], scores["issame"]
+    np.testing.assert_array_equal(same, load_bin(tiny_lfw).issame)
+    best = max(
+        np.mean((distances < threshold) == same) for threshold in np.append(distances + 1e-9, 0)
+    )
+    exact = held.metric("accuracy/exact")
+    assert exact.value is not None
+    assert exact.value <= best + 1e-12
+    assert exact.interval is not None
+    assert "pair-level" in exact.interval.method
+    assert len(exact.series["fold_accuracy"]) == 10
+    assert held.metric("accuracy/insightface/no-flip").value is not None
+    assert held.metric("val@far=1e-02").counts["different"] == held.dataset.counts["different"]
+
+
+def test_ready_made_embeddings(evalkit: Command, tiny_lfw: Path, tmp_path: Path) -> None:
+    pairs = load_bin(tiny_lfw)
+    rng = np.random.default_rng(0)
+    plain = rng.normal(size=(2 * len(pairs), 8)).astype(np.float32)
+    plain[1::2][pairs.issame] = plain[::2][pairs.issame]
+    mirrored = plain + rng.normal(scale=0.1, size=plain.shape).astype(np.float32)
+    np.save(tmp_path / "e.npy", plain)
+    np.save(tmp_path / "f.npy", mirrored)
+    words = ("--embeddings", tmp_path / "e.npy", "--embeddings-flip", tmp_path / "f.npy")
+    assert evalkit("lfw", "--data", tiny_lfw, *words, "--output", tmp_path / "r.json") == 0
+    wanted = evaluate(plain, pairs.issame, mirrored)
+    held = load_result(tmp_path / "r.json")
+    for fold in wanted.accuracy:
+        assert held.metric(f"accuracy/{fold.rule}").value == fold.accuracy
+    assert held.metric("auc").value == wanted.auc
+
+
+def test_a_folder_of_sets_is_one_table(
+    evalkit: Command, tiny_lfw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sets = tmp_path / "sets"
+    sets.mkdir()
+    for name in ("one", "two"):
+        shutil.copy(tiny_lfw, sets / f"{name}.bin")
+    assert evalkit("lfw", "--data", sets, "--quiet", "--output", tmp_path / "r.json") == 0
+    shown = capsys.readouterr().out
+    assert shown.count("\none ") == shown.count("\ntwo ") == 4
+    assert load_result(tmp_path / "r.one.json").dataset.name == "one"
+    assert load_result(tmp_path / "r.two.json").dataset.name == "two"
+
+
+def test_errors_are_pictures(evalkit: Command, tiny_lfw: Path, tmp_path: Path) -> None:
+    assert evalkit("lfw", "--data", tiny_lfw, "--errors", tmp_path / "errors") == 0
+    sheets = sorted((tmp_path / "errors").iterdir())
+    assert [sheet.name.rpartition("-false-")[2] for sheet in sheets] == [
+        "accepts.png",
+        "rejects.png",
+    ]
+    for sheet in sheets:
+        picture = cv2.imread(str(sheet))
+        assert picture is not None
+        assert picture.std() > 5
+
+
+def test_a_hostile_file_is_refused(
+    evalkit: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Evil:
+        def __reduce__(self) -> object:
+            return (Path.touch, (tmp_path / "owned",))
+
+    (tmp_path / "evil.bin").write_bytes(pickle.dumps(([Evil()], [True])))
+    assert evalkit("lfw", "--data", tmp_path / "evil.bin") == 2
+    assert not (tmp_path / "owned").exists()
+    shown = capsys.readouterr().err
+    assert "evil.bin" in shown
+    assert "Traceback" not in shown
+
+
+def test_packing_and_inspecting(
+    evalkit: Command, tiny_lfw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = LfwImages(load_bin(tiny_lfw))
+    for index in range(40):
+        person = tmp_path / "people" / f"person{index // 2:02d}"
+        person.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(person / f"{index % 2}.png"), images.load(index)[:, :, ::-1])
+    out = tmp_path / "mine.bin"
+    words = ("--images", tmp_path / "people", "--count", 20, "--out", out)
+    assert evalkit("pack", "lfw", *words) == 0
+    with out.open("rb") as file:
+        bins, issame = pickle.load(file, encoding="bytes")
+    assert len(bins) == 2 * len(issame) == 40
+    capsys.readouterr()
+    assert evalkit("inspect", out) == 0
+    shown = capsys.readouterr().out
+    assert "20: 10 same, 10 different" in shown
+    assert "112x112: 40" in shown
+    assert evalkit("lfw", "--data", out) == 0
+
+
+def test_pack_says_what_is_missing(
+    evalkit: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evalkit("pack", "lfw", "--out", tmp_path / "x.bin") == 2
+    assert "--images is missing" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "flip", "plain"),
+    [
+        ("cong_hi", (0.99600, 0.01200, 0.983), (0.99600, 0.01200, 1.031)),
+        ("cong_lo", (0.99318, 0.01041, 1.496), (0.98864, 0.01525, 1.418)),
+    ],
+)
+def test_real_faces_and_a_real_model(
+    evalkit: Command,
+    shared_data: Path,
+    tmp_path: Path,
+    name: str,
+    flip: tuple[float, ...],
+    plain: tuple[float, ...],
+) -> None:
+    """Independent figures: accuracy, its deviation and mean threshold, with flips and without."""
+    out = tmp_path / "r.json"
+    words = (
+        "--data", shared_data / "congress" / f"{name}.bin",
+        "--model", shared_data / "models" / "mobilefacenet.onnx",
+        "--mean", "123.675,116.28,103.53", "--std", "58.395,57.12,57.375", "--output", out,
+    )  # fmt: skip
+    assert evalkit("lfw", *words) == 0
+    for mark, wanted in (("", flip), ("/no-flip", plain)):
+        metric = load_result(out).metric(f"accuracy/insightface{mark}")
+        found = (metric.value, metric.at["population_std"], metric.at["threshold"])
+        assert found == (
+            pytest.approx(wanted[0], abs=5e-6),
+            pytest.approx(wanted[1], abs=5e-6),
+            pytest.approx(wanted[2], abs=5e-4),
+        )

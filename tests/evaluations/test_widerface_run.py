@@ -1,0 +1,145 @@
+"""``evalkit widerface`` from the command line."""
+
+from __future__ import annotations
+
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command import Command
+
+from evalkit.config import WiderFaceConfig
+from evalkit.evaluations.widerface import evaluate
+from evalkit.progress import Progress
+from evalkit.results import load_result
+from evalkit.widerface_eval import Detections, read_ground_truth, read_predictions
+
+pytest.importorskip("onnxruntime", reason="pip install 'evalkit[cpu]'")
+
+
+def truth_of(data: Path) -> Path:
+    return next(path.parent for path in data.rglob("wider_hard_val.*"))
+
+
+@pytest.fixture
+def perfect(tiny_wider: Path, tmp_path: Path) -> Path:
+    """Predictions that are the ground truth itself."""
+    from evalkit.widerface_eval import write_predictions
+
+    truth = read_ground_truth(truth_of(tiny_wider))
+    rows = [
+        np.column_stack([truth.boxes[a:b], np.linspace(0.9, 0.5, b - a)])
+        for a, b in zip(truth.offsets[:-1], truth.offsets[1:], strict=True)
+    ]
+    write_predictions(tmp_path / "perfect", Detections.from_rows(truth.images, rows))
+    return tmp_path / "perfect"
+
+
+def test_perfect_predictions_have_perfect_ap(
+    evalkit: Command, tiny_wider: Path, perfect: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "r.json"
+    words = ("--predictions", perfect, "--data", tiny_wider, "--output", out)
+    assert evalkit("widerface", *words) == 0
+    held = load_result(out)
+    assert held.metric("ap/hard").value == pytest.approx(1.0)
+    assert held.metric("ap/hard").counts["faces"] == held.dataset.counts["hard"]
+    assert held.ran.backend == "ready-made"
+
+
+def test_incomplete_predictions_cannot_be_judged(
+    evalkit: Command, tiny_wider: Path, perfect: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone = sorted(perfect.rglob("*.txt"))[0]
+    gone.unlink()
+    words = ("widerface", "--predictions", perfect, "--data", tiny_wider)
+    assert evalkit(*words) == 3
+    assert gone.stem in capsys.readouterr().err
+    assert evalkit(*words, "--allow-missing") == 0
+
+
+def test_the_sample_end_to_end(evalkit: Command, tiny_wider: Path, tmp_path: Path) -> None:
+    out = tmp_path / "r.json"
+    words = (
+        "--data", tiny_wider, "--output", out, "--write-predictions", tmp_path / "pred",
+        "--save-images", tmp_path / "looks",
+    )  # fmt: skip
+    assert evalkit("widerface", *words) == 0
+    held = load_result(out)
+    assert held.settings["score_threshold"] == 0.02
+    assert held.settings["sizing"].startswith("original")
+    truth = read_ground_truth(truth_of(tiny_wider))
+    read_predictions(tmp_path / "pred", truth.images)
+    again = tmp_path / "again.json"
+    ready = ("--predictions", tmp_path / "pred", "--data", tiny_wider, "--output", again)
+    assert evalkit("widerface", *ready) == 0
+    for subset in ("easy", "medium", "hard"):
+        found, stored = (load_result(path).metric(f"ap/{subset}").value for path in (again, out))
+        assert found == stored
+    assert list((tmp_path / "looks").rglob("*.png"))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--model", "sample-recognition"), "--head"),
+        (("--sizing", "huge"), "no input sizing 'huge'"),
+        (("--ground-truth", "nowhere"), "nowhere"),
+        (("--events", "99--Nothing"), "99--Nothing"),
+        (("--predictions", "nowhere"), "nowhere"),
+    ],
+)
+def test_wrong_input_is_one_clear_line(
+    evalkit: Command, tiny_wider: Path, capsys: pytest.CaptureFixture[str],
+    words: tuple[str, ...], message: str,
+) -> None:  # fmt: skip
+    assert evalkit("widerface", "--data", tiny_wider, *words) == 2
+    shown = capsys.readouterr().err
+    assert message in shown
+    assert "Traceback" not in shown
+
+
+def test_a_recognition_command_refuses_a_detector(
+    evalkit: Command, tiny_ijbc: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evalkit("ijbc", "--data", tiny_ijbc, "--model", "sample-detection") == 2
+    assert "it is a detector" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_real_predictions_give_the_published_ap(shared_data: Path, tmp_path: Path) -> None:
+    archive = shared_data / "widerface" / "predictions" / "retinaface-mnet025.tar.xz"
+    with tarfile.open(archive) as tar:
+        tar.extractall(tmp_path, filter="data")
+    folder = next(path.parent for path in tmp_path.rglob("0--Parade"))
+    config = WiderFaceConfig(
+        predictions=folder, ground_truth=shared_data / "widerface" / "ground_truth"
+    )
+    result = evaluate(config, Progress(quiet=True)).result
+    assert result.dataset.name == "WIDER FACE val"
+    wanted = {"easy": 0.907076104848709, "medium": 0.8816501731241937, "hard": 0.7382726532319118}
+    for subset, ap in wanted.items():
+        assert result.metric(f"ap/{subset}").value == pytest.approx(ap, abs=1e-9)
+
+
+@pytest.mark.slow
+def test_real_images_and_a_real_detector(shared_data: Path, tmp_path: Path) -> None:
+    """The Picnic event with RetinaFace MobileNet0.25: independent .89844 / .92361 / .68787.
+
+    Those stem from files with whole-pixel boxes; boxes as they are differ in the third digit.
+    """
+    pytest.importorskip("torch", reason="pip install 'evalkit[torch]'")
+    model = tmp_path / "model.yaml"
+    weights = shared_data / "models" / "biubug6_mobilenet0.25_Final.pth"
+    model.write_text(
+        f"name: retinaface\nfiles: {{torch: {weights}}}\narchitecture: retinaface-mobilenet025\n"
+        "head: retinaface\ninput: {color: bgr, mean: [104, 117, 123], std: 1}\n"
+        "sizing: original stride=1\n"
+    )
+    config = WiderFaceConfig(
+        data=shared_data / "widerface", events=("22--Picnic",), model=str(model), backend="torch"
+    )
+    result = evaluate(config, Progress(quiet=True)).result
+    for subset, ap in (("easy", 0.89844), ("medium", 0.92361), ("hard", 0.68787)):
+        assert result.metric(f"ap/{subset}").value == pytest.approx(ap, abs=0.008)
