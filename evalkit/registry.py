@@ -157,7 +157,7 @@ class Registry(Generic[T]):
     def _read_plugins(self) -> None:
         if self._plugins_read:
             return
-        self._plugins_read = True
         for point in importlib.metadata.entry_points(group=self.group):
             origin = point.dist.name if point.dist is not None else "an unnamed package"
             self.register(point.name, point.value, origin=origin)
+        self._plugins_read = True  # only now: a collision is told every time, not once
