@@ -1,0 +1,113 @@
+"""The tables at the end of ``evalkit widerface``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from evalkit.report.common import foot, interval, model_line, percent, stage_table
+from evalkit.report.table import text_table
+from evalkit.results import Metric, Result
+
+_WORST_EVENTS = 8
+_SETTINGS: Final = {
+    "rule": "rule {}",
+    "iou": "IoU >= {}",
+    "steps": "{} score steps",
+    "normalisation": "scores normalised by {}",
+    "sizing": "sizing {}",
+    "score_threshold": "score >= {}",
+    "nms_threshold": "NMS {}",
+}
+
+
+def describe(result: Result) -> str:
+    """Lay a result out for the terminal."""
+    parts = [
+        _head(result),
+        _subset_table(result),
+        _height_table(result),
+        _event_table(result),
+        stage_table(result) if result.stages else "",
+        foot(result),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _head(result: Result) -> str:
+    counts = dict(result.dataset.counts)
+    images = f"{counts.pop('images'):,} images; " if "images" in counts else ""
+    faces = ", ".join(f"{count:,} {subset}" for subset, count in counts.items())
+    settings = [
+        text.format(result.settings[name])
+        for name, text in _SETTINGS.items()
+        if result.settings.get(name) is not None
+    ]
+    lines = [f"{result.dataset.name}: {images}faces: {faces}", model_line(result)]
+    if settings:
+        lines.append("; ".join(settings))
+    if result.status == "partial":
+        lines.insert(1, "PARTIAL: a quick look at some images; no gate accepts it")
+    return "\n".join(lines)
+
+
+def _subset_table(result: Result) -> str:
+    metrics = [
+        metric
+        for metric in result.metrics
+        if metric.name.startswith("ap/") and metric.name.count("/") == 1
+    ]
+    rows = [
+        [
+            metric.name.removeprefix("ap/"),
+            percent(metric.value),
+            interval(metric),
+            *_counts(metric),
+            f"{metric.counts['proposals']:,}",
+        ]
+        for metric in metrics
+    ]
+    header = ["subset", "AP %", "95 %", "recall %", "recalled", "proposals"]
+    return text_table(header, rows) + "\nrecall and proposals: at the lowest score of the set"
+
+
+def _height_table(result: Result) -> str:
+    """AP and recall by the height of the face in pixels, in each subset that has them."""
+    rows = [
+        [subset, band, percent(metric.value), *_counts(metric), f"{metric.counts['proposals']:,}"]
+        for subset, band, metric in _parts(result, "height")
+    ]
+    header = ["subset", "height px", "AP %", "recall %", "recalled", "proposals"]
+    return text_table(header, rows, left=2) if rows else ""
+
+
+def _event_table(result: Result) -> str:
+    """Return the events of lowest AP in the last subset, which keeps most faces."""
+    parts = _parts(result, "event")
+    if not parts:
+        return ""
+    subset = parts[-1][0]
+    events = [(event, metric) for of, event, metric in parts if of == subset]
+    events.sort(key=lambda entry: entry[1].value or 0.0)
+    rows = [
+        [event, percent(metric.value), *_counts(metric), f"{metric.counts['proposals']:,}"]
+        for event, metric in events[:_WORST_EVENTS]
+    ]
+    table = text_table(["event", "AP %", "recall %", "recalled", "proposals"], rows)
+    return f"events of lowest AP in {subset}, {len(rows)} of {len(events)}\n{table}"
+
+
+def _parts(result: Result, kind: str) -> Sequence[tuple[str, str, Metric]]:
+    """Subset, name and AP of each band or event that has one."""
+    parts = []
+    for metric in result.metrics:
+        if metric.name.startswith("ap/") and f"/{kind}=" in metric.name:
+            subset, _, name = metric.name.removeprefix("ap/").partition(f"/{kind}=")
+            if metric.value is not None:
+                parts.append((subset, name, metric))
+    return parts
+
+
+def _counts(metric: Metric) -> list[str]:
+    recalled, faces = metric.counts["recalled"], metric.counts["faces"]
+    return [percent(recalled / faces if faces else None), f"{recalled:,}/{faces:,}"]
