@@ -199,8 +199,6 @@ def detect(
 def _finish(found: Detections, geometry: Geometry, options: DetectionOptions) -> Detections | None:
     if not found.finite:
         return None
-    if options.top_k_before is not None and len(found) > options.top_k_before:
-        found = found.take(_best_first(found.scores)[: options.top_k_before])
     points = found.landmarks
     boxes = geometry.boxes_to_image(found.boxes)
     if options.clip:
@@ -211,6 +209,8 @@ def _finish(found: Detections, geometry: Geometry, options: DetectionOptions) ->
     )
     # A box without area is no face; the convention of whole pixels would give it one.
     found = found.take(np.flatnonzero((found.boxes[:, 2:] > found.boxes[:, :2]).all(axis=1)))
+    if options.top_k_before is not None and len(found) > options.top_k_before:
+        found = found.take(_best_first(found.scores)[: options.top_k_before])
     found = found.take(_kept(found, options))
     if options.truncate:
         return Detections(np.trunc(found.boxes), found.scores, found.landmarks)

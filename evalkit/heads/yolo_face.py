@@ -156,5 +156,5 @@ def _decode_grid(level: Floats, stride: int, anchors: Floats, threshold: float) 
 
 
 def _sigmoid(value: Floats) -> Floats:
-    result: Floats = np.float32(1) / (1 + np.exp(-value))
+    result: Floats = np.reciprocal(np.exp(-value) + np.float32(1))
     return result

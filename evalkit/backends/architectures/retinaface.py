@@ -116,7 +116,7 @@ class _Head(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         rows: Tensor = self.conv1x1(features).permute(0, 2, 3, 1)
-        return rows.reshape(len(rows), -1, self.columns)
+        return rows.reshape(rows.shape[0], -1, self.columns)
 
 
 class Network(nn.Module):
