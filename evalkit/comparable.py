@@ -36,8 +36,10 @@ class Mismatch:
 
 def mismatches(baseline: Result, candidate: Result) -> tuple[Mismatch, ...]:
     """Return what keeps two results from being compared; empty where nothing does."""
+    other = _differ("protocol", "the protocol", baseline.protocol, candidate.protocol)
+    if other:
+        return tuple(other)  # everything else differs too, and explains nothing
     found = [
-        *_differ("protocol", "the protocol", baseline.protocol, candidate.protocol),
         *_differ("data", "the data set", baseline.dataset.name, candidate.dataset.name),
         *_differ("data", "the data's hash", baseline.dataset.sha256, candidate.dataset.sha256),
         *_different_images(baseline, candidate),
@@ -49,9 +51,9 @@ def mismatches(baseline: Result, candidate: Result) -> tuple[Mismatch, ...]:
             "sample counts", f"the number of {name}", before.get(name), after.get(name)
         )
     for metric in baseline.metrics:
-        other = named(candidate, metric.name)
-        if other is not None:
-            found += _different_metric(metric, other)
+        same = named(candidate, metric.name)
+        if same is not None:
+            found += _different_metric(metric, same)
     return tuple(found)
 
 

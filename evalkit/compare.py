@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from evalkit.comparable import mismatches, named
 from evalkit.compare_scores import Change, Flips, Paired, pair_changes, template_changes
 from evalkit.errors import CannotJudgeError, InputError
-from evalkit.results import Interval, Result, load_result
+from evalkit.results import Interval, Result, Text, load_result
 from evalkit.stats.drift import RTOL, Drift, drift, joined
 from evalkit.store import Store
 
@@ -48,7 +48,7 @@ class MetricChange(_Record):
 class WorstSample(_Record):
     """A sample whose embeddings differ much."""
 
-    name: str
+    name: Text
     cosine: float
 
 
@@ -99,9 +99,9 @@ class Comparison(_Record):
     """
 
     protocol: str
-    dataset: str
-    baseline: str
-    candidate: str
+    dataset: Text
+    baseline: Text
+    candidate: Text
     differs: dict[str, tuple[str, str]]
     metrics: tuple[MetricChange, ...]
     flips: tuple[Flips, ...]

@@ -28,7 +28,7 @@ REPLICATES = 1000
 
 
 class FlippedPair(BaseModel):
-    """A comparison decided differently by the two runs; scores fall from same to different."""
+    """A comparison decided differently by the two runs; scores are cosines of unit templates."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -167,7 +167,7 @@ def pair_changes(before: Result, after: Result, old: Scores, new: Scores) -> Pai
             intervals[metric.name] = Interval(
                 low=test.low, high=test.high, level=test.level, method="Tango, pair-level"
             )
-            similar = [-d for d in distances]
+            similar = [1 - d / 2 for d in distances]
             decided = accepted[0], accepted[1]
             flips.append(
                 _flips(metric.name, "own", decided, issame, similar, lambda row: f"pair {row}")

@@ -23,7 +23,7 @@ from evalkit.errors import (
     CannotJudgeError,
     InputError,
 )
-from evalkit.results import Metric, Result, load_result
+from evalkit.results import Metric, Result, Text, load_result
 
 Outcome = Literal["pass", "fail", "cannot_judge", "skipped"]
 _LOWER_IS_BETTER = ("eer",)
@@ -106,9 +106,9 @@ class Check(_Record):
         Error rates (or counts of failures), and the most that the policy allows.
     """
 
-    name: str
+    name: Text
     outcome: Outcome
-    message: str
+    message: Text
     baseline: float | None = None
     candidate: float | None = None
     limit: float | None = None
@@ -127,9 +127,9 @@ class Verdict(_Record):
     outcome: Literal["pass", "fail", "cannot_judge"]
     exit_code: int
     protocol: str
-    dataset: str
-    baseline: str
-    candidate: str
+    dataset: Text
+    baseline: Text
+    candidate: Text
     checks: tuple[Check, ...]
     policy: Policy
 

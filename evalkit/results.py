@@ -5,16 +5,33 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from evalkit.errors import InputError
 from evalkit.files import atomic_write
 
 SCHEMA_VERSION = 1
+
+
+def readable(text: Any) -> Any:
+    r"""Return text with what is not Unicode escaped, anything else as it is.
+
+    Names of files may hold bytes that did not decode; no JSON file and no terminal takes those.
+
+    Examples
+    --------
+    >>> print(readable("\udcff.jpg"))
+    \udcff.jpg
+    """
+    return text.encode("utf-8", "backslashreplace").decode() if isinstance(text, str) else text
+
+
+Text = Annotated[str, BeforeValidator(readable)]
+"""A string that can be written everywhere."""
 
 
 class _Record(BaseModel):
@@ -80,18 +97,18 @@ class DatasetInfo(_Record):
         Where it was read.
     """
 
-    name: str
+    name: Text
     sha256: str
     content_sha256: str | None
     counts: dict[str, int]
-    path: str
+    path: Text
 
 
 class ModelInfo(_Record):
     """The model file and how images are prepared for it."""
 
-    name: str
-    file: str | None
+    name: Text
+    file: Text | None
     sha256: str | None
     preprocessing: dict[str, Any]
 
@@ -122,8 +139,8 @@ class Stage(_Record):
 class Failure(_Record):
     """A sample that gave no usable output."""
 
-    name: str
-    reason: str
+    name: Text
+    reason: Text
 
 
 class Result(_Record):
@@ -142,7 +159,7 @@ class Result(_Record):
     protocol: str
     status: Literal["complete", "partial"]
     started: str
-    command: str
+    command: Text
     dataset: DatasetInfo
     model: ModelInfo
     ran: RanInfo
@@ -154,7 +171,7 @@ class Result(_Record):
     throughput: float | None
     peak_memory_mb: float
     scores_file: str | None
-    store: str | None = None
+    store: Text | None = None
     warnings: tuple[str, ...]
     environment: dict[str, Any]
 

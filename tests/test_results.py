@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,14 @@ def test_round_trip_keeps_every_digit(tmp_path: Path) -> None:
         np.testing.assert_array_equal(scores["scores"], [0, 1, 2])
     with pytest.raises(KeyError):
         held.metric("tar@far=1e-05")
+
+
+def test_names_that_are_not_unicode_are_written_escaped(tmp_path: Path) -> None:
+    name = os.fsdecode(b"\xff\xfc.jpg")
+    saved = result(failures_to_enrol=({"name": name, "reason": f"no {name}"},), command=name)
+    saved.save(tmp_path / "r.json")
+    assert load_result(tmp_path / "r.json") == saved
+    assert saved.failures_to_enrol[0].name == "\\udcff\\udcfc.jpg"
 
 
 @pytest.mark.parametrize(

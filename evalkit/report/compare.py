@@ -8,13 +8,14 @@ from evalkit.report.common import percent
 from evalkit.report.table import text_table
 
 _WORST_SHOWN = 5
+_WIDEST = 24
 
 
 def describe(comparison: Comparison) -> str:
     """Lay a comparison out for the terminal."""
     parts = [_head(comparison), _metrics(comparison)]
     if comparison.flips:
-        parts.append(_flips(comparison.flips))
+        parts.append(_flips(comparison.flips, _primary(comparison)))
     if comparison.drift:
         parts.append(_drift(comparison.drift))
     parts.append("\n".join(f"note: {note}" for note in comparison.notes))
@@ -27,15 +28,24 @@ def _head(comparison: Comparison) -> str:
         f"baseline   {comparison.baseline}",
         f"candidate  {comparison.candidate}",
     ]
-    rows = [[name, *values] for name, values in comparison.differs.items()]
+    rows = [[name, *map(_short, values)] for name, values in comparison.differs.items()]
     table = text_table(["differs", "baseline", "candidate"], rows, left=3) if rows else ""
     return "\n".join(lines) + (f"\n\n{table}" if table else "\nno setting differs")
 
 
 def _metrics(comparison: Comparison) -> str:
-    rows = [_metric_row(change) for change in comparison.metrics]
-    header = ["metric", "baseline", "candidate", "difference", "95 % paired", "p", ""]
-    return text_table(header, rows)
+    own = [change for change in comparison.metrics if change.rule != "baseline_threshold"]
+    carried = [change for change in comparison.metrics if change.rule == "baseline_threshold"]
+    header = ["metric", "baseline", "candidate", "difference", "95 % paired", "McNemar p", ""]
+    rows = [_metric_row(change) for change in own]
+    if not any(row[5] for row in rows):
+        header, rows = [*header[:5], ""], [[*row[:5], row[6]] for row in rows]
+    tables = [text_table(header, rows)]
+    if carried:
+        header = ["at the baseline's threshold", *header[1:5], ""]
+        rows = [_metric_row(change) for change in carried]
+        tables.append(text_table(header, [[*row[:5], row[6]] for row in rows]))
+    return "\n\n".join(tables)
 
 
 def _metric_row(change: MetricChange) -> list[str]:
@@ -46,7 +56,7 @@ def _metric_row(change: MetricChange) -> list[str]:
     held = change.interval
     bounds = "-" if held is None else f"{_signed(held.low, change)}..{_signed(held.high, change)}"
     return [
-        change.name,
+        change.name.replace("@baseline-threshold-of-", ", threshold of "),
         show(change.baseline),
         show(change.candidate),
         "-" if change.difference is None else _signed(change.difference, change),
@@ -66,7 +76,20 @@ def _scientific(value: float | None) -> str:
     return "-" if value is None else f"{value:.2e}"
 
 
-def _flips(flips: tuple[Flips, ...]) -> str:
+def _short(value: str) -> str:
+    """Cut hashes and the like; the comparison's file has them whole."""
+    return value if len(value) <= _WIDEST else f"{value[: _WIDEST - 3]}..."
+
+
+def _primary(comparison: Comparison) -> str | None:
+    """Return the hardest metric with flipped decisions that has false accepts enough to trust."""
+    changed = {flip.metric for flip in comparison.flips if flip.examples}
+    few = {m.name for m in comparison.metrics if "too_few_false_accepts" in m.flags}
+    ordered = [m.name for m in comparison.metrics if m.name in changed]
+    return next((name for name in ordered if name not in few), ordered[0] if ordered else None)
+
+
+def _flips(flips: tuple[Flips, ...], primary: str | None) -> str:
     rows = [
         [
             flip.metric,
@@ -80,10 +103,9 @@ def _flips(flips: tuple[Flips, ...]) -> str:
     ]
     header = ["decisions", "threshold", "genuine lost", "gained", "impostors in", "out"]
     table = text_table(header, rows, left=2)
-    changed = [flip for flip in flips if flip.examples]
-    if not changed:
+    chosen = next((flip for flip in flips if flip.examples and flip.metric == primary), None)
+    if chosen is None:
         return table
-    chosen = changed[-1] if len(changed) == 1 else changed[len(changed) // 2]
     lines = [f"largest changes at {chosen.metric}, threshold: {chosen.thresholds}"]
     for pair in chosen.examples[:_WORST_SHOWN]:
         kind = "genuine" if pair.genuine else "impostor"
