@@ -403,3 +403,12 @@ def test_real_network_agrees_with_onnxruntime(shared_data: Path) -> None:
         theirs = session.run(faces)["emb"]
     np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3 * np.abs(theirs).max())
     assert np.abs(ours - theirs).max() < 1e-4
+
+
+def test_a_network_that_returns_its_input_shares_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "identity.pt2"
+    torch.export.save(torch.export.export(nn.Identity(), (torch.from_numpy(batch()),)), file)
+    given = batch()
+    with TorchBackend.open(file, ONE) as session:
+        session.run(given)["output0"][...] = 0
+    assert np.array_equal(given, batch())
