@@ -15,6 +15,7 @@ COMMANDS = {
     "ijbc": ("evalkit.cli.ijb", "IJB-C: TAR@FAR over template pairs, 1:N identification"),
     "ijbb": ("evalkit.cli.ijb", "IJB-B, the same protocol on its own release"),
     "lfw": ("evalkit.cli.lfw", "LFW, CFP, AgeDB and any .bin of pairs: ten-fold accuracy"),
+    "widerface": ("evalkit.cli.widerface", "WIDER FACE: Easy, Medium and Hard AP of any detector"),
     "pack": ("evalkit.cli.pack", "make a .bin of your own images and pairs"),
     "inspect": ("evalkit.cli.inspect", "say what a .bin holds"),
     "compare": ("evalkit.cli.compare", "two results on the same data: what changed, for whom"),

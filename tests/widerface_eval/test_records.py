@@ -24,7 +24,7 @@ def test_take_reorders_images_with_their_faces() -> None:
 
 
 def test_take_refuses_an_unknown_image() -> None:
-    with pytest.raises(WiderFaceError, match="has no image 'c/4'|has no image c/4"):
+    with pytest.raises(WiderFaceError, match=r"has no image .*c/4"):
         TRUTH.take(["a/1", "c/4"])
 
 
