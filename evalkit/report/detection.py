@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
@@ -82,11 +83,14 @@ def _height_table(result: Result) -> str:
 
 
 def _event_table(result: Result) -> str:
-    """Return the events of lowest AP in the last subset, which keeps most faces."""
+    """Return the events of lowest AP in the subset that keeps most faces."""
     parts = _parts(result, "event")
     if not parts:
         return ""
-    subset = parts[-1][0]
+    faces: Counter[str] = Counter()
+    for of, _, metric in parts:
+        faces[of] += metric.counts["faces"]
+    subset = faces.most_common(1)[0][0]
     events = [(event, metric) for of, event, metric in parts if of == subset]
     events.sort(key=lambda entry: entry[1].value or 0.0)
     rows = [

@@ -47,7 +47,7 @@ _LEGEND: Final[dict[Kind, str]] = {
 _LONG_SIDE = 1600
 _MARGIN = 60
 _MOST_ENLARGED = 4
-_MIN_WIDTH = 1000
+_MIN_WIDTH = 1200
 _COLUMNS = 4
 _THUMBNAIL = (480, 360)
 _GAP = 12
@@ -194,6 +194,8 @@ def _worst_scenes(
     recalled = np.zeros(len(kept), bool)
     recalled[evaluation.matches.best[shown & (outcome == HIT)]] = True
     missed = kept & ~recalled
+    # An image without faces is annotated with one box of no size, which is nothing to see.
+    ignored = ~kept & (truth.boxes[:, 2:] > 0).all(axis=1)
     errors = np.bincount(truth.image_of[missed], minlength=len(truth.images))
     errors += np.bincount(found.image_of[shown & (outcome == FALSE)], minlength=len(truth.images))
     errors[[name not in known for name in truth.images]] = 0
@@ -210,7 +212,7 @@ def _worst_scenes(
         }
         boxes = {kind: found.boxes[rows] for kind, rows in judged.items()}
         boxes["miss"] = truth.boxes[there & missed]
-        boxes["ignored"] = np.concatenate([boxes["ignored"], truth.boxes[there & ~kept]])
+        boxes["ignored"] = np.concatenate([boxes["ignored"], truth.boxes[there & ignored]])
         scores = {kind: found.scores[rows] for kind, rows in judged.items()}
         faces = truth.boxes[there & recalled]
         scenes.append(_Scene(image, truth.images[image], boxes, scores, faces))
@@ -233,15 +235,15 @@ def _write_subset(
         return []
     paths, cells = [], []
     for rank, scene in enumerate(scenes, 1):
-        image = _load(wider, place[scene.name], scene)
-        title = f"{subset} {rank}/{len(scenes)}   {scene.name}   {drawn_from}"
+        image, remark = _load(wider, place[scene.name], scene)
+        title = f"{subset} {rank}/{len(scenes)}   {scene.name}   {remark}"
         path = folder / f"{_safe(f'{subset}-{rank:02d}-{scene.name}')}.jpg"
-        _save(path, _framed(_close_up(image, scene), title, scene.counts))
+        _save(path, _framed(_close_up(image, scene), title, f"{scene.counts}; {drawn_from}"))
         paths.append(path)
         cells.append(_thumbnail(image, scene))
     overview = folder / f"{_safe(subset)}-overview.jpg"
-    title = f"{subset}: the {len(scenes)} worst images   {drawn_from}"
-    _save(overview, _framed(_sheet(cells, scenes), title, "most misses and false alarms first"))
+    title = f"{subset}: the {len(scenes)} worst images, most misses and false alarms first"
+    _save(overview, _framed(_sheet(cells, scenes), title, drawn_from))
     return [overview, *paths]
 
 
@@ -250,16 +252,13 @@ def _safe(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+|^\.+", "_", name.replace("/", "-"))[:120]
 
 
-def _load(wider: WiderFace, index: int, scene: _Scene) -> Image:
-    """Return an image in OpenCV's channel order, a grey field where it is unreadable."""
+def _load(wider: WiderFace, index: int, scene: _Scene) -> tuple[Image, str]:
+    """Return an image in OpenCV's channel order, or a grey field, and what to say of it."""
     try:
-        return np.ascontiguousarray(wider.images.load(index)[:, :, ::-1])
+        return np.ascontiguousarray(wider.images.load(index)[:, :, ::-1]), ""
     except UnreadableImage:
-        _, (right, bottom) = _extent(scene)
-        width, height = np.clip([right, bottom], 64, 2048).astype(int).tolist()
-        field = np.full((height, width, 3), _UNREADABLE, np.uint8)
-        _write(field, "unreadable", 8, 24, _SMALL)
-        return field
+        width, height = np.clip(_extent(scene)[1], 64, 2048).astype(int).tolist()
+        return np.full((height, width, 3), _UNREADABLE, np.uint8), "UNREADABLE"
 
 
 def _extent(scene: _Scene) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -276,7 +275,7 @@ def _close_up(image: Image, scene: _Scene) -> Image:
     right, bottom = np.clip(last + _MARGIN, [left + 1, top + 1], [wide, high]).astype(int).tolist()
     scale = min(_LONG_SIDE / max(right - left, bottom - top), _MOST_ENLARGED)
     canvas = _resized(image[top:bottom, left:right], scale)
-    _draw(canvas, scene, scale, (left, top), thickness=2)
+    _draw(canvas, scene, scale, (left, top))
     _scores(canvas, scene, scale, (left, top))
     return canvas
 
@@ -285,7 +284,7 @@ def _thumbnail(image: Image, scene: _Scene) -> Image:
     """Draw a scene on its whole image, without scores."""
     scale = min(_THUMBNAIL[0] / image.shape[1], _THUMBNAIL[1] / image.shape[0])
     canvas = _resized(image, scale)
-    _draw(canvas, scene, scale, (0, 0), thickness=1)
+    _draw(canvas, scene, scale, (0, 0), small=True)
     return canvas
 
 
@@ -297,14 +296,16 @@ def _resized(image: Image, scale: float) -> Image:
 
 
 def _draw(
-    canvas: Image, scene: _Scene, scale: float, origin: tuple[int, int], thickness: int
+    canvas: Image, scene: _Scene, scale: float, origin: tuple[int, int], *, small: bool = False
 ) -> None:
     """Draw all boxes, those that a reader looks for last and on top."""
     for kind in _DRAWN:
+        faint = small and kind == "ignored"
+        thickness = 1 if faint else 2 + (kind == "false alarm")
         for box in _placed(scene.boxes[kind], scale, origin):
-            _box(canvas, box, kind, thickness + (kind == "false alarm"))
+            _box(canvas, box, kind, thickness, rim=not faint)
     for face in _placed(scene.found, scale, origin):
-        _box(canvas, face, "hit", 1, rim=0)
+        _box(canvas, face, "hit", 1, rim=False)
 
 
 _DRAWN: Final[tuple[Kind, ...]] = ("ignored", "hit", "miss", "false alarm")
@@ -319,7 +320,7 @@ def _placed(
 
 
 def _box(
-    canvas: Image, box: NDArray[np.float64], kind: Kind, thickness: int, *, rim: int = 1
+    canvas: Image, box: NDArray[np.float64], kind: Kind, thickness: int, *, rim: bool = True
 ) -> None:
     """Draw one box in its kind's colour and strokes, with a dark rim to part it from the image."""
     segments = list(_segments(box, _STROKES[kind], 3 + 2 * thickness))
@@ -332,11 +333,13 @@ def _segments(
     box: NDArray[np.float64], strokes: str, unit: int
 ) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
     """Cut the four sides of a box into the pieces to draw, in whole pixels."""
-    left, top = box[:2]
-    right, bottom = box[:2] + np.maximum(box[2:], 1)
+    # Beyond the picture a box may reach out of what can be drawn.
+    (left, top), (right, bottom) = np.clip(
+        [box[:2], box[:2] + np.maximum(box[2:], 1)], -_MARGIN, _LONG_SIDE + _MARGIN
+    )
     corners = [(left, top), (right, top), (right, bottom), (left, bottom)]
     for start, end in zip(corners, corners[1:] + corners[:1], strict=True):
-        length = math.dist(start, end)
+        length = max(math.dist(start, end), 1)
         for low, high in _pieces(length, strokes, unit):
             first, last = (
                 (
@@ -415,6 +418,7 @@ def _framed(picture: Image, title: str, remark: str) -> Image:
     left = (full - width) // 2
     canvas[_BAR : _BAR + height, left : left + width] = picture
     _write(canvas, _shortened(title, full - 2 * _GAP, _TEXT), _GAP, _BAR - 15, _TEXT)
+    remark = _shortened(remark, full - 2 * _GAP, _TEXT)
     _write(canvas, remark, _GAP, _BAR + height + 30, _TEXT)
     at = _GAP
     for kind, text in _LEGEND.items():
