@@ -261,7 +261,7 @@ def _roc_panel(
     axes: Axes, lines: Mapping[str, tuple[RocCurve, Sequence[OperatingPoint]]], rule: str
 ) -> None:
     # A FAR of 0 has no place on the axis: its TAR is drawn as a level piece at the left.
-    left = min(curve.far[curve.far > 0].min(initial=1.0) for curve, _ in lines.values()) / 2
+    left = min(curve.far[curve.far > 0].min(initial=0.1) for curve, _ in lines.values()) / 2
     lowest = min(curve.tar[0] for curve, _ in lines.values())
     bottom = max(0.0, math.floor((lowest - 0.02) * 10) / 10)
     _prepare(axes)

@@ -50,6 +50,7 @@ _MOST_ENLARGED = 4
 _MIN_WIDTH = 1200
 _COLUMNS = 4
 _THUMBNAIL = (480, 360)
+_SMALLEST = 18
 _GAP = 12
 _BAR = 44
 _CAPTION = 46
@@ -115,7 +116,8 @@ def write_detection_pictures(
     """Draw detections and ground truth on the worst images of each subset.
 
     The worst have most misses and false alarms at the score threshold. Every detection is drawn
-    as the evaluation judged it. An image without an error is not drawn, nor is a subset that
+    as the evaluation judged it. A picture shows the part of its image that has faces or
+    detections; the overview shows whole images, with small boxes drawn larger. An image without an error is not drawn, nor is a subset that
     keeps no face. Pictures of an earlier run stay where no new one has the same name.
 
     Parameters
@@ -302,7 +304,8 @@ def _draw(
     for kind in _DRAWN:
         faint = small and kind == "ignored"
         thickness = 1 if faint else 2 + (kind == "false alarm")
-        for box in _placed(scene.boxes[kind], scale, origin):
+        boxes = _placed(scene.boxes[kind], scale, origin)
+        for box in _grown(boxes) if small else boxes:
             _box(canvas, box, kind, thickness, rim=not faint)
     for face in _placed(scene.found, scale, origin):
         _box(canvas, face, "hit", 1, rim=False)
@@ -317,6 +320,12 @@ def _placed(
     """Bring boxes into a picture's pixels."""
     moved: NDArray[np.float64] = (boxes - [*origin, 0, 0]) * scale
     return moved
+
+
+def _grown(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Grow small boxes about their centres until their strokes can be told apart."""
+    more = np.maximum(_SMALLEST - boxes[:, 2:], 0)
+    return np.hstack([boxes[:, :2] - more / 2, boxes[:, 2:] + more])
 
 
 def _box(
