@@ -117,8 +117,9 @@ def write_detection_pictures(
 
     The worst have most misses and false alarms at the score threshold. Every detection is drawn
     as the evaluation judged it. A picture shows the part of its image that has faces or
-    detections; the overview shows whole images, with small boxes drawn larger. An image without an error is not drawn, nor is a subset that
-    keeps no face. Pictures of an earlier run stay where no new one has the same name.
+    detections; the overview shows whole images, with small boxes drawn larger. An image without
+    an error is not drawn, nor is a subset that keeps no face. Pictures of an earlier run stay
+    where no new one has the same name.
 
     Parameters
     ----------
