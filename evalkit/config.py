@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -9,6 +10,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from evalkit.errors import InputError
+
+_LEAST_STD = 1e-9
 
 Scale = float | tuple[float, float, float]
 
@@ -38,10 +41,19 @@ class InputSpec(_Config):
     mean: Scale = 127.5
     std: Scale = 127.5
 
+    @field_validator("mean", "std")
+    @classmethod
+    def _finite(cls, value: Scale) -> Scale:
+        if not all(
+            math.isfinite(part) for part in (value if isinstance(value, tuple) else (value,))
+        ):
+            raise ValueError("give finite numbers")
+        return value
+
     @field_validator("std")
     @classmethod
     def _no_zero(cls, std: Scale) -> Scale:
-        if any(value == 0 for value in (std if isinstance(std, tuple) else (std,))):
+        if any(abs(value) < _LEAST_STD for value in (std if isinstance(std, tuple) else (std,))):
             raise ValueError("std must not be 0")
         return std
 
@@ -282,7 +294,8 @@ def load_model_config(named: str, run: RunConfig) -> ModelConfig:
         for name in ("color", "layout", "mean", "std")
         if (value := getattr(run, name)) is not None
     }
-    changes: dict[str, Any] = {"input": config.input.model_copy(update=override)}
+    prepared = validate(InputSpec, {**config.input.model_dump(), **override}, "command line")
+    changes: dict[str, Any] = {"input": prepared}
     if run.architecture is not None:
         changes["architecture"] = run.architecture
     return config.model_copy(update=changes)

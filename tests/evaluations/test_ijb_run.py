@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import resource
 import shutil
 import signal
+import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from command import Command, spawn
 
-from evalkit.config import IjbConfig
+from evalkit.config import IjbConfig, RunConfig, load_model_config
 from evalkit.datasets.ijb import load_ijb
 from evalkit.evaluations.inference import SAMPLE_MODEL
 from evalkit.protocols.fusion import FusionSwitches
@@ -32,8 +33,6 @@ def result(evalkit: Command, tiny_ijbc: Path, tmp_path: Path) -> Result:
 
 def slow_features(data: Path) -> tuple[np.ndarray, np.ndarray]:
     """Return features by the plainest means: one image, one run, formula in float32."""
-    from evalkit.config import RunConfig, load_model_config
-
     config = load_model_config(SAMPLE_MODEL, RunConfig())
     session = onnxruntime.InferenceSession(
         str(config.file_for("onnxruntime")), providers=["CPUExecutionProvider"]
@@ -150,7 +149,8 @@ def test_missing_images_are_failures_to_enrol(
         (("--layout", "nhwc"), "Correct 'input'"),
         (("--precision", "int8"), "int8"),
         (("--backend", "onnxruntim"), "Did you mean 'onnxruntime'"),
-        (("--mean", "0", "--std", "1e-38", "--max-failures", "1000"), "NaN or infinite"),
+        (("--mean", "inf"), "finite"),
+        (("--std", "0"), "must not be 0"),
         (("--model", "sample-recogniton"), "no model file"),
         (("--device", "cuda"), "cuda"),
         (("--overwrite", "never", "--outputs-dir", "{new}"), "never"),
@@ -168,6 +168,22 @@ def test_wrong_input_is_one_clear_line(
     assert code in {2, 3}, shown
     assert message in shown
     assert "Traceback" not in shown
+
+
+def test_a_model_that_gives_nan_is_named(
+    evalkit: Command, tiny_ijbc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    onnx = pytest.importorskip("onnx")
+    graph = onnx.load(load_model_config(SAMPLE_MODEL, RunConfig()).file_for("onnxruntime"))
+    weights = graph.graph.initializer[0]
+    values = onnx.numpy_helper.to_array(weights) * np.float32(np.nan)
+    weights.CopyFrom(onnx.numpy_helper.from_array(values, weights.name))
+    onnx.save(graph, tmp_path / "nan.onnx")
+    words = ("ijbc", "--data", tiny_ijbc, "--model", tmp_path / "nan.onnx")
+    assert evalkit(*words, "--max-failures", 1000) == 2
+    assert "NaN or infinite" in capsys.readouterr().err
+    assert evalkit(*words, "--max-failures", 5) == 2
+    assert "more than --max-failures 5" in capsys.readouterr().err
 
 
 def test_outputs_of_another_run_are_refused(
@@ -215,16 +231,33 @@ def test_killed_and_run_again_it_resumes(
     np.testing.assert_array_equal(resumed, whole)
 
 
-def test_a_full_disk_keeps_what_was_done(tiny_ijbc: Path, tmp_path: Path) -> None:
-    words = ("ijbc", "--data", tiny_ijbc, "--outputs-dir", tmp_path / "store", *SMALL)
-    process = spawn(
-        *words, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000))
-    )
-    _, shown = process.communicate(timeout=60)
-    assert process.returncode == 2, shown
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 KiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small file system needs root")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_keeps_what_was_done(
+    evalkit: Command, tiny_ijbc: Path, small_disk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = small_disk / "store"
+    words = ("ijbc", "--data", tiny_ijbc, "--outputs-dir", store, *SMALL)
+    assert evalkit(*words) == 2
+    shown = capsys.readouterr().err
     assert "Cannot write" in shown
     assert "run the same command again" in shown
-    assert not list(tmp_path.glob("store/.shard*"))
+    kept = len(list(store.glob("shard-*")))
+    assert kept >= 1
+    assert not list(store.glob(".*.partial"))
+    subprocess.run(["mount", "-o", "remount,size=8m", str(small_disk)], check=True)
+    assert evalkit(*words) == 0
+    assert f"resuming: {8 * kept} of" in capsys.readouterr().err
 
 
 def test_settings_of_a_yaml_file(evalkit: Command, tiny_ijbc: Path, tmp_path: Path) -> None:
