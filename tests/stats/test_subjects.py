@@ -206,12 +206,13 @@ def crossed(rng: np.random.Generator, subjects: int = 60, enrolled: int = 4) -> 
 
 
 def pair_bootstrap(data: Comparisons, rng: np.random.Generator, target: float) -> NDArray[Any]:
-    genuine, impostors = data.scores[data.genuine], data.scores[~data.genuine]
-    return np.array([
-        tar_at_far(rng.choice(genuine, genuine.size), rng.choice(impostors, impostors.size),
-                   [target])[0].tar
-        for _ in range(100)
-    ])  # fmt: skip
+    """TAR of pairs drawn as if independent; the k-th highest draw is drawn directly, by its law."""
+    genuine, impostors = data.scores[data.genuine], np.sort(data.scores[~data.genuine])[::-1]
+    allowed = int(target * impostors.size)
+    ranks = impostors.size * rng.beta(allowed + 1, impostors.size - allowed, 300)
+    drawn = rng.choice(genuine, (300, genuine.size))
+    tars: NDArray[Any] = (drawn > impostors[ranks.astype(int)][:, None]).mean(axis=1)
+    return tars
 
 
 @pytest.mark.slow
@@ -225,7 +226,7 @@ def test_the_intervals_cover_the_truth_where_pair_level_ones_do_not() -> None:
     covered = {"subject": 0, "pair": 0}
     for seed in range(draws):
         rng = np.random.default_rng(seed)
-        data = crossed(rng, subjects=120, enrolled=3)
+        data = crossed(rng, subjects=100, enrolled=4)
         found = {
             "subject": percentile_interval(
                 data.bootstrap(replicates=300, seed=seed).tar(data.scores, [target])[0]
@@ -237,4 +238,4 @@ def test_the_intervals_cover_the_truth_where_pair_level_ones_do_not() -> None:
             covered[name] += interval.low <= truth <= interval.high
     print(covered)
     assert 0.90 <= covered["subject"] / draws <= 0.98, covered
-    assert covered["pair"] / draws < 0.7, covered
+    assert covered["pair"] / draws < 0.75, covered
