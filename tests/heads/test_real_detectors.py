@@ -16,7 +16,9 @@ from evalkit.config import RunConfig, load_model_config
 from evalkit.heads import build_head
 from evalkit.heads.detection import DetectionOptions, Detections, detect
 from evalkit.heads.nms import extra_pixel
-from evalkit.heads.sizing import Geometry
+from evalkit.heads.sizing import Geometry, parse_sizing, place
+from evalkit.heads.voting import vote
+from evalkit.pipeline import Normaliser
 from evalkit.widerface_eval import GroundTruth, read_ground_truth
 
 MODELS = {
@@ -67,18 +69,22 @@ def hits(found: Detections, faces: NDArray[np.float64]) -> int:
     return sum(any(slow.overlap(face, box, 1) >= 0.5 for box in sure) for face in corners)
 
 
+def opened(file: Path) -> Any:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = 2
+    return onnxruntime.InferenceSession(str(file), options)
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_equals_the_slow_decoding_and_finds_the_faces(
     shared_data: Path, picnic: GroundTruth, name: str
 ) -> None:
-    onnxruntime = pytest.importorskip("onnxruntime")
     file, sizing = MODELS[name]
     config = load_model_config(name, RunConfig())
     head = build_head(config.head)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = 2
-    session = onnxruntime.InferenceSession(str(shared_data / "models" / file), options)
+    session = opened(shared_data / "models" / file)
     names = [output.name for output in session.get_outputs()]
     seen = total = 0
     for index in range(12):
@@ -100,3 +106,35 @@ def test_equals_the_slow_decoding_and_finds_the_faces(
             np.testing.assert_allclose(found.scores, [score for _, score, _ in expected], rtol=1e-5)
     assert total == 16
     assert seen >= FOUND[name]
+
+
+def test_mirrored_views_in_one_batch_find_the_same_faces(
+    shared_data: Path, picnic: GroundTruth
+) -> None:
+    name = "retinaface-mnet025"
+    config = load_model_config(name, RunConfig())
+    image = read(shared_data, picnic.images[10])
+    policy = parse_sizing("multi_scale=640 flip")
+    views = policy.views(image.shape[:2])  # type: ignore[arg-type]
+    normalise = Normaliser(config.input.model_copy(update={"size": views[0].input}))
+    batch = normalise.empty(2)
+    for view, out in zip(views, batch, strict=True):
+        normalise(place(image, view, (123, 117, 104)), out)
+    session = opened(shared_data / "models" / MODELS[name][0])
+    outputs = dict(
+        zip(("loc", "conf", "landmarks"), session.run(None, {"input": batch}), strict=True)
+    )
+    options = DetectionOptions(score_threshold=0.5)
+    plain, mirrored = detect(build_head(config.head), outputs, views, options)
+    assert plain is not None
+    assert mirrored is not None
+    joined = vote([plain, mirrored], keep_single=False)
+    for found in (mirrored, joined):
+        sure = found.take(found.scores >= 0.9)
+        assert len(sure) >= 2
+        assert sure.landmarks is not None
+        for box, points in zip(sure.boxes, sure.landmarks, strict=True):
+            assert max(slow.overlap(box, other, 1) for other in plain.boxes) > 0.7
+            # Left stays left: eyes, then corners of the mouth.
+            assert points[0, 0] < points[1, 0]
+            assert points[3, 0] < points[4, 0]
