@@ -202,13 +202,12 @@ def _failed_faces(
 def _intervals(
     release: IjbRelease, scored: _Scored, subjects: Enrolment, config: IjbConfig
 ) -> list[Interval | None]:
-    """Resample subjects; a set too small for that has no intervals."""
-    try:
-        bootstrap = SubjectBootstrap(
-            release.pairs, release.genuine, subjects.template_id, subjects.subject_id
-        )
-    except ValueError:
+    """Resample subjects; where there is only one, there is nothing to resample."""
+    if (subjects.subject_id == subjects.subject_id[0]).all():
         return [None] * len(config.far)
+    bootstrap = SubjectBootstrap(
+        release.pairs, release.genuine, subjects.template_id, subjects.subject_id
+    )
     return [
         None if found is None else Interval(**asdict(found), method=bootstrap.method)
         for found in tar_intervals(bootstrap, scored.scores, config.far)

@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,6 +87,7 @@ def open_model(run: RunConfig, config: ModelConfig) -> Iterator[OpenModel]:
         device=run.device,
         threads=run.threads or available_cores(),
         architecture=config.architecture,
+        image=_image(config),
     )
     info = ModelInfo(
         name=config.name,
@@ -239,6 +239,12 @@ def embeddings(
     return arrays[0], arrays[1] if flip else None
 
 
+def _image(config: ModelConfig) -> tuple[int, int, int]:
+    """Return the sizes of one image, in the model's layout."""
+    height, width = config.input.size
+    return (3, height, width) if config.input.layout == "nchw" else (height, width, 3)
+
+
 def _side(config: ModelConfig) -> int:
     height, width = config.input.size
     if height != width:
@@ -285,10 +291,7 @@ def _check_input(session: Session, config: ModelConfig) -> None:
             "expected."
         )
     info = session.inputs[0]
-    height, width = config.input.size
-    wanted: tuple[Any, ...] = (
-        (3, height, width) if config.input.layout == "nchw" else (height, width, 3)
-    )
+    wanted = _image(config)
     fits = len(info.shape) == 4 and all(
         not isinstance(held, int) or held == want
         for held, want in zip(info.shape[1:], wanted, strict=False)

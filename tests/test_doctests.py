@@ -1,0 +1,42 @@
+"""The examples in the docstrings run."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import pkgutil
+from collections.abc import Iterator
+
+import pytest
+
+import evalkit
+
+PACKAGES = ("evalkit", "evalkit.datasets", "evalkit.protocols", "evalkit.widerface_eval")
+
+
+def modules() -> Iterator[str]:
+    seen = {"evalkit.__main__", "evalkit.widerface_eval.__main__", "evalkit.testing"}
+    for package in PACKAGES:
+        paths = importlib.import_module(package).__path__
+        top = [path for path in paths if path.endswith(package.rpartition(".")[2])]
+        for module in pkgutil.walk_packages(top, f"{package}."):
+            if module.name not in seen:
+                seen.add(module.name)
+                yield module.name
+
+
+@pytest.mark.parametrize("name", sorted(modules()))
+def test_examples(name: str) -> None:
+    if name.startswith("evalkit.backends."):
+        pytest.importorskip(name, reason="its runtime is not installed", exc_type=ImportError)
+    module = importlib.import_module(name)
+    assert doctest.testmod(module, verbose=False).failed == 0
+
+
+def test_there_are_examples() -> None:
+    finder = doctest.DocTestFinder()
+    names = ("evalkit.registry", "evalkit.protocols.roc", "evalkit.heads.sizing")
+    for name in names:
+        found = finder.find(importlib.import_module(name))
+        assert any(test.examples for test in found), name
+    assert evalkit.__version__
