@@ -40,7 +40,6 @@ def mismatches(baseline: Result, candidate: Result) -> tuple[Mismatch, ...]:
     if other:
         return tuple(other)  # everything else differs too, and explains nothing
     found = [
-        *_differ("data", "the data set", baseline.dataset.name, candidate.dataset.name),
         *_differ("data", "the data's hash", baseline.dataset.sha256, candidate.dataset.sha256),
         *_different_images(baseline, candidate),
         *_different_settings(baseline, candidate),

@@ -103,10 +103,10 @@ def template_changes(before: Result, after: Result, old: Scores, new: Scores) ->
     _check_same(old, new, ("pairs", "genuine", "template_id", "subject_id"))
     pairs, genuine = old["pairs"], old["genuine"]
     scores = [_failures_last(arrays["scores"]) for arrays in (old, new)]
-    try:
-        bootstrap = SubjectBootstrap(pairs, genuine, old["template_id"], old["subject_id"])
-    except ValueError:
-        bootstrap = None
+    several = len(np.unique(old["subject_id"])) > 1
+    bootstrap = (
+        SubjectBootstrap(pairs, genuine, old["template_id"], old["subject_id"]) if several else None
+    )
     points = _common_tar(before, after)
     intervals: dict[str, Interval] = {}
     carried: list[Change] = []

@@ -37,7 +37,9 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
         help="how TAR at a FAR is read (at_most)",
     )
     rules.add_argument("--far", type=_fars, metavar="X,X,...", help="targets (1e-6,...,1e-1)")
-    rules.add_argument("--intervals", action=boolean, help="of TAR, by the subject bootstrap (on)")
+    rules.add_argument(
+        "--intervals", action=boolean, help="of TAR at_most, from drawn subjects (on)"
+    )
     rules.add_argument("--one-to-n", action=boolean, help="also 1:N identification (off)")
     rules.add_argument(
         "--identification-rule", choices=["open_set", "insightface_closed"], help="(open_set)"

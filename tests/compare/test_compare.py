@@ -16,7 +16,7 @@ from evalkit.compare import Comparison, compare
 from evalkit.errors import CannotJudgeError, InputError
 from evalkit.protocols.folds import assign_folds
 from evalkit.results import load_result
-from evalkit.stats.subjects import SubjectBootstrap, difference_intervals
+from evalkit.stats.subjects import SubjectBootstrap, difference_intervals, tar_intervals
 from evalkit.store import Store
 
 Run = Callable[..., Path]
@@ -75,6 +75,26 @@ def test_template_figures_are_those_of_the_scores(
     assert "model sha256" in printed
     assert "lowest cosines" in printed
     assert str(target) in printed
+
+
+def test_a_run_has_intervals_of_its_own(ijbc: Run, network: Network) -> None:
+    path = ijbc("with", "--model", network(0.5))
+    result, held = load_result(path), scores(path)
+    bootstrap = SubjectBootstrap(
+        held["pairs"], held["genuine"], held["template_id"], held["subject_id"]
+    )
+    expected = tar_intervals(bootstrap, held["scores"], [0.01, 0.1, 0.2])
+    for metric, interval in zip(result.metrics, expected, strict=True):
+        assert metric.interval is not None
+        assert interval is not None
+        assert (metric.interval.low, metric.interval.high) == (interval.low, interval.high)
+        assert metric.interval.low <= metric.value <= metric.interval.high
+        assert "subject bootstrap, 1000 draws, seed 0" in metric.interval.method
+    assert result.settings["intervals"] is True
+    for option in ("--no-intervals", "--rule=interpolated"):
+        other = load_result(ijbc("without", "--model", network(0.5), option))
+        assert all(metric.interval is None for metric in other.metrics)
+        assert [m.counts for m in other.metrics] == [m.counts for m in result.metrics]
 
 
 def test_the_carried_threshold_gives_rates_of_both(two: tuple[Path, Path]) -> None:

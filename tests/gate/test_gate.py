@@ -10,7 +10,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evalkit.cli import main
@@ -92,6 +92,7 @@ def test_the_largest_margin_is_the_limit_and_is_met_exactly(
     assert outcome(result(tar(1000)), result(), policy(**margins)) == ("pass", 0)
 
 
+@settings(deadline=None)
 @given(
     st.integers(0, 1000), st.integers(0, 1000), st.floats(0, 0.5), st.floats(0, 3),
     st.integers(0, 50),
