@@ -30,7 +30,7 @@ from evalkit.store import Shard, Store
 
 FIELDS = ("counts", "detections")
 SHARD = 32
-_TASK = 8
+TASK = 8
 _MAX_PIXELS = 1 << 22
 _ROW = 15
 """x1 y1 x2 y2 score and five points, NaN where the model gives none."""
@@ -38,18 +38,28 @@ _ROW = 15
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """One image (or one of its scales) in the network's input size, not normalised yet."""
+    """One image, or one of its scales, as the network sees it; `image` counts within a task."""
 
     image: int
     geometry: Geometry
-    pixels: NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """Views of some images, and what failed on the way; `failures` by place among the images."""
+    """Ready batches of some images, and what failed on the way.
 
-    views: tuple[View, ...]
+    Attributes
+    ----------
+    batches : tuple of (ndarray, tuple of View)
+        A tensor in the model's layout, and what its rows are; rows beyond them are padding.
+    digests : ndarray of uint8, shape (n, 8)
+    failures : dict of int to Failure
+        By place among the images.
+    seconds : float
+        Time that the worker took.
+    """
+
+    batches: tuple[tuple[Tensor, tuple[View, ...]], ...]
     digests: NDArray[np.uint8]
     failures: dict[int, Failure]
     seconds: float
@@ -90,9 +100,10 @@ class Detector:
         self.seconds = 0.0
 
     def prepare(self, source: ImageSource, indices: Sequence[int]) -> Prepared:
-        """Decode and size some images; a failure is noted, not raised."""
+        """Decode, size and normalise some images; a failure is noted, not raised."""
         start = time.perf_counter()
         views: list[View] = []
+        pixels: list[NDArray[np.uint8]] = []
         digests = np.zeros((len(indices), 8), np.uint8)
         failures: dict[int, Failure] = {}
         for at, index in enumerate(indices):
@@ -103,20 +114,18 @@ class Detector:
                 continue
             digests[at] = np.frombuffer(digest, np.uint8)
             height, width = image.shape[:2]
-            views += [
-                View(at, geometry, place(image, geometry, self.colour))
-                for geometry in self.sizing.views((height, width))
-            ]
-        return Prepared(tuple(views), digests, failures, time.perf_counter() - start)
+            for geometry in self.sizing.views((height, width)):
+                views.append(View(at, geometry))
+                pixels.append(place(image, geometry, self.colour))
+        batches = self._batches(views, pixels)
+        return Prepared(batches, digests, failures, time.perf_counter() - start)
 
     def __call__(self, prepared: Prepared, count: int) -> list[Detections | None]:
         """Return the faces of each of `count` images; None where an output is not finite."""
         start = time.perf_counter()
         found: list[list[Detections | None]] = [[] for _ in range(count)]
-        sizes = [view.geometry.input for view in prepared.views]
-        for batch in batches_by_size(sizes, self.batch_size, _MAX_PIXELS):
-            views = [prepared.views[index] for index in batch]
-            outputs = self.session.run(self._tensor(views))
+        for tensor, views in prepared.batches:
+            outputs = self.session.run(tensor)
             geometries = [view.geometry for view in views]
             detected = detect(self.head, outputs, geometries, self.options)
             for view, faces in zip(views, detected, strict=True):
@@ -124,12 +133,18 @@ class Detector:
         self.seconds += time.perf_counter() - start
         return [self._joined(views) for views in found]
 
-    def _tensor(self, views: Sequence[View]) -> Tensor:
-        rows = self.session.inputs[0].batch or len(views)
-        tensor = self.normalise.empty(rows, views[0].geometry.input)
-        for view, out in zip(views, tensor, strict=False):
-            self.normalise(view.pixels, out)
-        return tensor
+    def _batches(
+        self, views: Sequence[View], pixels: Sequence[NDArray[np.uint8]]
+    ) -> tuple[tuple[Tensor, tuple[View, ...]], ...]:
+        sizes = [view.geometry.input for view in views]
+        made = []
+        for batch in batches_by_size(sizes, self.batch_size, _MAX_PIXELS):
+            rows = self.session.inputs[0].batch or len(batch)
+            tensor = self.normalise.empty(rows, sizes[batch[0]])
+            for index, out in zip(batch, tensor, strict=False):
+                self.normalise(pixels[index], out)
+            made.append((tensor, tuple(views[index] for index in batch)))
+        return tuple(made)
 
     def _joined(self, views: Sequence[Detections | None]) -> Detections | None:
         usable = [view for view in views if view is not None]
@@ -163,7 +178,7 @@ def fill_detections(
     parts: list[Shard] = []
     first = 0
     for task, prepared in batches_ahead(
-        shard_tasks(store, starts, _TASK),
+        shard_tasks(store, starts, TASK),
         lambda task: detector.prepare(source, task),
         decode_threads,
     ):
