@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import math
 import os
@@ -16,15 +15,13 @@ from numpy.typing import NDArray
 
 from evalkit.config import ModelConfig, WiderFaceConfig, load_model_config
 from evalkit.datasets.widerface import WiderFace, WiderImages, load_widerface
-from evalkit.detecting import FIELDS, SHARD, Detector, fill_detections, rows_of
+from evalkit.detecting import FIELDS, SHARD, fill_detections, rows_of
 from evalkit.environment import available_cores
 from evalkit.errors import CannotJudgeError, InputError
-from evalkit.evaluations.inference import Inferred, OpenModel, fill, open_model
+from evalkit.evaluations.detector import SAMPLE_MODEL, open_detector
+from evalkit.evaluations.inference import Inferred, fill
 from evalkit.evaluations.run import Clock, assemble
 from evalkit.files import cache_dir, sha256_file
-from evalkit.heads import build_head
-from evalkit.heads.detection import DetectionHead, DetectionOptions
-from evalkit.heads.sizing import Fixed, Sizing, parse_sizing
 from evalkit.progress import Progress
 from evalkit.protocols.detection import ApInterval, DetectionResult, widerface
 from evalkit.results import DatasetInfo, Interval, Metric, Result
@@ -42,7 +39,6 @@ from evalkit.widerface_eval import (
     read_predictions,
 )
 
-SAMPLE_MODEL = "sample-detection"
 _TRUTH_FOLDERS = ("ground_truth", "wider_face_split", "eval_tools/ground_truth", ".")
 
 
@@ -186,22 +182,14 @@ def _read(config: WiderFaceConfig, truth: GroundTruth) -> tuple[Detections, tupl
 def _infer(
     config: WiderFaceConfig, images: WiderImages, progress: Progress, truth_folder: Path
 ) -> tuple[Inferred, dict[str, Any]]:
-    model_config = _model_config(config)
-    head = build_head(model_config.head, model_config.head_settings)
-    options = _options(head, model_config, config)
-    sizing = parse_sizing(model_config.sizing)
-    settings = {**head.settings(), **options.settings(), "sizing": str(sizing)}
-    with open_model(config, model_config) as opened:
-        info = opened.info.model_copy(
-            update={"preprocessing": {**opened.info.preprocessing, **settings}}
-        )
-        model = OpenModel(opened.session, opened.config, info)
-        _check_sizing(model, sizing)
-        detector = Detector(
-            model.session, head, model_config.input, sizing, options, config.batch_size
-        )
+    given = {
+        name: value
+        for name in ("score_threshold", "nms_threshold")
+        if (value := getattr(config, name)) is not None
+    }
+    with open_detector(config, _model_config(config), given) as opened:
         inferred = fill(
-            model,
+            opened.model,
             images,
             _fingerprint(truth_folder, images),
             config,
@@ -210,7 +198,7 @@ def _infer(
                 store,
                 starts,
                 images,
-                detector,
+                opened.detector,
                 decode_threads=config.decode_threads or available_cores(),
                 max_failures=config.max_failures,
                 advance=advance,
@@ -218,7 +206,7 @@ def _infer(
             fields=FIELDS,
             size=SHARD,
         )
-    return inferred, settings
+    return inferred, opened.settings
 
 
 def _model_config(config: WiderFaceConfig) -> ModelConfig:
@@ -229,43 +217,7 @@ def _model_config(config: WiderFaceConfig) -> ModelConfig:
     }
     if "head" in changes and changes["head"] != held.head:
         changes["head_settings"] = {}
-    held = held.model_copy(update=changes)
-    if held.head == "embedding":
-        raise InputError(
-            f"The model {held.name!r} has the head 'embedding'. Say which detection head reads "
-            "its outputs: --head, or 'head' in its YAML."
-        )
-    return held
-
-
-def _options(head: DetectionHead, model: ModelConfig, config: WiderFaceConfig) -> DetectionOptions:
-    known = {field.name for field in dataclasses.fields(DetectionOptions)}
-    unknown = sorted(model.detection.keys() - known)
-    if unknown:
-        raise InputError(
-            f"The model {model.name!r} has unknown 'detection' settings: {', '.join(unknown)}; "
-            f"known: {', '.join(sorted(known))}."
-        )
-    given = {
-        name: value
-        for name in ("score_threshold", "nms_threshold")
-        if (value := getattr(config, name)) is not None
-    }
-    return dataclasses.replace(head.options(), **{**model.detection, **given})
-
-
-def _check_sizing(model: OpenModel, sizing: Sizing) -> None:
-    """Refuse a policy that gives other sizes than the one that a model is fixed to."""
-    shape = model.session.inputs[0].shape
-    height, width = shape[2:4] if model.config.input.layout == "nchw" else shape[1:3]
-    if not (isinstance(height, int) and isinstance(width, int)):
-        return
-    if not (isinstance(sizing, Fixed) and (sizing.height, sizing.width) == (height, width)):
-        raise InputError(
-            f"The model {model.config.name!r} takes images of {width}x{height} only, but the "
-            f"sizing is {sizing}. Give --sizing 'fixed={width}x{height} letterbox', or export the "
-            "model with dynamic height and width."
-        )
+    return held.model_copy(update=changes)
 
 
 def _fingerprint(truth_folder: Path, images: WiderImages) -> str:
