@@ -22,10 +22,10 @@ from evalkit.pipeline import Normaliser
 from evalkit.widerface_eval import GroundTruth, read_ground_truth
 
 MODELS = {
-    "retinaface-mnet025": ("retinaface_mnet025.onnx", "original"),
-    "scrfd-500m": ("scrfd_500m_bnkps.onnx", "fixed=640x640 letterbox pad=0"),
-    "yunet": ("yunet_n_dynamic.onnx", "short_side=480 max=640"),
-    "ultraface-rfb320": ("ulfg_version-RFB-320.onnx", "fixed=320x240 stretch"),
+    "retinaface-mnet025": "retinaface_mnet025.onnx",
+    "scrfd-500m": "scrfd_500m_bnkps.onnx",
+    "yunet": "yunet_n_dynamic.onnx",
+    "ultraface-rfb320": "ulfg_version-RFB-320.onnx",
 }
 # Of the 16 Easy faces of 50 pixels or more in 12 images, those found with a score of 0.5.
 FOUND = {"retinaface-mnet025": 12, "scrfd-500m": 9, "yunet": 10, "ultraface-rfb320": 7}
@@ -81,15 +81,14 @@ def opened(file: Path) -> Any:
 def test_equals_the_slow_decoding_and_finds_the_faces(
     shared_data: Path, picnic: GroundTruth, name: str
 ) -> None:
-    file, sizing = MODELS[name]
     config = load_model_config(name, RunConfig())
     head = build_head(config.head)
-    session = opened(shared_data / "models" / file)
+    session = opened(shared_data / "models" / MODELS[name])
     names = [output.name for output in session.get_outputs()]
     seen = total = 0
     for index in range(12):
         rows = slice(picnic.offsets[index], picnic.offsets[index + 1])
-        batch, view = feed(read(shared_data, picnic.images[index]), config, sizing)
+        batch, view = feed(read(shared_data, picnic.images[index]), config, config.sizing)
         values = session.run(None, {session.get_inputs()[0].name: batch})
         outputs = dict(zip(names, values, strict=True))
         settings = DetectionOptions(score_threshold=SCORE)
@@ -120,7 +119,7 @@ def test_mirrored_views_in_one_batch_find_the_same_faces(
     batch = normalise.empty(2)
     for view, out in zip(views, batch, strict=True):
         normalise(place(image, view, (123, 117, 104)), out)
-    session = opened(shared_data / "models" / MODELS[name][0])
+    session = opened(shared_data / "models" / MODELS[name])
     outputs = dict(
         zip(("loc", "conf", "landmarks"), session.run(None, {"input": batch}), strict=True)
     )

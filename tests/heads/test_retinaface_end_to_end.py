@@ -80,7 +80,7 @@ def rows(found: Detections | None) -> NDArray[np.float64]:
 def detections(
     shared_data: Path, picnic: wider.GroundTruth, run: Run, config: ModelConfig, sizing: str
 ) -> wider.Detections:
-    options = replace(RetinaFace().options(), truncate=True)
+    options = replace(RetinaFace().options(), **config.detection)
     found = []
     for name in picnic.images:
         batch, view = feed(read(shared_data, name), config, sizing)
@@ -95,7 +95,7 @@ def test_unpadded_it_gives_the_public_files_and_their_ap(
     run: Run,
     config: ModelConfig,
 ) -> None:
-    ours = detections(shared_data, picnic, run, config, "original stride=1")
+    ours = detections(shared_data, picnic, run, config, config.sizing)
     expected = wider.evaluate(picnic, public).ap
     assert [round(value, 5) for value in expected.values()] == [0.89844, 0.92361, 0.68787]
     found = wider.evaluate(picnic, ours).ap
