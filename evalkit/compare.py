@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from evalkit.comparable import mismatches, named
-from evalkit.compare_scores import Change, Flips, Paired, pair_changes, template_changes
+from evalkit.compare_scores import Flips, Paired, pair_changes, template_changes
 from evalkit.errors import CannotJudgeError, InputError
 from evalkit.results import Interval, Result, Text, load_result
 from evalkit.stats.drift import RTOL, Drift, drift, joined
@@ -134,13 +134,17 @@ def compare(baseline: Path, candidate: Path) -> Comparison:
         )
     notes: list[str] = []
     paired = _paired(baseline, before, candidate, after, notes)
+    metrics = (*_metric_changes(before, after, paired), *_carried(paired))
+    bare = [change.name for change in metrics if change.interval is None]
+    if bare:
+        notes.append(f"no paired interval of {', '.join(bare)}")
     return Comparison(
         protocol=before.protocol,
         dataset=before.dataset.name,
         baseline=_label(before, baseline),
         candidate=_label(after, candidate),
         differs=_differs(before, after),
-        metrics=(*_metric_changes(before, after, paired), *_carried(paired)),
+        metrics=metrics,
         flips=paired.flips,
         drift=_drifts(before, after, notes),
         notes=tuple(notes),
@@ -177,13 +181,11 @@ def _paired(
         if result.scores_file is None
     ]
     if method is None:
-        notes.append(f"{before.protocol}: differences have no paired interval here")
-    elif absent:
+        return Paired({}, {}, (), ())
+    if absent:
         notes.append(f"no intervals and no flips: {' and '.join(absent)} has no scores beside it")
-    else:
-        scores = load_scores(baseline, before), load_scores(candidate, after)
-        return method(before, after, *scores)
-    return Paired({}, {}, (), ())
+        return Paired({}, {}, (), ())
+    return method(before, after, load_scores(baseline, before), load_scores(candidate, after))
 
 
 def _metric_changes(before: Result, after: Result, paired: Paired) -> list[MetricChange]:
@@ -311,6 +313,3 @@ def _summary(found: Drift, field: str, names: list[str]) -> DriftSummary:
             WorstSample(name=names[row], cosine=float(found.cosines[row])) for row in worst
         ),
     )
-
-
-__all__ = ["Change", "Comparison", "DriftSummary", "MetricChange", "compare", "load_scores"]

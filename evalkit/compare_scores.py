@@ -14,7 +14,7 @@ from evalkit.errors import CannotJudgeError, InputError
 from evalkit.protocols.folds import assign_folds, val_at_far
 from evalkit.protocols.roc import auc, eer, tar_at_far
 from evalkit.results import Interval, Metric, Result
-from evalkit.stats.paired import Statistic, mcnemar, paired_bootstrap
+from evalkit.stats.paired import McNemar, Statistic, mcnemar, paired_bootstrap
 from evalkit.stats.subjects import (
     PercentileInterval,
     SubjectBootstrap,
@@ -107,7 +107,7 @@ def template_changes(before: Result, after: Result, old: Scores, new: Scores) ->
     bootstrap = (
         SubjectBootstrap(pairs, genuine, old["template_id"], old["subject_id"]) if several else None
     )
-    points = _common_tar(before, after)
+    points = _common(before, after, "tar@far=")
     intervals: dict[str, Interval] = {}
     carried: list[Change] = []
     exact = [metric for metric, _ in points if metric.rule == "at_most"]
@@ -148,29 +148,21 @@ def pair_changes(before: Result, after: Result, old: Scores, new: Scores) -> Pai
     intervals: dict[str, Interval] = {}
     p_values: dict[str, float] = {}
     flips = []
-    for metric in before.metrics:
-        other = next((m for m in after.metrics if m.name == metric.name), None)
+    for metric, other in _common(before, after):
         # Distances are kept of the first run alone; facexzoo counts ties as wrong either way.
-        if other is None or metric.name.endswith("/no-flip") or metric.rule == "facexzoo":
+        if metric.name.endswith("/no-flip") or metric.rule == "facexzoo":
             continue
         if metric.name.startswith("accuracy/"):
             accepted = [_same(d, fold, m) for d, m in zip(distances, (metric, other), strict=True)]
-            right = [decided == issame for decided in accepted]
-            stored = [m.counts["correct"] for m in (metric, other)]
-            if [int(np.count_nonzero(r)) for r in right] != stored:
-                raise InputError(
-                    f"The distances beside the results do not give their {metric.name}. The files "
-                    "do not belong together; make both results again."
-                )
-            test = mcnemar(right[0], right[1])
+            test = _tested(metric, other, [decided == issame for decided in accepted])
             p_values[metric.name] = test.p_value
             intervals[metric.name] = Interval(
                 low=test.low, high=test.high, level=test.level, method="Tango, pair-level"
             )
-            similar = [1 - d / 2 for d in distances]
             decided = accepted[0], accepted[1]
+            cosines = [1 - d / 2 for d in distances]
             flips.append(
-                _flips(metric.name, "own", decided, issame, similar, lambda row: f"pair {row}")
+                _flips(metric.name, "own", decided, issame, cosines, lambda row: f"pair {row}")
             )
             continue
         statistic = _statistic(metric, distances, issame, fold)
@@ -181,6 +173,17 @@ def pair_changes(before: Result, after: Result, old: Scores, new: Scores) -> Pai
                 method = f"pair bootstrap, {REPLICATES} draws, seed 0, percentile, pair-level"
                 intervals[metric.name] = _interval(found, method)
     return Paired(intervals, p_values, (), tuple(flips))
+
+
+def _tested(metric: Metric, other: Metric, right: list[NDArray[np.bool_]]) -> McNemar:
+    """Test right decisions, once they are seen to be those of the results."""
+    counted = [int(np.count_nonzero(decisions)) for decisions in right]
+    if counted != [metric.counts["correct"], other.counts["correct"]]:
+        raise InputError(
+            f"The distances beside the results do not give their {metric.name}. The files do not "
+            "belong together; make both results again."
+        )
+    return mcnemar(right[0], right[1])
 
 
 def _same(
@@ -222,12 +225,13 @@ def _statistic(
     return None
 
 
-def _common_tar(before: Result, after: Result) -> list[tuple[Metric, Metric]]:
+def _common(before: Result, after: Result, prefix: str = "") -> list[tuple[Metric, Metric]]:
+    """Pair the metrics that both results have."""
     others = {metric.name: metric for metric in after.metrics}
     return [
         (metric, others[metric.name])
         for metric in before.metrics
-        if metric.name.startswith("tar@far=") and metric.name in others
+        if metric.name.startswith(prefix) and metric.name in others
     ]
 
 

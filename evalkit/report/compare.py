@@ -6,6 +6,7 @@ from evalkit.compare import Comparison, DriftSummary, MetricChange
 from evalkit.compare_scores import Flips
 from evalkit.report.common import percent
 from evalkit.report.table import text_table
+from evalkit.report.verdict import printable
 
 _WORST_SHOWN = 5
 _WIDEST = 24
@@ -18,15 +19,15 @@ def describe(comparison: Comparison) -> str:
         parts.append(_flips(comparison.flips, _primary(comparison)))
     if comparison.drift:
         parts.append(_drift(comparison.drift))
-    parts.append("\n".join(f"note: {note}" for note in comparison.notes))
+    parts.append("\n".join(f"note: {printable(note)}" for note in comparison.notes))
     return "\n\n".join(part for part in parts if part)
 
 
 def _head(comparison: Comparison) -> str:
     lines = [
-        f"{comparison.protocol} on {comparison.dataset}",
-        f"baseline   {comparison.baseline}",
-        f"candidate  {comparison.candidate}",
+        f"{comparison.protocol} on {printable(comparison.dataset)}",
+        f"baseline   {printable(comparison.baseline)}",
+        f"candidate  {printable(comparison.candidate)}",
     ]
     rows = [[name, *map(_short, values)] for name, values in comparison.differs.items()]
     table = text_table(["differs", "baseline", "candidate"], rows, left=3) if rows else ""
@@ -78,7 +79,8 @@ def _scientific(value: float | None) -> str:
 
 def _short(value: str) -> str:
     """Cut hashes and the like; the comparison's file has them whole."""
-    return value if len(value) <= _WIDEST else f"{value[: _WIDEST - 3]}..."
+    shown = printable(value)
+    return shown if len(shown) <= _WIDEST else f"{shown[: _WIDEST - 3]}..."
 
 
 def _primary(comparison: Comparison) -> str | None:
@@ -137,7 +139,9 @@ def _drift(drifts: tuple[DriftSummary, ...]) -> str:
         f"atol at rtol {drifts[0].rtol:g}", "lost/gained",
     ]  # fmt: skip
     lines = [f"lowest cosines ({drifts[0].view}):"]
-    lines += [f"  {worst.name}: {worst.cosine:.6f}" for worst in drifts[0].worst[:_WORST_SHOWN]]
+    lines += [
+        f"  {printable(worst.name)}: {worst.cosine:.6f}" for worst in drifts[0].worst[:_WORST_SHOWN]
+    ]
     return text_table(header, rows) + "\n" + "\n".join(lines)
 
 

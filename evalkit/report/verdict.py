@@ -57,21 +57,21 @@ def describe(verdict: Verdict) -> str:
     rows = [
         [
             TITLES[check.outcome],
-            _printable(check.name),
+            printable(check.name),
             *(figure(value) for value in (check.baseline, check.candidate, check.limit)),
         ]
         for check in verdict.checks
     ]
     table = text_table(["outcome", "check", "baseline", "candidate", "limit"], rows, left=2)
     why = [
-        f"{TITLES[check.outcome]}: {_printable(check.name)}: {_printable(check.message)}"
+        f"{TITLES[check.outcome]}: {printable(check.name)}: {printable(check.message)}"
         for check in verdict.checks
         if check.outcome != "pass"
     ]
     head = [
-        f"{verdict.protocol} on {_printable(verdict.dataset)}; figures are error rates",
-        f"baseline   {_printable(verdict.baseline)}",
-        f"candidate  {_printable(verdict.candidate)}",
+        f"{verdict.protocol} on {printable(verdict.dataset)}; figures are error rates",
+        f"baseline   {printable(verdict.baseline)}",
+        f"candidate  {printable(verdict.candidate)}",
     ]
     parts = ["\n".join(head), table, "\n".join(why), f"gate: {TITLES[verdict.outcome]}"]
     return "\n\n".join(part for part in parts if part)
@@ -100,7 +100,7 @@ def _property(text: str) -> str:
     return _data(text).replace(":", "%3A").replace(",", "%2C")
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Keep a text to one line without control characters: the log is read by machines too."""
     return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in text)
 

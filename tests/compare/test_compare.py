@@ -15,6 +15,7 @@ from evalkit.cli import main
 from evalkit.compare import Comparison, compare
 from evalkit.errors import CannotJudgeError, InputError
 from evalkit.protocols.folds import assign_folds
+from evalkit.report.compare import describe
 from evalkit.results import load_result
 from evalkit.stats.subjects import SubjectBootstrap, difference_intervals, tar_intervals
 from evalkit.store import Store
@@ -236,6 +237,24 @@ def test_a_path_in_a_result_leads_nowhere_else(two: tuple[Path, Path], tmp_path:
     edit(two[1], lambda r: r.update(scores_file=str(secret)))
     with pytest.raises(InputError, match="Cannot read the scores"):
         compare(*two)
+
+
+def test_hostile_names_of_samples_stay_in_their_line(two: tuple[Path, Path]) -> None:
+    store = Store.open(Path(load_result(two[0]).store or ""))
+    store.write_names(["\x1b[31m\n::error::\udcff"] * store.samples)
+    found = compare(*two)
+    Comparison.model_validate_json(found.model_dump_json())
+    printed = describe(found)
+    printed.encode()
+    assert "\x1b" not in printed
+    assert not any(line.startswith("::") for line in printed.splitlines())
+
+
+def test_what_has_no_interval_is_said(ijbc: Run, network: Network) -> None:
+    options = "--model", network(0.5), "--rule", "interpolated"
+    found = compare(ijbc("a", *options), ijbc("b", *options))
+    assert "no paired interval of tar@far=1e-02, tar@far=1e-01, tar@far=2e-01" in found.notes
+    assert all(c.interval is not None for c in found.metrics if c.rule == "baseline_threshold")
 
 
 @pytest.mark.parametrize("case", ["gone", "of another model", "changed images"])
