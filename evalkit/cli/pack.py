@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from evalkit.datasets.pack import Align
     from evalkit.datasets.pairs import PairList
 
 _EPILOG = """\
 examples:
   evalkit pack lfw --pairs pairs.txt --images lfw-aligned --out my.bin
   evalkit pack lfw --pairs pairs.csv --images photos --align 5pt --points points.txt --out my.bin
+  evalkit pack lfw --pairs pairs.txt --images lfw --align detector --detector scrfd-500m.yaml \\
+      --out my.bin
   evalkit pack lfw --images people --count 6000 --seed 1 --out my.bin    (a folder per identity)
 """
 
@@ -31,12 +34,7 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
     )
     parser.add_argument("--images", type=Path, metavar="DIR", help="where the paths start")
     parser.add_argument("--out", type=Path, required=True, metavar="BIN", help="the file to write")
-    parser.add_argument(
-        "--align", choices=["none", "5pt"], default="none", help="none: images are aligned (none)"
-    )
-    parser.add_argument(
-        "--points", type=Path, metavar="FILE", help="for 5pt: image and x1 y1 ... x5 y5 a line"
-    )
+    _add_alignment(parser)
     parser.add_argument("--count", type=int, default=6000, help="pairs to draw (6000)")
     parser.add_argument("--seed", type=int, default=0, help="of the draw (0)")
     parser.add_argument(
@@ -46,17 +44,46 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
     parser.set_defaults(run=run)
 
 
+def _add_alignment(parser: argparse.ArgumentParser) -> None:
+    alignment = parser.add_argument_group("alignment")
+    alignment.add_argument(
+        "--align",
+        choices=["none", "5pt", "detector"],
+        default="none",
+        help="none: images are aligned already; 5pt: by the points of a file; detector: by those "
+        "of the detected face nearest to the image's centre (none)",
+    )
+    alignment.add_argument(
+        "--points", type=Path, metavar="FILE", help="for 5pt: image and x1 y1 ... x5 y5 a line"
+    )
+    alignment.add_argument(
+        "--detector", metavar="MODEL", help="for detector: the YAML of one that gives five points"
+    )
+    alignment.add_argument(
+        "--backend", default="onnxruntime", metavar="NAME", help="of the detector (onnxruntime)"
+    )
+    alignment.add_argument(
+        "--score-threshold",
+        type=float,
+        default=0.5,
+        metavar="X",
+        help="the least score of a detected face (0.5)",
+    )
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Write the set and say what it holds."""
     from evalkit.datasets.pack import pack
 
-    packed = pack(
-        _pairs(arguments),
-        arguments.out,
-        align=_alignment(arguments),
-        encoding=arguments.encoding,
-        quality=arguments.quality,
-    )
+    pairs = _pairs(arguments)
+    with _alignment(arguments) as align:
+        packed = pack(
+            pairs,
+            arguments.out,
+            align=align,
+            encoding=arguments.encoding,
+            quality=arguments.quality,
+        )
     for warning in packed.warnings:
         print(f"warning: {warning}")
     print(
@@ -79,12 +106,32 @@ def _pairs(arguments: argparse.Namespace) -> PairList:
     return pairs_from_folder(arguments.images, arguments.count, arguments.seed)
 
 
-def _alignment(arguments: argparse.Namespace) -> Callable[[Any, Path], Any] | None:
+def _alignment(arguments: argparse.Namespace) -> AbstractContextManager[Align | None]:
     from evalkit.datasets.pack import five_point_alignment
     from evalkit.errors import InputError
 
+    for option, kind in (("points", "5pt"), ("detector", "detector")):
+        if getattr(arguments, option) is not None and arguments.align != kind:
+            raise InputError(f"--{option} is for --align {kind}, not {arguments.align}.")
     if arguments.align == "none":
-        return None
+        return nullcontext()
+    if arguments.align == "detector":
+        return _detector(arguments)
     if arguments.points is None or arguments.images is None:
         raise InputError("--align 5pt needs --points FILE and --images DIR.")
-    return five_point_alignment(arguments.points, arguments.images)
+    return nullcontext(five_point_alignment(arguments.points, arguments.images))
+
+
+def _detector(arguments: argparse.Namespace) -> AbstractContextManager[Align]:
+    from evalkit.config import RunConfig, load_model_config
+    from evalkit.errors import InputError
+    from evalkit.evaluations.face_alignment import detector_alignment
+
+    if arguments.detector is None:
+        raise InputError("--align detector needs --detector MODEL.")
+    run = RunConfig(backend=arguments.backend)
+    return detector_alignment(
+        run,
+        load_model_config(arguments.detector, run),
+        score_threshold=arguments.score_threshold,
+    )
