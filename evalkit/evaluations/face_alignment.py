@@ -19,15 +19,13 @@ from evalkit.evaluations.detector import open_detector
 from evalkit.heads.detection import Detections
 from evalkit.heads.sizing import Size
 
-SCORE_THRESHOLD = 0.5
-
 
 @contextmanager
 def detector_alignment(
     run: RunConfig,
     config: ModelConfig,
     *,
-    score_threshold: float = SCORE_THRESHOLD,
+    score_threshold: float,
     size: int = ARCFACE_SIZE,
 ) -> Iterator[Align]:
     """Open a detector and yield an alignment for `evalkit.datasets.pack.pack`.
@@ -67,7 +65,7 @@ def detector_alignment(
             if not len(faces):
                 raise ValueError(
                     f"{config.name} finds no face in {path.name} that scores {score_threshold:g} "
-                    "or more"
+                    "or more (--score-threshold)"
                 )
             if faces.landmarks is None:
                 raise InputError(
