@@ -128,5 +128,8 @@ class _Photograph:
     def name(self, index: int) -> str:
         return self.file
 
+    def path(self, index: int) -> None:
+        return None
+
     def load_with_digest(self, index: int) -> tuple[NDArray[np.uint8], bytes]:
         return self.rgb, bytes(8)

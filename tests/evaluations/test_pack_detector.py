@@ -35,9 +35,9 @@ def points_of(face: int) -> NDArray[np.float32]:
 
 
 def read(path: Path) -> NDArray[np.uint8]:
-    image = cv2.imread(str(path))
+    image: NDArray[np.uint8] | None = cv2.imread(str(path))
     assert image is not None, path
-    return image.astype(np.uint8)
+    return image
 
 
 @pytest.fixture(scope="module")
