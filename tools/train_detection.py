@@ -66,7 +66,7 @@ def unit(inputs: int, outputs: int, stride: int = 1, size: int = 3) -> nn.Sequen
     )
 
 
-class Residual(nn.Module):
+class Residual(nn.Module):  # type: ignore[misc]
     """Two units around which the input is added."""
 
     def __init__(self, width: int) -> None:
@@ -81,7 +81,7 @@ class Residual(nn.Module):
         return functional.relu(x + self.second(self.first(x)))
 
 
-class Head(nn.Module):
+class Head(nn.Module):  # type: ignore[misc]
     """Score and distances to the four sides, at every place of one level."""
 
     def __init__(self, width: int) -> None:
@@ -98,7 +98,7 @@ class Head(nn.Module):
         return self.score(x).flatten(2).transpose(1, 2), self.box(x).flatten(2).transpose(1, 2)
 
 
-class SampleDetector(nn.Module):
+class SampleDetector(nn.Module):  # type: ignore[misc]
     """From (n, 3, h, w) images in [-1, 1], h and w multiples of 32, to tables of three levels."""
 
     def __init__(self) -> None:
@@ -125,7 +125,7 @@ class SampleDetector(nn.Module):
         return [head(level) for head, level in zip(self.heads, levels, strict=True)]
 
 
-class Exported(nn.Module):
+class Exported(nn.Module):  # type: ignore[misc]
     """The detector with its scores after the sigmoid, as one row of outputs."""
 
     def __init__(self, net: SampleDetector) -> None:
@@ -377,7 +377,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument(
-        "--threads", type=int, default=1, help="of the training; more slow a busy machine"
+        "--threads",
+        type=int,
+        default=1,
+        help="of the training; two are slower where the machine is shared",
     )
     parser.add_argument("--out", type=Path, default=PACKAGE, help="folder of the model files")
     parser.add_argument("--evaluate-only", action="store_true")
