@@ -118,6 +118,10 @@ class AlignedFaces:
         """Name of a face's image file."""
         return os.fsdecode(self._images[index])
 
+    def path(self, index: int) -> Path:
+        """File of a face's image."""
+        return Path(self._folder, self.name(index))
+
     def load(self, index: int) -> NDArray[np.uint8]:
         """Decode and align one face.
 

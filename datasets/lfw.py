@@ -133,6 +133,9 @@ class LfwImages:
         """Name of an image: its set, pair and place in it."""
         return self._pairs.image_name(index)
 
+    def path(self, index: int) -> None:
+        """Return None: an image is part of the set's file, whose hash covers it."""
+
     def load(self, index: int) -> NDArray[np.uint8]:
         """Decode one image.
 

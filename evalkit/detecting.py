@@ -23,6 +23,7 @@ from evalkit.pipeline import (
     check_failures,
     join_shards,
     shard_tasks,
+    stamp,
 )
 from evalkit.progress import Advance
 from evalkit.results import Failure
@@ -53,6 +54,7 @@ class Prepared:
     batches : tuple of (ndarray, tuple of View)
         A tensor in the model's layout, and what its rows are; rows beyond them are padding.
     digests : ndarray of uint8, shape (n, 8)
+    stamps : ndarray of int64, shape (n, 2)
     failures : dict of int to Failure
         By place among the images.
     seconds : float
@@ -61,6 +63,7 @@ class Prepared:
 
     batches: tuple[tuple[Tensor, tuple[View, ...]], ...]
     digests: NDArray[np.uint8]
+    stamps: NDArray[np.int64]
     failures: dict[int, Failure]
     seconds: float
 
@@ -105,6 +108,7 @@ class Detector:
         views: list[View] = []
         pixels: list[NDArray[np.uint8]] = []
         digests = np.zeros((len(indices), 8), np.uint8)
+        stamps = np.array([stamp(source, index) for index in indices], np.int64)
         failures: dict[int, Failure] = {}
         for at, index in enumerate(indices):
             try:
@@ -118,7 +122,7 @@ class Detector:
                 views.append(View(at, geometry))
                 pixels.append(place(image, geometry, self.colour))
         batches = self._batches(views, pixels)
-        return Prepared(batches, digests, failures, time.perf_counter() - start)
+        return Prepared(batches, digests, stamps, failures, time.perf_counter() - start)
 
     def __call__(self, prepared: Prepared, count: int) -> list[Detections | None]:
         """Return the faces of each of `count` images; None where an output is not finite."""
@@ -165,16 +169,17 @@ def fill_detections(
     *,
     decode_threads: int,
     max_failures: int,
+    known: Sequence[Failure],
     advance: Advance,
 ) -> None:
-    """Compute and write the shards that begin at `starts`.
+    """Compute and write the shards that begin at `starts`; `known` failures are in the store.
 
     Raises
     ------
     evalkit.errors.InputError
         More than `max_failures` images failed, or the model's outputs do not fit its head.
     """
-    failures: list[Failure] = []
+    failures = list(known)
     parts: list[Shard] = []
     first = 0
     for task, prepared in batches_ahead(
@@ -224,6 +229,7 @@ def _detect(task: range, prepared: Prepared, source: ImageSource, detector: Dete
             "detections": np.concatenate([np.empty((0, _ROW), np.float32), *rows]),
         },
         digests=prepared.digests,
+        stamps=prepared.stamps,
         failures=tuple(failures[at] for at in sorted(failures)),
         decode_seconds=prepared.seconds,
         inference_seconds=detector.seconds - before,

@@ -6,11 +6,13 @@ batches ahead of the session; order is kept and memory is bounded whatever the d
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol, TypeAlias, TypeVar
 
 import numpy as np
@@ -40,6 +42,9 @@ class ImageSource(Protocol):
     def name(self, index: int) -> str:
         """Name of a sample, for messages and results."""
 
+    def path(self, index: int) -> Path | None:
+        """File of a sample; None where it is part of a file that the data's hash covers."""
+
     def load_with_digest(self, index: int) -> tuple[NDArray[np.uint8], bytes]:
         """Return the RGB image, shape (height, width, 3), and 8 bytes of hash of its file.
 
@@ -59,6 +64,7 @@ class Batch:
     tensor : ndarray of float32 or uint8
         In the model's layout; failed samples hold zeros.
     digests : ndarray of uint8, shape (n, 8)
+    stamps : ndarray of int64, shape (n, 2)
     failures : dict of int to Failure
         By position in the batch.
     seconds : float
@@ -67,8 +73,39 @@ class Batch:
 
     tensor: Tensor
     digests: NDArray[np.uint8]
+    stamps: NDArray[np.int64]
     failures: dict[int, Failure]
     seconds: float
+
+
+def stamp(source: ImageSource, index: int) -> tuple[int, int]:
+    """Return the size and the time of change (in ns) of a sample's file, -1 where it is missing."""
+    path = source.path(index)
+    if path is None:
+        return 0, 0
+    try:
+        held = path.stat()
+    except (OSError, ValueError):
+        return -1, -1
+    return held.st_size, held.st_mtime_ns
+
+
+def unchanged(source: ImageSource, span: slice, shard: Shard) -> bool:
+    """Whether the files of some samples are those that a shard was computed from.
+
+    A file of another time of change but the same bytes, such as a copy, is the same.
+    """
+    for place, index in enumerate(range(span.start, span.stop)):
+        if stamp(source, index) == tuple(shard.stamps[place].tolist()):
+            continue
+        path = source.path(index)
+        try:
+            data = b"" if path is None else path.read_bytes()
+        except OSError:
+            return False
+        if hashlib.blake2b(data, digest_size=8).digest() != shard.digests[place].tobytes():
+            return False
+    return True
 
 
 class Normaliser:
@@ -115,6 +152,7 @@ def prepare(source: ImageSource, indices: Sequence[int], normalise: Normaliser) 
     start = time.perf_counter()
     tensor = normalise.empty(len(indices))
     digests = np.zeros((len(indices), 8), np.uint8)
+    stamps = np.array([stamp(source, index) for index in indices], np.int64)
     failures: dict[int, Failure] = {}
     for place, index in enumerate(indices):
         try:
@@ -124,7 +162,7 @@ def prepare(source: ImageSource, indices: Sequence[int], normalise: Normaliser) 
             continue
         digests[place] = np.frombuffer(digest, np.uint8)
         normalise(image, tensor[place])
-    return Batch(tensor, digests, failures, time.perf_counter() - start)
+    return Batch(tensor, digests, stamps, failures, time.perf_counter() - start)
 
 
 def batches_ahead(
@@ -201,11 +239,14 @@ class EmbedOptions:
     batch_size, decode_threads : int
     max_failures : int
         More failures than this stop the run; what was done stays in the store.
+    failures : tuple of Failure
+        Those that the store holds already.
     """
 
     batch_size: int
     decode_threads: int
     max_failures: int
+    failures: tuple[Failure, ...] = ()
 
 
 def fill_store(
@@ -223,7 +264,7 @@ def fill_store(
     evalkit.errors.InputError
         More than ``options.max_failures`` samples failed, or the model's output does not fit.
     """
-    failures: list[Failure] = []
+    failures = list(options.failures)
     parts: list[Shard] = []
     first = 0
     for task, batch in batches_ahead(
@@ -260,6 +301,7 @@ def join_shards(parts: Sequence[Shard]) -> Shard:
             for name in parts[0].outputs
         },
         digests=np.concatenate([part.digests for part in parts]),
+        stamps=np.concatenate([part.stamps for part in parts]),
         failures=tuple(failure for part in parts for failure in part.failures),
         decode_seconds=sum(part.decode_seconds for part in parts),
         inference_seconds=sum(part.inference_seconds for part in parts),
@@ -307,6 +349,7 @@ def _embed_batch(task: range, batch: Batch, source: ImageSource, embedder: Embed
     return Shard(
         outputs=outputs,
         digests=batch.digests,
+        stamps=batch.stamps,
         failures=tuple(failures[place] for place in failed),
         decode_seconds=batch.seconds,
         inference_seconds=embedder.seconds - before,

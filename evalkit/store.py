@@ -10,7 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,7 @@ SHARD = 512
 _MANIFEST = "store.json"
 _NAMES = "names.json"
 _FORMAT = 1
+_NOTES = {"digests", "stamps", "seconds", "failures"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,8 @@ class Shard:
         failed. Detections: ``counts`` (of a sample, -1 where it failed) and ``detections``.
     digests : ndarray of uint8, shape (n, 8)
         Hash of each sample's bytes.
+    stamps : ndarray of int64, shape (n, 2)
+        Size and time of change of each sample's file when it was read.
     failures : tuple of Failure
         Samples without a usable output.
     decode_seconds, inference_seconds : float
@@ -50,6 +53,7 @@ class Shard:
 
     outputs: dict[str, NDArray[Any]]
     digests: NDArray[np.uint8]
+    stamps: NDArray[np.int64]
     failures: tuple[Failure, ...]
     decode_seconds: float
     inference_seconds: float
@@ -142,25 +146,20 @@ class Store:
         """Return the starts of the shards that are not there or cannot be read."""
         return [start for start in self.starts if self._read_or_none(start) is None]
 
-    def prepare(self, overwrite: Overwrite) -> list[int]:
-        """Say which shards are to be computed, by the overwrite strategy.
+    def valid(self, unchanged: Callable[[slice, Shard], bool]) -> dict[int, tuple[Failure, ...]]:
+        """Return the shards that are there and still of the data, with their failures.
 
-        Raises
-        ------
-        evalkit.errors.CannotJudgeError
-            With ``never``: a shard is missing.
+        Parameters
+        ----------
+        unchanged : callable
+            Says of some samples whether their files are those that a shard was computed from.
         """
-        if overwrite == "always":
-            for start in self.starts:
-                self._path(start).unlink(missing_ok=True)
-            return list(self.starts)
-        missing = self.missing()
-        if overwrite == "never" and missing:
-            raise CannotJudgeError(
-                f"{self.folder} holds {len(self.starts) - len(missing)} of {len(self.starts)} "
-                "shards, and --overwrite never computes none. Run it with only-missing."
-            )
-        return missing
+        held = {}
+        for start in self.starts:
+            shard = self._read_or_none(start)
+            if shard is not None and unchanged(self.span(start), shard):
+                held[start] = shard.failures
+        return held
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -169,10 +168,9 @@ class Store:
         Raises
         ------
         evalkit.errors.InputError
-            Another process holds it.
+            Another process holds it, or it has become another run's in the meantime.
         """
-        with atomic_write(self.folder / _MANIFEST) as file:
-            file.write(json.dumps({"format": _FORMAT, "key": self._key}, indent=2).encode())
+        self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / ".lock").open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -181,6 +179,11 @@ class Store:
                     f"Another run is writing to {self.folder}. Wait for it, or give "
                     "--outputs-dir another folder."
                 ) from error
+            self._check_manifest()
+            for left_over in self.folder.glob(".*.partial"):
+                left_over.unlink(missing_ok=True)
+            with atomic_write(self.folder / _MANIFEST) as file:
+                file.write(json.dumps({"format": _FORMAT, "key": self._key}, indent=2).encode())
             yield
 
     def write(self, start: int, shard: Shard) -> None:
@@ -189,50 +192,60 @@ class Store:
         arrays: dict[str, NDArray[Any]] = {
             **shard.outputs,
             "digests": shard.digests,
+            "stamps": shard.stamps,
             "seconds": np.array([shard.decode_seconds, shard.inference_seconds]),
             "failures": np.array(named or np.empty((0, 2)), dtype=np.str_),
         }
         with atomic_write(self._path(start)) as file:
-            np.savez(file, allow_pickle=False, **arrays)
+            np.savez(file, **arrays)  # type: ignore[arg-type]
 
-    def read(self, start: int) -> Shard:
-        """Read a shard.
+    def read(self, start: int, *, outputs: bool = True) -> Shard:
+        """Read a shard, with its outputs or without.
 
         Raises
         ------
         evalkit.errors.CannotJudgeError
             It is missing or damaged.
         """
-        shard = self._read_or_none(start)
+        shard = self._read_or_none(start, outputs=outputs)
         if shard is None:
             raise CannotJudgeError(
                 f"{self._path(start)} is missing or damaged. Run the same command again."
             )
         return shard
 
-    def shards(self) -> Iterator[tuple[slice, Shard]]:
-        """Yield all shards in order, one in memory at a time, with the samples that they hold."""
+    def shards(self, *, outputs: bool = True) -> Iterator[tuple[slice, Shard]]:
+        """Yield all shards in order, one in memory at a time, with the samples that they hold.
+
+        Parameters
+        ----------
+        outputs : bool
+            Whether to read the outputs too; without them only what is noted beside them.
+        """
         for start in self.starts:
-            yield self.span(start), self.read(start)
+            yield self.span(start), self.read(start, outputs=outputs)
 
     def _path(self, start: int) -> Path:
         return self.folder / f"shard-{start:09d}.npz"
 
-    def _read_or_none(self, start: int) -> Shard | None:
+    def _read_or_none(self, start: int, *, outputs: bool = True) -> Shard | None:
         span = self.span(start)
         try:
             with np.load(self._path(start), allow_pickle=False) as data:
-                arrays = {name: data[name] for name in data.files}
-            shard = _shard(arrays)
+                names = set(data.files)
+                wanted = names if outputs else names - self.fields
+                shard = _shard({name: data[name] for name in wanted})
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             return None
         whole = len(shard.digests) == span.stop - span.start
-        return shard if whole and shard.outputs.keys() == self.fields else None
+        whole = whole and len(shard.stamps) == len(shard.digests)
+        return shard if whole and names - _NOTES == self.fields else None
 
     def _check_manifest(self) -> None:
         path = self.folder / _MANIFEST
         if not path.exists():
-            if self.folder.is_dir() and any(self.folder.iterdir()):
+            visible = (path for path in self.folder.glob("*") if not path.name.startswith("."))
+            if any(visible):
                 raise InputError(
                     f"{self.folder} is not empty and not an outputs store. "
                     "Give --outputs-dir a new folder."
@@ -255,6 +268,15 @@ class Store:
             )
 
 
+def held_layout(folder: Path) -> tuple[frozenset[str], int] | None:
+    """Return the fields and the shard size of the store in a folder, None if it holds none."""
+    try:
+        key = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))["key"]
+        return frozenset(key["fields"]), int(key["size"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def store_name(key: dict[str, Any]) -> str:
     """Return a short name of a key, for a folder: its hash's first 16 digits."""
     return sha256_json(key)[:16]
@@ -265,6 +287,7 @@ def _shard(arrays: dict[str, NDArray[Any]]) -> Shard:
     failures = arrays.pop("failures")
     return Shard(
         digests=arrays.pop("digests"),
+        stamps=arrays.pop("stamps"),
         failures=tuple(Failure(name=str(name), reason=str(reason)) for name, reason in failures),
         decode_seconds=decode,
         inference_seconds=inference,

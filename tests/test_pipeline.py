@@ -49,6 +49,9 @@ class Images:
     def name(self, index: int) -> str:
         return f"{index}.jpg"
 
+    def path(self, index: int) -> None:
+        return None
+
     def load_with_digest(self, index: int) -> tuple[NDArray[np.uint8], bytes]:
         if index in self.bad:
             raise UnreadableImage("does not decode", path=self.name(index))
@@ -69,7 +72,7 @@ def fill(folder: Path, images: Images, session: Session, batch: int = 32, most: 
     done: list[int] = []
     with store.writing():
         fill_store(
-            store, store.prepare("only-missing"), images, embedder,
+            store, store.missing(), images, embedder,
             EmbedOptions(batch, 2, most), done.append,
         )  # fmt: skip
     assert sum(done) == len(images)

@@ -25,6 +25,7 @@ def shard(count: int, value: float = 1.0, failures: tuple[Failure, ...] = ()) ->
             "flipped": np.full((count, 4), -value, np.float32),
         },
         digests=np.zeros((count, 8), np.uint8),
+        stamps=np.zeros((count, 2), np.int64),
         failures=failures,
         decode_seconds=1.0,
         inference_seconds=2.0,
@@ -65,7 +66,7 @@ def test_a_damaged_shard_is_computed_again(tmp_path: Path, damage: str) -> None:
         at = held.index(np.full(4, 2.0, np.float32).tobytes())
         held[at] ^= 1
         path.write_bytes(held)
-    assert store.prepare("only-missing") == [SHARD]
+    assert store.missing() == [SHARD]
     with pytest.raises(CannotJudgeError, match="missing or damaged"):
         store.read(SHARD)
 
@@ -91,13 +92,32 @@ def test_a_damaged_manifest_is_a_clear_error(tmp_path: Path, manifest: str) -> N
         Store(tmp_path, KEY, 1, FIELDS)
 
 
-def test_overwrite_strategies(tmp_path: Path) -> None:
+def test_shards_of_changed_samples_are_not_valid(tmp_path: Path) -> None:
     store = filled(tmp_path)
-    assert store.prepare("never") == []
-    assert store.prepare("only-missing") == []
-    assert store.prepare("always") == [0, SHARD]
-    with pytest.raises(CannotJudgeError, match="holds 0 of 2"):
-        store.prepare("never")
+    held = store.valid(lambda span, _: span.start == SHARD)
+    assert held == {SHARD: (Failure(name="ü.jpg", reason="no file"),)}
+
+
+def test_notes_are_read_without_outputs(tmp_path: Path) -> None:
+    (_, first), _ = filled(tmp_path).shards(outputs=False)
+    assert first.outputs == {}
+    assert first.decode_seconds == 1.0
+
+
+def test_what_a_kill_leaves_behind_is_cleared(tmp_path: Path) -> None:
+    (tmp_path / ".store.json.abc.partial").write_bytes(b"{")
+    store = Store(tmp_path, KEY, 1, FIELDS)
+    with store.writing():
+        assert not list(tmp_path.glob(".*.partial"))
+
+
+def test_a_folder_that_became_another_runs_is_refused(tmp_path: Path) -> None:
+    late = Store(tmp_path, KEY, 1, FIELDS)
+    with Store(tmp_path, {**KEY, "model": "other"}, 1, FIELDS).writing():
+        pass
+    with pytest.raises(InputError, match="another run: model differs"), late.writing():
+        pytest.fail("wrote into another run's store")
+    assert json.loads((tmp_path / "store.json").read_text())["key"]["model"] == "other"
 
 
 def test_one_writer_at_a_time(tmp_path: Path) -> None:

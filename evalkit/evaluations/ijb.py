@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -18,7 +19,7 @@ from evalkit.errors import InputError
 from evalkit.evaluations.inference import Inferred, embed, embeddings
 from evalkit.evaluations.ready import flip_of, read_features, read_scores, read_templates
 from evalkit.evaluations.run import Clock, assemble, scorable
-from evalkit.files import cache_dir
+from evalkit.files import cache_dir, sha256_json
 from evalkit.progress import Progress
 from evalkit.protocols.fusion import FusionSwitches, Templates, fuse_templates
 from evalkit.protocols.identification import (
@@ -149,7 +150,7 @@ def _score(release: IjbRelease, config: IjbConfig, progress: Progress, clock: Cl
             features, flipped = read_features(config, len(release.images))
         else:
             embedded = embed(
-                release.faces, release.fingerprint, config, progress, flip=config.flip != "none"
+                release.faces, _identity(release), config, progress, flip=config.flip != "none"
             )
             clock.stages += embedded.stages
             features, flipped = embeddings(embedded, flip=config.flip != "none")
@@ -166,6 +167,13 @@ def _score(release: IjbRelease, config: IjbConfig, progress: Progress, clock: Cl
             len,
         )
     return _Scored(scores, templates, embedded, failures, config.features or config.templates)
+
+
+def _identity(release: IjbRelease) -> str:
+    """Hash what says which faces there are; the store checks the images themselves."""
+    return sha256_json(
+        [dict(release.meta_sha256), hashlib.sha256(release.images.tobytes()).hexdigest()]
+    )
 
 
 def _fuse(

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,8 +20,8 @@ from evalkit.backends import BACKENDS
 from evalkit.backends.base import Session, SessionOptions
 from evalkit.config import ModelConfig, RunConfig, load_model_config
 from evalkit.environment import available_cores
-from evalkit.errors import InputError, UnavailableError
-from evalkit.files import cache_dir, sha256_file
+from evalkit.errors import CannotJudgeError, InputError, UnavailableError
+from evalkit.files import cache_dir, sha256_file, sha256_json
 from evalkit.pipeline import (
     Embedder,
     EmbedOptions,
@@ -23,12 +29,15 @@ from evalkit.pipeline import (
     Normaliser,
     check_failures,
     fill_store,
+    unchanged,
 )
 from evalkit.progress import Advance, Progress
 from evalkit.results import Failure, ModelInfo, RanInfo, Stage
-from evalkit.store import SHARD, Store, store_name
+from evalkit.store import SHARD, Store, held_layout, store_name
 
 SAMPLE_MODEL = "sample-recognition"
+PREPARATION_VERSION = 1
+"""Raised when decoding, alignment or normalisation changes what a model is fed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +101,7 @@ def open_model(run: RunConfig, config: ModelConfig) -> Iterator[OpenModel]:
     info = ModelInfo(
         name=config.name,
         file=str(file),
-        sha256=sha256_file(file) if file.is_file() else None,
+        sha256=model_sha256(file),
         preprocessing={
             **config.input.model_dump(mode="json"),
             "head": config.head,
@@ -104,13 +113,59 @@ def open_model(run: RunConfig, config: ModelConfig) -> Iterator[OpenModel]:
         yield OpenModel(session, config, info)
 
 
+def model_sha256(file: Path) -> str:
+    """Hash a model: its file, or all files of its folder, and the weights that lie beside it.
+
+    ONNX keeps large weights in files of their own, which the model names as ``location`` in its
+    tensors' ``external_data``; OpenVINO and MXNet keep them under the same stem.
+    """
+    if file.is_dir():
+        files = sorted(path for path in file.rglob("*") if path.is_file())
+        return sha256_json([(str(path.relative_to(file)), sha256_file(path)) for path in files])
+    beside = sorted(_weights_beside(file))
+    if not beside:
+        return sha256_file(file)
+    return sha256_json([sha256_file(file), *((path.name, sha256_file(path)) for path in beside)])
+
+
+def _weights_beside(file: Path) -> set[Path]:
+    stem = file.name.removesuffix("-symbol.json")
+    patterns = {".xml": f"{file.stem}.bin", ".json": f"{stem}-*.params"}
+    if file.suffix != ".onnx":
+        return set(file.parent.glob(patterns[file.suffix])) if file.suffix in patterns else set()
+    names = re.findall(rb"\x0a\x08location\x12(?s:(.))([^\x00-\x1f]+)", file.read_bytes())
+    located = {file.parent / os.fsdecode(name[: length[0]]) for length, name in names}
+    return {path for path in located if path.is_file()}
+
+
+@dataclass(frozen=True, slots=True)
+class Todo:
+    """What a run has to compute.
+
+    Attributes
+    ----------
+    store : Store
+    starts : list of int
+        First samples of the shards.
+    failures : tuple of Failure
+        Those of the shards that the store holds.
+    advance : callable
+        To be told of each sample done.
+    """
+
+    store: Store
+    starts: list[int]
+    failures: tuple[Failure, ...]
+    advance: Advance
+
+
 def fill(
     model: OpenModel,
     source: ImageSource,
     fingerprint: str,
     run: RunConfig,
     progress: Progress,
-    compute: Callable[[Store, list[int], Advance], None],
+    compute: Callable[[Todo], None],
     *,
     fields: Sequence[str],
     size: int = SHARD,
@@ -122,46 +177,67 @@ def fill(
     model : OpenModel
     source : ImageSource
     fingerprint : str
-        SHA-256 of the data set, with its selection.
+        SHA-256 of what says which images there are, and how they are prepared; the images'
+        own content is checked shard by shard.
     run : RunConfig
     progress : Progress
     compute : callable
-        Computes and writes the shards that begin at the given samples.
+        Computes and writes the missing shards.
     fields : sequence of str
         Arrays of a shard.
     size : int
-        Samples a shard, where the run does not say.
+        Samples a shard, where neither an earlier run nor this one says.
+
+    Raises
+    ------
+    evalkit.errors.CannotJudgeError
+        With ``--overwrite never``: a shard is missing, or its images have changed.
     """
     ran = asdict(model.session.ran)
-    key = {
-        "data": fingerprint,
-        "model": model.info.sha256,
-        "preprocessing": model.info.preprocessing,
-        "ran": {name: value for name, value in ran.items() if name not in {"threads", "notes"}},
-    }
-    named = store_name({**key, "fields": sorted(fields), "samples": len(source)})
-    store = Store(
-        run.outputs_dir or cache_dir() / "outputs" / named,
-        key,
-        len(source),
-        fields,
-        run.shard_size or size,
-    )
-    starts = store.prepare(run.overwrite)
+    key = _key(model, fingerprint)
+    folder = run.outputs_dir or _store_folder(key, fields, len(source))
+    held_size = (held_layout(folder) or (None, None))[1]
+    store = Store(folder, key, len(source), fields, held_size or run.shard_size or size)
+    always = run.overwrite == "always"
+    valid = {} if always else store.valid(partial(unchanged, source))
+    starts = [start for start in store.starts if start not in valid]
+    if run.overwrite == "never" and starts:
+        raise CannotJudgeError(
+            f"{folder} holds {len(valid)} of {len(store.starts)} shards of these images, and "
+            "--overwrite never computes none. Run it with only-missing."
+        )
     todo = sum(len(range(len(source))[store.span(start)]) for start in starts)
     done = len(source) - todo
     if done:
-        progress.say(f"resuming: {done:,} of {len(source):,} are in {store.folder}")
+        progress.say(f"resuming: {done:,} of {len(source):,} are in {folder}")
     if starts:
+        failures = tuple(failure for held in valid.values() for failure in held)
         with (
             store.writing(),
             progress.stage("decode + inference", len(source), "images", done=done) as advance,
         ):
             store.write_names(source.name(index) for index in range(len(source)))
-            compute(store, starts, advance)
+            compute(Todo(store, starts, failures, advance))
     batch_size = model.session.inputs[0].batch or run.batch_size
     info = RanInfo.model_validate({**ran, "batch_size": batch_size})
     return _summary(store, model.info, info, done, run.max_failures)
+
+
+def _key(model: OpenModel, fingerprint: str) -> dict[str, Any]:
+    """Return what names a run: data, model, preparation, what ran."""
+    ran = asdict(model.session.ran)
+    return {
+        "data": fingerprint,
+        "model": model.info.sha256,
+        "preprocessing": model.info.preprocessing,
+        "preparation": {"version": PREPARATION_VERSION, "opencv": cv2.__version__},
+        "ran": {name: value for name, value in ran.items() if name not in {"threads", "notes"}},
+    }
+
+
+def _store_folder(key: dict[str, Any], fields: Sequence[str], samples: int) -> Path:
+    named = store_name({**key, "fields": sorted(fields), "samples": samples})
+    return cache_dir() / "outputs" / named
 
 
 def embed(
@@ -192,8 +268,11 @@ def embed(
     with open_model(run, config) as model:
         _check_input(model.session, model.config)
         source = source_of(_side(model.config))
+        stored = _stored_fields(run, model, fingerprint, len(source), flip=flip)
         normalise = Normaliser(model.config.input, model.session.inputs[0].dtype)
-        embedder = Embedder(model.session, normalise, flip=flip, output=model.config.output)
+        embedder = Embedder(
+            model.session, normalise, flip="flipped" in stored, output=model.config.output
+        )
         options = EmbedOptions(
             model.session.inputs[0].batch or run.batch_size,
             run.decode_threads or available_cores(),
@@ -205,11 +284,26 @@ def embed(
             fingerprint,
             run,
             progress,
-            lambda store, starts, advance: fill_store(
-                store, starts, source, embedder, options, advance
+            lambda todo: fill_store(
+                todo.store,
+                todo.starts,
+                source,
+                embedder,
+                replace(options, failures=todo.failures),
+                todo.advance,
             ),
-            fields=["embeddings", "flipped"] if flip else ["embeddings"],
+            fields=stored,
         )
+
+
+def _stored_fields(
+    run: RunConfig, model: OpenModel, fingerprint: str, samples: int, *, flip: bool
+) -> list[str]:
+    """Return what to store: mirrored images too where they are wanted or there already."""
+    both = ["embeddings", "flipped"]
+    folder = run.outputs_dir or _store_folder(_key(model, fingerprint), both, samples)
+    held = held_layout(folder)
+    return both if flip or (held is not None and held[0] == frozenset(both)) else ["embeddings"]
 
 
 def embeddings(
@@ -223,9 +317,9 @@ def embeddings(
         The shards hold embeddings of different sizes.
     """
     store = inferred.store
+    names = ["embeddings", "flipped"] if flip else ["embeddings"]
     arrays: list[NDArray[np.float32]] = []
     for span, shard in store.shards():
-        names = ["embeddings", "flipped"] if flip else ["embeddings"]
         if not arrays:
             size = shard.outputs["embeddings"].shape[1]
             arrays = [np.empty((store.samples, size), np.float32) for _ in names]
@@ -259,7 +353,7 @@ def _summary(store: Store, model: ModelInfo, ran: RanInfo, reused: int, most: in
     decode = inference = 0.0
     failures: list[Failure] = []
     content = hashlib.sha256()
-    for _, shard in store.shards():
+    for _, shard in store.shards(outputs=False):
         decode += shard.decode_seconds
         inference += shard.inference_seconds
         failures += shard.failures

@@ -194,14 +194,15 @@ def _infer(
             _fingerprint(truth_folder, images),
             config,
             progress,
-            lambda store, starts, advance: fill_detections(
-                store,
-                starts,
+            lambda todo: fill_detections(
+                todo.store,
+                todo.starts,
                 images,
                 opened.detector,
                 decode_threads=config.decode_threads or available_cores(),
                 max_failures=config.max_failures,
-                advance=advance,
+                known=todo.failures,
+                advance=todo.advance,
             ),
             fields=FIELDS,
             size=SHARD,
@@ -221,13 +222,10 @@ def _model_config(config: WiderFaceConfig) -> ModelConfig:
 
 
 def _fingerprint(truth_folder: Path, images: WiderImages) -> str:
-    """Hash the ground truth, and the names and sizes of the images."""
-    digest = hashlib.sha256(_truth_hash(truth_folder).encode())
-    for index in range(len(images)):
-        path = images.path(index)
-        size = path.stat().st_size if path.is_file() else -1
-        digest.update(f"{images.name(index)} {size}\n".encode())
-    return digest.hexdigest()
+    """Hash the ground truth and the names of the images."""
+    return hashlib.sha256(
+        "\n".join([_truth_hash(truth_folder), *images.names]).encode()
+    ).hexdigest()
 
 
 def _truth_hash(folder: Path) -> str:
