@@ -62,15 +62,15 @@ def detector_alignment(
 
         def aligned(image: NDArray[np.uint8], path: Path) -> NDArray[np.uint8]:
             faces = _detect(detector, image, path.name)
-            if not len(faces):
-                raise ValueError(
-                    f"{config.name} finds no face in {path.name} that scores {score_threshold:g} "
-                    "or more (--score-threshold)"
-                )
             if faces.landmarks is None:
                 raise InputError(
                     f"The detector {config.name!r} gives boxes without the five points that "
                     "alignment needs. Choose one that gives them, or name the output in its YAML."
+                )
+            if not len(faces):
+                raise ValueError(
+                    f"{config.name} finds no face in {path.name} that scores {score_threshold:g} "
+                    "or more (--score-threshold)"
                 )
             return align(image, faces.landmarks[central_face(faces, image.shape[:2])], size)
 

@@ -159,6 +159,7 @@ def test_a_detector_without_points_is_refused(
         (("--points", "p.txt"), "--points is for --align 5pt"),
         (("--detector", "nothing.yaml"), "nothing.yaml"),
         (("--detector", "sample-recognition"), "'head' in its YAML"),
+        (("--detector", "sample-detection"), "without the five points"),
         (("--backend", "abacus"), "abacus"),
         (("--score-threshold", "7"), "score_threshold is 7"),
     ],
