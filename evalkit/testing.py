@@ -150,6 +150,16 @@ class BackendContract:
             session.run(batch)
         assert np.array_equal(batch, self.batch)
 
+    def test_the_callers_thread_keeps_subnormals(self) -> None:
+        """Neither opening, running nor closing leaves flush-to-zero on for NumPy."""
+        smallest = np.float64(5e-324)
+        assert smallest * 1.0 != 0, "something flushed subnormals before the backend did anything"
+        with self.open() as session:
+            assert smallest * 1.0 != 0, "opening"
+            session.run(self.batch)
+            assert smallest * 1.0 != 0, "running"
+        assert smallest * 1.0 != 0, "closing"
+
     def test_repeated_runs_agree_exactly(self) -> None:
         """Same session, same batch, same figures; a new session likewise."""
         with self.open() as session:

@@ -3,6 +3,10 @@
 It runs a graph at the precision that the graph was built in. What really ran is read from its own
 profiler, after optimisation, on a warm-up batch; what the graph was built in is read from the
 same profiler with optimisation off.
+
+Denormal numbers are not flushed to zero. The runtime's setting for it would change the thread
+that opens the process's first session, NumPy in it included, for good; and a later caller's thread,
+which works beside the runtime's own, would not flush as they do.
 """
 
 from __future__ import annotations
@@ -11,7 +15,8 @@ import importlib.metadata
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -133,7 +138,7 @@ class OnnxRuntimeSession(Session):
                 "heavy_kernels_by_precision": dict(counts),
                 "graph_optimization": "all",
                 "inter_op_threads": 1,
-                "denormals_as_zero": True,
+                "denormals_as_zero": False,
                 "built_precision": built,
             },
             notes=_notes(ran, built, kernels, device),
@@ -171,23 +176,47 @@ def _installed(distribution: str) -> bool:
 def _profiled(model: Path, options: SessionOptions, level: Any) -> tuple[Any, list[Kernel]]:
     """Open a session; list the kernels of its warm-up run; its profiler is off again afterwards."""
     device = cuda_index(options.device)
-    with tempfile.TemporaryDirectory(prefix="evalkit-") as folder:
+    with _profile_folder() as folder:
         settings = ort.SessionOptions()
         settings.intra_op_num_threads = options.threads or available_cores()
         settings.inter_op_num_threads = 1
         settings.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
         settings.graph_optimization_level = level
         settings.log_severity_level = FATAL_ONLY
-        settings.add_session_config_entry("session.set_denormal_as_zero", "1")
         settings.enable_profiling = True
-        settings.profile_file_prefix = str(Path(folder) / "profile")
+        settings.profile_file_prefix = str(folder / "profile")
         session = _load(model, settings, _providers(device))
         _check_providers(session, device)
         try:
             _warm_up(session, model, options.image)
         finally:
             profile = Path(session.end_profiling())
-        return session, read_onnxruntime_profile(json.loads(profile.read_text(encoding="utf-8")))
+        return session, _read_profile(profile)
+
+
+@contextmanager
+def _profile_folder() -> Iterator[Path]:
+    """Make a folder that is gone afterwards."""
+    try:
+        made = tempfile.TemporaryDirectory(prefix="evalkit-")
+    except OSError as error:
+        raise InputError(
+            f"No temporary folder can be made ({error}). Free some space, or name another "
+            "folder in the environment variable TMPDIR."
+        ) from error
+    with made as folder:
+        yield Path(folder)
+
+
+def _read_profile(file: Path) -> list[Kernel]:
+    """Read what the runtime wrote; it does not tell when its disk is full."""
+    try:
+        return read_onnxruntime_profile(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"ONNX Runtime could not write its profile to the temporary folder {file.parent.parent}"
+            ". Free some space there, or name another folder in the environment variable TMPDIR."
+        ) from error
 
 
 def _providers(device: int | None) -> list[Any]:

@@ -229,12 +229,13 @@ def _settings(threads: int) -> Iterator[None]:
     tf32 = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
     if held != threads:
         torch.set_num_threads(threads)
+    flushed = not bool(np.float64(5e-324) * 1.0)
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     torch.set_flush_denormal(True)
     try:
         yield
     finally:
-        torch.set_flush_denormal(False)
+        torch.set_flush_denormal(flushed)
         torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = tf32
         if held != threads:
             torch.set_num_threads(held)

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import importlib.metadata
+import resource
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -199,6 +203,66 @@ def test_external_data_outside_the_folder_is_refused(tiny: Tiny, tmp_path: Path)
     file.write_bytes(model.SerializeToString())
     with pytest.raises(InputError, match=r"m\.onnx"):
         OnnxRuntimeBackend.open(file, ONE)
+
+
+FIRST_SESSION = """
+import sys, threading
+from pathlib import Path
+import numpy as np
+from evalkit.backends.base import SessionOptions
+from evalkit.backends.onnxruntime import OnnxRuntimeBackend
+
+def kept(after):
+    if np.float64(5e-324) * 1.0 == 0 or np.float32(1e-45) * np.float32(1) == 0:
+        sys.exit(f"subnormals are zero after {after}")
+
+kept("the imports")
+session = OnnxRuntimeBackend.open(Path(sys.argv[1]), SessionOptions(threads=int(sys.argv[2])))
+kept("opening")
+assert session.ran.details["denormals_as_zero"] is False
+session.run(np.ones((4, 3, 16, 16), np.float32))
+kept("running")
+later = threading.Thread(target=kept, args=["starting a thread"])
+later.start()
+later.join()
+session.close()
+kept("closing")
+"""
+
+
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_the_first_session_leaves_subnormals_alone(
+    tiny: Tiny, tmp_path: Path, threads: str
+) -> None:
+    file = write_onnx(tiny, tmp_path / "m.onnx")
+    command = [sys.executable, "-c", FIRST_SESSION, str(file), threads]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_full_temporary_folder_is_told(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write_onnx(tiny, tmp_path / "m.onnx")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))  # writes fail as on a full disk
+    try:
+        with pytest.raises(InputError) as told:
+            OnnxRuntimeBackend.open(file, ONE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert str(tmp_path) in str(told.value)
+    assert "TMPDIR" in str(told.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
+
+
+def test_a_missing_temporary_folder_is_told(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    with pytest.raises(InputError, match=r"nowhere.*TMPDIR"):
+        OnnxRuntimeBackend.open(write_onnx(tiny, tmp_path / "m.onnx"), ONE)
 
 
 @pytest.mark.parametrize("name", ["mobilefacenet", "y1"])

@@ -180,6 +180,20 @@ def test_int8_is_refused(tiny: Tiny, tmp_path: Path) -> None:
         TorchBackend.open(file, SessionOptions("int8"))
 
 
+@pytest.mark.parametrize("flushed", [False, True])
+def test_the_callers_flushing_comes_back(tiny: Tiny, tmp_path: Path, flushed: bool) -> None:
+    file = write_torchscript(tiny, tmp_path / "m.pt")
+    torch.set_flush_denormal(flushed)
+    try:
+        with TorchBackend.open(file, ONE) as session:
+            after_opening = bool(np.float64(5e-324) * 1.0)
+            session.run(batch())
+            after_running = bool(np.float64(5e-324) * 1.0)
+    finally:
+        torch.set_flush_denormal(False)
+    assert after_opening is after_running is not flushed
+
+
 def test_settings_of_the_caller_come_back(tiny: Tiny, tmp_path: Path) -> None:
     held = torch.get_num_threads()
     with TorchBackend.open(write_torchscript(tiny, tmp_path / "m.pt"), ONE) as session:
