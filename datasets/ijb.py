@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -20,6 +19,7 @@ from scipy.sparse.csgraph import connected_components
 from evalkit.datasets.errors import DatasetError
 from evalkit.datasets.faces import AlignedFaces
 from evalkit.datasets.ijb_checks import (
+    RELEASE_AGAIN,
     Enrolment,
     check_faces,
     check_templates_have_faces,
@@ -148,6 +148,9 @@ def load_ijb(
 ) -> IjbRelease:
     """Read the meta files of a release folder and check every join between them.
 
+    The names in the meta files must stay inside ``loose_crop/``; symbolic links, which only the
+    owner of the folder can put there, are followed.
+
     Parameters
     ----------
     path : path-like
@@ -188,7 +191,7 @@ def load_ijb(
     }
     images = faces.columns["image"]
     step("listing the images")
-    sizes = _image_sizes(root / "loose_crop", images) if need_images else np.empty(0, np.int64)
+    sizes = _image_sizes(root / "loose_crop", faces) if need_images else np.empty(0, np.int64)
     name, official = _name(root, protocol, faces, pairs)
     return IjbRelease(
         protocol=protocol,
@@ -323,13 +326,22 @@ def _read_one_to_n(root: Path, protocol: Protocol, faces: Table, pairs: Table) -
     )
 
 
-def _image_sizes(folder: Path, images: NDArray[np.bytes_]) -> NDArray[np.int64]:
+def _image_sizes(folder: Path, faces: Table) -> NDArray[np.int64]:
     """Bytes of each image file; -1 where it is missing."""
     start = os.fsencode(folder)
-    sizes = np.full(len(images), -1, np.int64)
-    for index, name in enumerate(images.tolist()):
-        with contextlib.suppress(OSError):
-            sizes[index] = os.stat(os.path.join(start, name)).st_size  # noqa: PTH116, PTH118
+    sizes = np.full(len(faces), -1, np.int64)
+    for row, name in enumerate(faces.columns["image"].tolist()):
+        try:
+            sizes[row] = os.stat(os.path.join(start, name)).st_size  # noqa: PTH116, PTH118
+        except OSError:
+            continue
+        except ValueError as error:
+            raise DatasetError(
+                f"The image {os.fsdecode(name)!r} has a name that no file can have",
+                path=faces.path,
+                line=faces.line_of(row),
+                remedy=RELEASE_AGAIN,
+            ) from error
     return sizes
 
 

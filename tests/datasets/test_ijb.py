@@ -276,6 +276,22 @@ def test_images_outside_the_folder_are_refused(folder: Folder, image: str) -> No
         folder.load()
 
 
+def test_names_that_no_file_can_have_are_refused(folder: Folder) -> None:
+    for name in ("face_tid_mid.txt", "name_5pts_score.txt"):
+        folder.meta[name] = folder.meta[name].replace("\n3.jpg", "\n3\0.jpg")
+    with pytest.raises(DatasetError, match=r"tid_mid.txt:4: The image '3\\x00.jpg' has a name"):
+        folder.load()
+
+
+def test_links_in_the_folder_are_followed(folder: Folder, tmp_path: Path) -> None:
+    crop = folder.write() / "loose_crop" / "3.jpg"
+    crop.rename(tmp_path / "elsewhere.jpg")
+    crop.symlink_to(tmp_path / "elsewhere.jpg")
+    release = load_ijb(folder.root)
+    assert release.warnings == ()
+    assert release.faces().load(3).shape == (112, 112, 3)
+
+
 def test_images_in_subfolders_and_with_dots_are_fine(folder: Folder) -> None:
     for name in ("face_tid_mid.txt", "name_5pts_score.txt"):
         folder.meta[name] = folder.meta[name].replace("\n3.jpg", "\nsub/3..jpg")
@@ -477,6 +493,14 @@ def test_broken_images_are_named(folder: Folder, why: str, data: bytes) -> None:
     with pytest.raises(UnreadableImage, match=rf"loose_crop/5\.jpg: .*{why}") as caught:
         faces.load(5)
     assert isinstance(caught.value, DatasetError)
+
+
+def test_an_image_too_long_to_warp_is_unreadable(folder: Folder) -> None:
+    faces = folder.load().faces()
+    strip = np.zeros((2, 32_768, 3), np.uint8)
+    cv2.imwrite(str(folder.root / "loose_crop" / "5.jpg"), strip)
+    with pytest.raises(UnreadableImage, match=r"loose_crop/5\.jpg: .*32768x2 pixels"):
+        faces.load(5)
 
 
 def test_folder_instead_of_an_image_and_odd_names(tmp_path: Path) -> None:
