@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import platform
@@ -21,6 +22,10 @@ def available_cores() -> int:
 
 def peak_memory_mb() -> float:
     """Largest resident memory of this process so far, in MiB."""
+    with contextlib.suppress(OSError, StopIteration):
+        # What getrusage tells on Linux starts from the memory of the process that started this one.
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+        return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) / 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1024 * 1024 if sys.platform == "darwin" else 1024)
 
@@ -29,12 +34,20 @@ def describe() -> dict[str, Any]:
     """Versions, machine and evalkit's own commit, as JSON values."""
     return {
         "python": platform.python_version(),
-        "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "packages": {name: _version(name) for name in _PACKAGES},
         "platform": platform.platform(),
         "cpu": _cpu_model(),
         "cores": available_cores(),
         "evalkit_commit": _commit(),
     }
+
+
+def _version(distribution: str) -> str | None:
+    """Version of a distribution; None where another one brings the same modules."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _cpu_model() -> str:
