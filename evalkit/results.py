@@ -200,7 +200,8 @@ class Result(_Record):
         if scores is not None:
             beside = path.with_name(f"{path.stem}.scores.npz")
             with atomic_write(beside) as file:
-                np.savez(file, allow_pickle=False, **scores)
+                arrays: dict[str, Any] = dict(scores)
+                np.savez(file, **arrays)
             result = self.model_copy(update={"scores_file": beside.name})
         with atomic_write(path) as file:
             file.write(result.model_dump_json(indent=2).encode() + b"\n")

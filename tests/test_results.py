@@ -47,6 +47,18 @@ def test_round_trip_keeps_every_digit(tmp_path: Path) -> None:
         held.metric("tar@far=1e-05")
 
 
+def test_scores_are_written_by_any_numpy_2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, names = np.savez, []
+
+    def savez(file: Any, *args: Any, **arrays: Any) -> None:  # as before NumPy 2.2
+        names.extend(arrays)
+        real(file, *args, **arrays)
+
+    monkeypatch.setattr(np, "savez", savez)
+    result().save(tmp_path / "r.json", {"scores": np.arange(3.0)})
+    assert names == ["scores"]
+
+
 def test_names_that_are_not_unicode_are_written_escaped(tmp_path: Path) -> None:
     name = os.fsdecode(b"\xff\xfc.jpg")
     saved = result(failures_to_enrol=({"name": name, "reason": f"no {name}"},), command=name)
