@@ -9,7 +9,10 @@ from evalkit.errors import InputError
 
 
 def embedding(
-    outputs: dict[str, NDArray[np.float32]], count: int, name: str | None = None
+    outputs: dict[str, NDArray[np.float32]],
+    count: int,
+    name: str | None = None,
+    rows: int | None = None,
 ) -> NDArray[np.float32]:
     """Return the embeddings of the first `count` samples of a batch.
 
@@ -21,6 +24,9 @@ def embedding(
         Samples that are not padding.
     name : str, optional
         The output to read, for models with several.
+    rows : int, optional
+        Samples that the session ran, padding included: the output must have just so many rows.
+        Without it, at least `count`.
 
     Returns
     -------
@@ -40,9 +46,10 @@ def embedding(
     if chosen not in outputs:
         raise InputError(f"The model has no output {chosen!r}, only {', '.join(outputs)}.")
     value = outputs[chosen]
-    if value.ndim < 2 or value.shape[0] < count:
+    fits = value.ndim >= 2 and value.shape[0] >= count
+    if not fits or (rows is not None and value.shape[0] != rows):
         raise InputError(
             f"The output {chosen!r} has shape {value.shape}; an embedding model gives one row "
-            f"for each of the {count} images. Is this a recognition model?"
+            f"for each of the {rows or count} images. Is this a recognition model?"
         )
     return value[:count].reshape(count, -1)
