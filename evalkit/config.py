@@ -144,6 +144,16 @@ class RunConfig(_Config):
     architecture: str | None = None
 
 
+def _refuse_limit(config: RunConfig, *names: str) -> None:
+    """Refuse a quick look with ready-made input that has a row for each item of the whole set."""
+    for name in names:
+        if config.limit is not None and getattr(config, name) is not None:
+            raise ValueError(
+                f"--limit takes a part of the data, but --{name} holds rows for all of it; leave "
+                "out --limit"
+            )
+
+
 class IjbConfig(RunConfig):
     """Settings of ``evalkit ijbc`` and ``evalkit ijbb``."""
 
@@ -174,6 +184,11 @@ class IjbConfig(RunConfig):
             raise ValueError(f"give only one of --{' and --'.join(given)}")
         if self.features_flip is not None and self.features is None:
             raise ValueError("--features-flip needs --features")
+        if self.one_to_n and self.scores is not None:
+            raise ValueError(
+                "--one-to-n needs templates, not scores of pairs; leave out --one-to-n or --scores"
+            )
+        _refuse_limit(self, "features", "scores")
         return self
 
 
@@ -195,10 +210,16 @@ class LfwConfig(RunConfig):
             raise ValueError("each FAR must lie between 0 and 1")
         return tuple(sorted(set(far)))
 
+    @field_validator("rules")
+    @classmethod
+    def _once(cls, rules: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(dict.fromkeys(rules))
+
     @model_validator(mode="after")
     def _embeddings_first(self) -> LfwConfig:
         if self.embeddings_flip is not None and self.embeddings is None:
             raise ValueError("--embeddings-flip needs --embeddings")
+        _refuse_limit(self, "embeddings")
         return self
 
 

@@ -8,8 +8,17 @@ from typing import Any
 
 import pytest
 
+from evalkit.cli import main
 from evalkit.cli.options import resolve
-from evalkit.config import IjbConfig, ModelConfig, RunConfig, load_model_config, read_yaml, validate
+from evalkit.config import (
+    IjbConfig,
+    LfwConfig,
+    ModelConfig,
+    RunConfig,
+    load_model_config,
+    read_yaml,
+    validate,
+)
 from evalkit.errors import InputError
 
 
@@ -34,6 +43,9 @@ def test_command_line_beats_yaml_beats_default(tmp_path: Path) -> None:
         ("far: [2.0]", "far: .*between 0 and 1"),
         ("features_flip: a.npy", "--features-flip needs --features"),
         ("scores: a\nfeatures: b", "only one of --features and --scores"),
+        ("scores: a\nlimit: 5", "--limit takes a part .* --scores .*leave out --limit"),
+        ("features: a\nlimit: 5", "--limit takes a part .* --features .*leave out --limit"),
+        ("scores: a\none_to_n: true", "--one-to-n needs templates, not scores"),
         ("- 1", "must hold a mapping"),
         ("a: [", "is not YAML"),
         ("a: !!python/object/apply:os.system ['touch owned']", "is not YAML"),
@@ -47,6 +59,35 @@ def test_wrong_settings_are_named(
     with pytest.raises(InputError, match=message):
         resolve(namespace(config=Path("run.yaml")), IjbConfig)
     assert not Path("owned").exists()
+
+
+def test_a_quick_look_takes_ready_made_templates_but_no_embeddings() -> None:
+    templates = {"templates": "t.npz", "limit": 5}
+    assert validate(IjbConfig, templates, "x").limit == 5  # their ids say which ones are meant
+    with pytest.raises(InputError, match=r"--limit takes a part .* --embeddings"):
+        validate(LfwConfig, {"embeddings": "e.npy", "limit": 5}, "x")
+
+
+def test_a_rule_counts_once() -> None:
+    assert LfwConfig(rules=("exact", "insightface", "exact")).rules == ("exact", "insightface")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("ijbc", "--far", "abc"), "argument --far: 'abc' is not a number"),
+        (("ijbc", "--far", "1e-4,"), "argument --far: '1e-4,' is not a number"),
+        (("lfw", "--far", "x"), "argument --far: 'x' is not a number"),
+        (("ijbc", "--mean", "1,2,x"), "argument --mean: '1,2,x' is not a number"),
+        (("ijbc", "--std", "1,2"), "argument --std: give one number, or three"),
+    ],
+)
+def test_wrong_numbers_are_named(
+    words: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(words)
+    assert message in capsys.readouterr().err
 
 
 def test_a_missing_yaml_file_is_named(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from evalkit.cli.options import add_run_options, command_line, resolve
+from evalkit.cli.options import add_run_options, check_output, command_line, numbers, resolve
 
 _EPILOG = """\
 examples:
@@ -36,7 +36,7 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
         choices=["at_most", "insightface_nearest", "interpolated"],
         help="how TAR at a FAR is read (at_most)",
     )
-    rules.add_argument("--far", type=_fars, metavar="X,X,...", help="targets (1e-6,...,1e-1)")
+    rules.add_argument("--far", type=numbers, metavar="X,X,...", help="targets (1e-6,...,1e-1)")
     rules.add_argument(
         "--intervals", action=boolean, help="of TAR at_most, from drawn subjects (on)"
     )
@@ -69,17 +69,13 @@ def run(arguments: argparse.Namespace) -> int:
     from evalkit.report.ijb import describe
 
     config = resolve(arguments, IjbConfig)
+    check_output(config.output)
     progress = Progress(quiet=getattr(arguments, "quiet", False))
     result, scores = evaluate(
         arguments.command.upper(), config, progress, command=command_line(arguments)
     )
-    if config.output is not None:
-        result = result.save(config.output, scores)
     print(describe(result))
     if config.output is not None:
+        result.save(config.output, scores)
         print(f"\nresult: {config.output}")
     return 0
-
-
-def _fars(text: str) -> tuple[float, ...]:
-    return tuple(float(part) for part in text.split(","))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from evalkit.cli.options import add_run_options, command_line, resolve
+from evalkit.cli.options import add_run_options, check_output, command_line, numbers, resolve
 
 _EPILOG = """\
 examples:
@@ -28,7 +28,7 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
     rules.add_argument(
         "--rules", type=_names, metavar="NAME,...", help="of accuracy (insightface,exact)"
     )
-    rules.add_argument("--far", type=_fars, metavar="X,X,...", help="of VAL and TAR (1e-3)")
+    rules.add_argument("--far", type=numbers, metavar="X,X,...", help="of VAL and TAR (1e-3)")
     rules.add_argument(
         "--folds", choices=["auto", "contiguous", "interleaved"], help="how pairs fill them (auto)"
     )
@@ -52,27 +52,30 @@ def run(arguments: argparse.Namespace) -> int:
     from evalkit.report.sheets import write_error_sheets
 
     config = resolve(arguments, LfwConfig)
+    check_output(config.output)
     progress = Progress(quiet=getattr(arguments, "quiet", False))
     paths = find_sets(config, progress)
     results = []
-    for path in paths:
-        result, scores, pairs = evaluate(path, config, progress, command=command_line(arguments))
-        if config.output is not None:
-            target = config.output
-            if len(paths) > 1:
-                target = target.with_name(f"{target.stem}.{path.stem}{target.suffix}")
-            result = result.save(target, scores)
-            progress.say(f"result: {target}")
-        if config.errors is not None:
-            for sheet in write_error_sheets(config.errors, pairs, result, scores["distances"]):
-                progress.say(f"errors: {sheet}")
-        results.append(result)
-    print(describe(results[0]) if len(results) == 1 else describe_all(results))
+    try:
+        for path in paths:
+            result, scores, pairs = evaluate(
+                path, config, progress, command=command_line(arguments)
+            )
+            results.append(result)
+            if config.output is not None:
+                target = config.output
+                if len(paths) > 1:
+                    target = target.with_name(f"{target.stem}.{path.stem}{target.suffix}")
+                result.save(target, scores)
+                progress.say(f"result: {target}")
+            if config.errors is not None:
+                for sheet in write_error_sheets(config.errors, pairs, result, scores["distances"]):
+                    progress.say(f"errors: {sheet}")
+    finally:
+        # What was computed is shown even where a file cannot be written, or a later set is bad.
+        if results:
+            print(describe(results[0]) if len(paths) == 1 else describe_all(results))
     return 0
-
-
-def _fars(text: str) -> tuple[float, ...]:
-    return tuple(float(part) for part in text.split(","))
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -87,8 +87,44 @@ def command_line(arguments: argparse.Namespace) -> str:
     )
 
 
+def check_output(path: Path | None) -> None:
+    """Make the folder of ``--output`` and see that it can be written, before the long work.
+
+    Raises
+    ------
+    evalkit.errors.InputError
+        It is a folder itself, or nothing can be written there.
+    """
+    import tempfile
+
+    from evalkit.errors import InputError
+
+    if path is None:
+        return
+    if path.is_dir():
+        raise InputError(f"--output {path} is a folder. Name a file in it, such as result.json.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"--output {path} cannot be written: {error.strerror}. Choose another folder."
+        ) from error
+
+
+def numbers(text: str) -> tuple[float, ...]:
+    """Read numbers separated by commas, for argparse."""
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a number, or several separated by commas (1e-5,1e-4)"
+        ) from None
+
+
 def _scale(text: str) -> float | tuple[float, ...]:
-    numbers = tuple(float(part) for part in text.split(","))
-    if len(numbers) not in {1, 3}:
+    parts = numbers(text)
+    if len(parts) not in {1, 3}:
         raise argparse.ArgumentTypeError("give one number, or three separated by commas")
-    return numbers[0] if len(numbers) == 1 else numbers
+    return parts[0] if len(parts) == 1 else parts

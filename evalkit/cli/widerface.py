@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from evalkit.cli.options import add_run_options, command_line, resolve
+from evalkit.cli.options import add_run_options, check_output, command_line, resolve
 
 _EPILOG = """\
 examples:
@@ -73,22 +73,20 @@ def run(arguments: argparse.Namespace) -> int:
     from evalkit.widerface_eval import write_predictions
 
     config = resolve(arguments, WiderFaceConfig)
+    check_output(config.output)
     progress = Progress(quiet=getattr(arguments, "quiet", False))
     done = evaluate(config, progress, command=command_line(arguments))
+    result = done.result
+    print(describe(result))
+    if config.output is not None:
+        result.save(config.output)
+        print(f"\nresult: {config.output}")
     if config.write_predictions is not None:
         write_predictions(config.write_predictions, done.evaluation.detections)
     if config.save_images is not None and done.images is not None:
         written = write_detection_pictures(config.save_images, done.images, done.evaluation)
-        written += write_pr_curves(
-            config.save_images, {done.result.model.name: done.evaluation.curves}
-        )
+        written += write_pr_curves(config.save_images, {result.model.name: done.evaluation.curves})
         progress.say(f"pictures: {len(written)} files in {config.save_images}")
-    result = done.result
-    if config.output is not None:
-        result = result.save(config.output)
-    print(describe(result))
-    if config.output is not None:
-        print(f"\nresult: {config.output}")
     return 0
 
 

@@ -16,9 +16,16 @@ from evalkit.config import IjbConfig
 from evalkit.datasets.ijb import IjbRelease, load_ijb, subset
 from evalkit.datasets.ijb_checks import Enrolment
 from evalkit.errors import InputError
-from evalkit.evaluations.inference import Inferred, embed, embeddings
+from evalkit.evaluations.inference import SAMPLE_MODEL, Inferred, embed, embeddings
 from evalkit.evaluations.ready import flip_of, read_features, read_scores, read_templates
-from evalkit.evaluations.run import Clock, assemble, scorable
+from evalkit.evaluations.run import (
+    Clock,
+    assemble,
+    rate_name,
+    refuse_failures,
+    require_model,
+    scorable,
+)
 from evalkit.files import cache_dir, sha256_json
 from evalkit.progress import Progress
 from evalkit.protocols.fusion import FusionSwitches, Templates, fuse_templates
@@ -64,7 +71,9 @@ def evaluate(
     """
     clock = Clock()
     release = clock.run("load", lambda: _load(protocol, config, progress))
+    _check_meta(release, config)
     scored = _score(release, config, progress, clock)
+    refuse_failures(scored.failures, config.max_failures)
     points = clock.run(
         "scoring",
         lambda: scorable(
@@ -92,10 +101,10 @@ def evaluate(
         dataset=_dataset_info(release, scored.embedded),
         embedded=scored.embedded,
         ready_file=scored.ready_file,
-        settings=_settings(config),
+        settings=_settings(config, intervals=any(intervals)),
         metrics=metrics,
         failures=scored.failures,
-        warnings=release.warnings,
+        warnings=(*release.warnings, *scored.warnings),
         clock=clock,
         command=command,
     )
@@ -111,6 +120,7 @@ class _Scored:
     embedded: Inferred | None
     failures: tuple[Failure, ...]
     ready_file: Path | None = None
+    warnings: tuple[str, ...] = ()
 
 
 def _load(protocol: ProtocolName, config: IjbConfig, progress: Progress) -> IjbRelease:
@@ -137,10 +147,27 @@ def _load(protocol: ProtocolName, config: IjbConfig, progress: Progress) -> IjbR
     return release if config.limit is None else subset(release, config.limit)
 
 
+def _check_meta(release: IjbRelease, config: IjbConfig) -> None:
+    """Refuse what the meta files alone show to be in vain, before hours of inference."""
+    if release.genuine.all() or not release.genuine.any():
+        kind = "impostor" if release.genuine.any() else "genuine"
+        raise InputError(
+            f"These data cannot be scored: the pair file in {release.root / 'meta'} has no {kind} "
+            f"pairs{' among those that --limit left' if config.limit else ''}."
+        )
+    if config.one_to_n and (release.galleries is None or release.probes is None):
+        raise InputError(
+            f"1:N needs the gallery and probe files in {release.root / 'meta'}; they are not "
+            "there. Leave out --one-to-n."
+        )
+    if not (config.features or config.templates or config.scores):
+        require_model(config, release.root, SAMPLE_MODEL)
+
+
 def _score(release: IjbRelease, config: IjbConfig, progress: Progress, clock: Clock) -> _Scored:
     if config.scores is not None:
         scores = read_scores(config.scores, len(release.pairs))
-        return _Scored(scores, None, None, (), config.scores)
+        return _Scored(scores, None, None, _failed_scores(scores), config.scores)
     embedded: Inferred | None = None
     failures: tuple[Failure, ...] = ()
     if config.templates is not None:
@@ -160,13 +187,22 @@ def _score(release: IjbRelease, config: IjbConfig, progress: Progress, clock: Cl
         )
         failures += _failed_faces(release, templates, failures)
         del features, flipped
+    failed = np.intersect1d(templates.ids[templates.failed], release.template_id)
+    failures += _failed_templates(release, templates, failed, config)
     with progress.stage("scoring", len(release.pairs), "pairs") as advance:
         scores = clock.run(
             "pair scores",
             lambda: scorable(lambda: score_pairs(templates, release.pairs, progress=advance)),
             len,
         )
-    return _Scored(scores, templates, embedded, failures, config.features or config.templates)
+    return _Scored(
+        scores,
+        templates,
+        embedded,
+        failures,
+        config.features or config.templates,
+        _refused(failed),
+    )
 
 
 def _identity(release: IjbRelease) -> str:
@@ -207,6 +243,38 @@ def _failed_faces(
     )
 
 
+def _failed_templates(
+    release: IjbRelease, templates: Templates, failed: NDArray[Any], config: IjbConfig
+) -> tuple[Failure, ...]:
+    """Templates that failed to enrol, save those of which a face is named already."""
+    if config.templates is None:
+        failed = np.setdiff1d(failed, release.template_id[templates.failed_faces])
+    return tuple(
+        Failure(name=f"template {name}", reason="its feature is zero or not finite.")
+        for name in failed.tolist()
+    )
+
+
+def _refused(failed: NDArray[Any]) -> tuple[str, ...]:
+    if not len(failed):
+        return ()
+    shown = 5
+    named = ", ".join(map(str, failed[:shown])) + (", ..." if len(failed) > shown else "")
+    return (
+        f"Templates that failed to enrol, and are refused at every threshold: {len(failed):,} "
+        f"({named}).",
+    )
+
+
+def _failed_scores(scores: NDArray[np.floating[Any]]) -> tuple[Failure, ...]:
+    """Say how many ready-made scores are none; which template is to blame they do not tell."""
+    failed = int(np.count_nonzero(~np.isfinite(scores)))
+    if not failed:
+        return ()
+    name = f"{failed:,} of {len(scores):,} pairs"
+    return (Failure(name=name, reason="the score is not finite."),)
+
+
 def _intervals(
     release: IjbRelease, scored: _Scored, subjects: Enrolment, config: IjbConfig
 ) -> list[Interval | None]:
@@ -224,7 +292,7 @@ def _intervals(
 
 def _tar_metric(point: OperatingPoint, interval: Interval | None) -> Metric:
     return Metric(
-        name=f"tar@far={point.target:.0e}",
+        name=f"tar@far={rate_name(point.target)}",
         value=point.tar,
         rule=point.rule,
         interval=interval,
@@ -243,13 +311,8 @@ def _identify(
     release: IjbRelease, scored: _Scored, config: IjbConfig, progress: Progress
 ) -> Identification:
     templates, probes = scored.templates, release.probes
-    if templates is None:
-        raise InputError("1:N needs templates, not pair scores. Leave out --one-to-n or --scores.")
-    if release.galleries is None or probes is None:
-        raise InputError(
-            f"1:N needs the gallery and probe files in {release.root / 'meta'}; they are not "
-            "there. Leave out --one-to-n."
-        )
+    if templates is None or release.galleries is None or probes is None:
+        raise AssertionError("1:N without its input is refused before inference")
     galleries = [Gallery(name, *enrolled) for name, enrolled in release.galleries.items()]
     searched = 1 if config.identification_rule == "insightface_closed" else len(galleries)
     searches = len(np.unique(probes.template_id)) * searched
@@ -310,10 +373,16 @@ def _gallery_metric(result: GalleryResult, place: int, rule: str) -> Metric:
     )
 
 
-def _settings(config: IjbConfig) -> dict[str, Any]:
-    """Return what can move a figure."""
-    names = {"keep_norm", "detector_score", "rule", "far", "limit", "one_to_n", "intervals"}
-    settings = config.model_dump(mode="json", include=names) | {"flip": flip_of(config)}
+def _settings(config: IjbConfig, *, intervals: bool) -> dict[str, Any]:
+    """Return what can move a figure; how templates made elsewhere were fused is not known."""
+    settings = config.model_dump(mode="json", include={"rule", "far", "limit", "one_to_n"})
+    fused = config.templates is None and config.scores is None
+    settings |= {
+        "keep_norm": config.keep_norm if fused else None,
+        "detector_score": config.detector_score if fused else None,
+        "flip": flip_of(config) if fused else None,
+        "intervals": intervals,
+    }
     if config.one_to_n:
         settings["identification_rule"] = config.identification_rule
     return settings

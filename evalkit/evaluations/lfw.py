@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,17 +14,25 @@ from evalkit.config import LfwConfig
 from evalkit.datasets.errors import DatasetError
 from evalkit.datasets.lfw import LfwImages, LfwPairs, load_bin
 from evalkit.errors import InputError
-from evalkit.evaluations.inference import Inferred, embed, embeddings
+from evalkit.evaluations.inference import SAMPLE_MODEL, Inferred, embed, embeddings
 from evalkit.evaluations.ready import Floats, read_array
-from evalkit.evaluations.run import Clock, assemble, scorable
+from evalkit.evaluations.run import (
+    Clock,
+    assemble,
+    rate_name,
+    refuse_failures,
+    require_model,
+    scorable,
+)
 from evalkit.files import cache_dir
 from evalkit.progress import Progress
-from evalkit.protocols.folds import TenFold
+from evalkit.protocols.folds import TenFold, checked_labels
 from evalkit.protocols.verification import Verification
 from evalkit.protocols.verification import evaluate as verify
 from evalkit.results import DatasetInfo, Failure, Interval, Metric, Result
 
 Scores = dict[str, NDArray[Any]]
+T = TypeVar("T")
 
 
 def find_sets(config: LfwConfig, progress: Progress) -> list[Path]:
@@ -77,11 +86,13 @@ def evaluate(
     pairs = clock.run("load", lambda: _limited(load_bin(path), config.limit))
     for warning in pairs.warnings:
         progress.say(f"warning: {warning}")
+    _judged(pairs, lambda: checked_labels(pairs.issame))
     embedded: Inferred | None = None
     failures: tuple[Failure, ...] = ()
     if config.embeddings is not None:
         plain, mirrored = _read_embeddings(config, len(pairs))
     else:
+        require_model(config, path.parent, SAMPLE_MODEL)
         embedded = embed(
             lambda side: LfwImages(pairs, side),
             _fingerprint(pairs),
@@ -99,6 +110,7 @@ def evaluate(
         for index in runs[0].failures
         if pairs.image_name(index) not in known
     )
+    refuse_failures(failures, config.max_failures)
     result = assemble(
         config,
         protocol="LFW",
@@ -157,20 +169,26 @@ def _verify(
 ) -> list[Verification]:
     """Return the figures with mirrored images where there are some, then those without."""
     flips = [mirrored, None] if mirrored is not None else [None]
-    try:
-        return [
-            scorable(
-                lambda flipped=flipped: verify(  # type: ignore[misc]
-                    plain,
-                    pairs.issame,
-                    flipped,
-                    rules=config.rules,
-                    fars=config.far,
-                    layout=config.folds,
-                )
+    return _judged(
+        pairs,
+        lambda: [
+            verify(
+                plain,
+                pairs.issame,
+                flipped,
+                rules=config.rules,
+                fars=config.far,
+                layout=config.folds,
             )
             for flipped in flips
-        ]
+        ],
+    )
+
+
+def _judged(pairs: LfwPairs, work: Callable[[], T]) -> T:
+    """Do numerics on a set; what they refuse is laid to its file."""
+    try:
+        return scorable(work)
     except InputError as error:
         raise DatasetError(str(error).rstrip("."), path=pairs.path) from error
 
@@ -190,7 +208,7 @@ def _metrics(run: Verification, mark: str) -> list[Metric]:
     metrics = [_accuracy(fold, mark) for fold in run.accuracy]
     metrics += [
         Metric(
-            name=f"val@far={val.target:.0e}{mark}",
+            name=f"val@far={rate_name(val.target)}{mark}",
             value=val.val,
             rule="insightface",
             counts={
@@ -206,7 +224,7 @@ def _metrics(run: Verification, mark: str) -> list[Metric]:
     ]
     metrics += [
         Metric(
-            name=f"tar@far={point.target:.0e}{mark}",
+            name=f"tar@far={rate_name(point.target)}{mark}",
             value=point.tar,
             rule=point.rule,
             counts={

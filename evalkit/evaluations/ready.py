@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from evalkit.config import IjbConfig
 from evalkit.datasets.tables import Field, read_table
 from evalkit.errors import InputError
+from evalkit.evaluations.run import scorable
 from evalkit.protocols.fusion import FusionSwitches, Templates, fuse_templates
 
 Floats = NDArray[np.floating[Any]]
@@ -97,8 +98,10 @@ def read_templates(path: Path) -> Templates:
     features = _checked(arrays["features"], f"features in {path}", len(ids), 2, "template ids")
     if len(np.unique(ids)) != len(ids):
         raise InputError(f"A template id occurs twice in {path}. Give one row a template.")
+    if not features.size:
+        raise InputError(f"{path} holds no templates: features have shape {features.shape}.")
     switches = FusionSwitches(keep_norm=True, detector_score=False, flip="none")
-    return fuse_templates(features, ids, np.zeros_like(ids), switches=switches)
+    return scorable(lambda: fuse_templates(features, ids, np.zeros_like(ids), switches=switches))
 
 
 def read_scores(path: Path, pairs: int) -> Floats:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import evalkit
 from evalkit import environment
 from evalkit.config import RunConfig
+from evalkit.datasets.ijb import MARKER
 from evalkit.errors import InputError
 from evalkit.evaluations.inference import Inferred
 from evalkit.files import sha256_file
@@ -45,6 +47,57 @@ def scorable(work: Callable[[], T]) -> T:
         raise InputError(f"These data cannot be scored: {reason}.") from error
 
 
+def rate_name(target: float) -> str:
+    """Return a target rate as metrics name it: the shortest exponent form that is exact.
+
+    Examples
+    --------
+    >>> rate_name(1e-4), rate_name(0.00025), rate_name(0.12)
+    ('1e-04', '2.5e-04', '1.2e-01')
+    """
+    forms = (f"{target:.{digits}e}" for digits in range(17))
+    return next(form for form in forms if float(form) == target)
+
+
+def refuse_failures(failures: Sequence[Failure], most: int) -> None:
+    """Stop a run in which too much failed to enrol, whoever computed the embeddings.
+
+    Raises
+    ------
+    evalkit.errors.InputError
+        There are more than `most`; the first three are named.
+    """
+    if len(failures) > most:
+        named = "; ".join(f"{failure.name}: {failure.reason}" for failure in failures[:3])
+        raise InputError(
+            f"{len(failures)} failures to enrol, more than --max-failures {most}. The first: "
+            f"{named} Mend the data or the model, or raise --max-failures."
+        )
+
+
+def require_model(config: RunConfig, folder: Path, sample_model: str) -> None:
+    """Refuse to judge real data by the embedded network because nobody named a model.
+
+    Parameters
+    ----------
+    config : RunConfig
+    folder : Path
+        Where a sample has its marker.
+    sample_model : str
+        The embedded network's name.
+
+    Raises
+    ------
+    evalkit.errors.InputError
+        No model is given, and the data are no sample of evalkit.
+    """
+    if config.model is None and not (folder / MARKER).is_file():
+        raise InputError(
+            f"{folder} is no sample of evalkit: say with --model which model to evaluate "
+            f"(--model {sample_model} runs the embedded network)."
+        )
+
+
 def assemble(
     config: RunConfig,
     *,
@@ -68,6 +121,9 @@ def assemble(
     ready_file : Path or None
         Where it did not: the file that stands for the model.
     """
+    twice = [name for name, count in Counter(m.name for m in metrics).items() if count > 1]
+    if twice:
+        raise AssertionError(f"metrics of one name: {', '.join(twice)}")
     return Result(
         evalkit_version=evalkit.__version__,
         protocol=protocol,
@@ -94,7 +150,8 @@ def assemble(
 def _ready_model(file: Path | None) -> ModelInfo:
     if file is None:
         raise AssertionError("a result stands on a model or on a ready-made file")
-    return ModelInfo(name=file.stem, file=str(file), sha256=sha256_file(file), preprocessing={})
+    sha256 = sha256_file(file) if file.is_file() else None
+    return ModelInfo(name=file.stem, file=str(file), sha256=sha256, preprocessing={})
 
 
 def _ready_ran(config: RunConfig) -> RanInfo:

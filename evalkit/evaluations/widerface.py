@@ -20,7 +20,7 @@ from evalkit.environment import available_cores
 from evalkit.errors import CannotJudgeError, InputError
 from evalkit.evaluations.detector import SAMPLE_MODEL, open_detector
 from evalkit.evaluations.inference import Inferred, fill
-from evalkit.evaluations.run import Clock, assemble
+from evalkit.evaluations.run import Clock, assemble, require_model
 from evalkit.files import cache_dir, sha256_file
 from evalkit.progress import Progress
 from evalkit.protocols.detection import ApInterval, DetectionResult, widerface
@@ -77,6 +77,7 @@ def evaluate(config: WiderFaceConfig, progress: Progress, *, command: str = "") 
     if config.predictions is not None:
         detections, warnings = _read(config, truth)
     else:
+        require_model(config, root, SAMPLE_MODEL)
         inferred, settings = _infer(config, _images(wider, root), progress, truth_folder)
         clock.stages += inferred.stages
         detections = _stored(inferred, truth)

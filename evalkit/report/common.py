@@ -7,6 +7,9 @@ from evalkit.results import Metric, Result
 
 _FAILURES_SHOWN = 5
 
+_NO_THRESHOLD = 1e30
+"""Where no score is finite, a threshold stands at the end of the floats."""
+
 
 def model_line(result: Result) -> str:
     """Return the model and what ran, in one line."""
@@ -51,6 +54,11 @@ def foot(result: Result) -> str:
     lines += [f"warning: {warning}" for warning in result.warnings]
     lines += [f"note: {note}" for note in result.ran.notes]
     return "\n".join(lines)
+
+
+def threshold(value: float | None, digits: int = 5) -> str:
+    """Return a threshold, ``-`` for None and for one that no score can reach or miss."""
+    return "-" if value is None or not abs(value) < _NO_THRESHOLD else f"{value:.{digits}f}"
 
 
 def percent(value: float | None) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from evalkit.report.common import foot, interval, model_line, percent, stage_table
+from evalkit.report.common import foot, interval, model_line, percent, stage_table, threshold
 from evalkit.report.table import text_table
 from evalkit.results import Result
 
@@ -21,10 +21,12 @@ def describe(result: Result) -> str:
 def _head(result: Result) -> str:
     counts = ", ".join(f"{count:,} {name}" for name, count in result.dataset.counts.items())
     switches = result.settings
-    fusion = (
-        f"fusion: norm {'kept' if switches['keep_norm'] else 'removed'}, detector score "
-        f"{'on' if switches['detector_score'] else 'off'}, flip {switches['flip']}"
-    )
+    fusion = "fusion: unknown, made elsewhere"
+    if switches["keep_norm"] is not None:
+        fusion = (
+            f"fusion: norm {'kept' if switches['keep_norm'] else 'removed'}, detector score "
+            f"{'on' if switches['detector_score'] else 'off'}, flip {switches['flip']}"
+        )
     lines = [
         f"{result.dataset.name}: {counts}",
         model_line(result),
@@ -39,10 +41,11 @@ def _tar_table(result: Result) -> str:
     metrics = [metric for metric in result.metrics if metric.name.startswith("tar@")]
     rows = [
         [
-            ("> " if metric.at["target"] in _HEADLINE else "  ") + f"{metric.at['target']:.0e}",
+            ("> " if metric.at["target"] in _HEADLINE else "  ")
+            + metric.name.removeprefix("tar@far="),
             percent(metric.value),
             f"{metric.at['far']:.2e}",
-            f"{metric.at['threshold']:.5f}",
+            threshold(metric.at["threshold"]),
             f"{metric.counts['true_accepts']:,}/{metric.counts['genuine']:,}",
             f"{metric.counts['false_accepts']:,}/{metric.counts['impostors']:,}",
             interval(metric),
@@ -67,13 +70,12 @@ def _identification_table(result: Result) -> str:
                 for a, b in pairs
             )
             achieved = metric.at.get("fpir")
-            threshold = metric.at.get("threshold")
             rows.append(
                 [
                     metric.name,
                     percent(metric.value),
                     f"{achieved:.4f}" if achieved is not None else "",
-                    f"{threshold:.5f}" if threshold is not None else "",
+                    threshold(metric.at["threshold"]) if "threshold" in metric.at else "",
                     found,
                     false,
                     "few" if "too_few_false_accepts" in metric.flags else "",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from evalkit.report.common import foot, interval, model_line, percent, stage_table
+from evalkit.report.common import foot, interval, model_line, percent, stage_table, threshold
 from evalkit.report.table import text_table
 from evalkit.results import Metric, Result
 
@@ -52,8 +52,8 @@ def _accuracy_cells(metric: Metric) -> list[str]:
         _three(metric.value),
         _three(spread),
         interval(metric),
-        f"{metric.at['threshold']:.3f}",
-        f"{metric.at['cosine_threshold']:.3f}",
+        threshold(metric.at["threshold"], 3),
+        threshold(metric.at["cosine_threshold"], 3),
     ]
 
 

@@ -12,10 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command import Command, spawn
+from hypothesis import given
+from hypothesis import strategies as st
 
 from evalkit.config import IjbConfig, RunConfig, load_model_config
 from evalkit.datasets.ijb import load_ijb
+from evalkit.errors import InputError
 from evalkit.evaluations.inference import SAMPLE_MODEL
+from evalkit.evaluations.run import rate_name
 from evalkit.protocols.fusion import FusionSwitches
 from evalkit.protocols.templates import evaluate_verification
 from evalkit.results import Result, load_result
@@ -116,6 +120,207 @@ def test_features_without_mirrors_are_taken_as_they_are(
     assert load_result(tmp_path / "r.json").settings["flip"] == "none"
     assert evalkit(*words, "--flip", "sum") == 2
     assert "--features-flip" in capsys.readouterr().err
+
+
+@pytest.fixture
+def templates(tiny_ijbc: Path, tmp_path: Path) -> tuple[Path, np.ndarray]:
+    """A file of random templates, and their ids; the first is zero, the second not finite."""
+    ids = np.unique(load_ijb(tiny_ijbc).template_id)
+    features = np.random.default_rng(0).normal(size=(len(ids), 8)).astype(np.float32)
+    features[0], features[1] = 0, np.nan
+    np.savez(tmp_path / "t.npz", template_id=ids, features=features)
+    return tmp_path / "t.npz", ids
+
+
+def test_failed_templates_are_named(
+    evalkit: Command, tiny_ijbc: Path, tmp_path: Path, templates: tuple[Path, np.ndarray],
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    file, ids = templates
+    words = ("ijbc", "--data", tiny_ijbc, "--templates", file)
+    assert evalkit(*words, "--output", tmp_path / "r.json") == 0
+    held = load_result(tmp_path / "r.json")
+    assert [f.name for f in held.failures_to_enrol] == [f"template {name}" for name in ids[:2]]
+    assert f"2 ({ids[0]}, {ids[1]})" in held.warnings[-1]
+    assert "failures to enrol: 2" in capsys.readouterr().out
+    assert evalkit(*words, "--max-failures", 1) == 2
+    assert "2 failures to enrol, more than --max-failures 1" in capsys.readouterr().err
+
+
+def test_fusion_elsewhere_is_not_claimed(
+    evalkit: Command, tiny_ijbc: Path, tmp_path: Path, templates: tuple[Path, np.ndarray],
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    pairs = len(load_ijb(tiny_ijbc).pairs)
+    np.savez(tmp_path / "s.npz", scores=np.linspace(0, 1, pairs))
+    for words in (("--templates", templates[0]), ("--scores", tmp_path / "s.npz")):
+        out = tmp_path / "r.json"
+        assert evalkit("ijbc", "--data", tiny_ijbc, *words, "--output", out) == 0
+        assert "fusion: unknown, made elsewhere; rule at_most" in capsys.readouterr().out
+        held = load_result(out).settings
+        assert [held[name] for name in ("keep_norm", "detector_score", "flip")] == [None] * 3
+
+
+def test_failed_features_name_faces_and_else_templates(
+    evalkit: Command, tiny_ijbc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    release = load_ijb(tiny_ijbc)
+    features = np.random.default_rng(0).normal(size=(len(release.images), 8)).astype(np.float32)
+    ids, counts = np.unique(release.template_id, return_counts=True)
+    lone, many = ids[0], ids[np.flatnonzero(counts > 1)[-1]]
+    features[release.template_id == lone] = np.nan
+    # Faces that are as they should be, and a sum that is more than float32 holds.
+    features[release.template_id == many] = 3e38
+    np.save(tmp_path / "f.npy", features)
+    words = ("ijbc", "--data", tiny_ijbc, "--features", tmp_path / "f.npy", "--keep-norm")
+    assert evalkit(*words, "--no-detector-score", "--output", tmp_path / "r.json") == 0
+    held = load_result(tmp_path / "r.json")
+    faces = [name.decode() for name in release.images[release.template_id == lone]]
+    named = [failure.name for failure in held.failures_to_enrol]
+    assert named == [*faces, f"template {many}"]
+    assert f"({lone}, {many})" in held.warnings[-1]
+    assert evalkit(*words, "--max-failures", 0) == 2
+    assert "failures to enrol, more than --max-failures 0" in capsys.readouterr().err
+
+
+def test_scores_that_are_none_are_counted(
+    evalkit: Command, tiny_ijbc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pairs = len(load_ijb(tiny_ijbc).pairs)
+    scores = np.full(pairs, np.nan, np.float32)
+    words = ("ijbc", "--data", tiny_ijbc, "--scores", tmp_path / "s.npy")
+    np.save(tmp_path / "s.npy", scores)
+    assert evalkit(*words, "--output", tmp_path / "r.json") == 0
+    shown = capsys.readouterr().out
+    assert f"{pairs:,} of {pairs:,} pairs: the score is not finite." in shown
+    row = next(line.split() for line in shown.splitlines() if " 1e-03 " in line)
+    assert row[row.index("1e-03") + 3] == "-"
+    scores[3:] = np.linspace(0, 1, pairs - 3)
+    np.save(tmp_path / "s.npy", scores)
+    assert evalkit(*words, "--output", tmp_path / "r.json") == 0
+    (failure,) = load_result(tmp_path / "r.json").failures_to_enrol
+    assert failure.name == f"3 of {pairs:,} pairs"
+
+
+def test_an_empty_file_of_templates_is_refused(
+    evalkit: Command, tiny_ijbc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.savez(tmp_path / "t.npz", template_id=np.empty(0, int), features=np.empty((0, 8)))
+    assert evalkit("ijbc", "--data", tiny_ijbc, "--templates", tmp_path / "t.npz") == 2
+    assert "t.npz holds no templates" in capsys.readouterr().err
+
+
+def test_rates_are_named_exactly(evalkit: Command, tiny_ijbc: Path, tmp_path: Path) -> None:
+    pairs = len(load_ijb(tiny_ijbc).pairs)
+    np.save(tmp_path / "s.npy", np.linspace(0, 1, pairs))
+    words = ("--scores", tmp_path / "s.npy", "--far", "0.14,0.12,0.045,1e-4")
+    assert evalkit("ijbc", "--data", tiny_ijbc, *words, "--output", tmp_path / "r.json") == 0
+    names = [metric.name for metric in load_result(tmp_path / "r.json").metrics]
+    assert names == [f"tar@far={rate}" for rate in ("1e-04", "4.5e-02", "1.2e-01", "1.4e-01")]
+
+
+@given(st.floats(1e-9, 1, exclude_max=True))
+def test_the_name_of_a_rate_is_the_rate(rate: float) -> None:
+    assert float(rate_name(rate)) == rate
+
+
+@pytest.mark.parametrize(("exponent", "name"), [(k, f"1e-{k:02d}") for k in range(1, 10)])
+def test_usual_rates_keep_their_names(exponent: int, name: str) -> None:
+    assert rate_name(float(f"1e-{exponent}")) == name
+
+
+def test_a_result_has_no_two_metrics_of_one_name(
+    evalkit: Command, tiny_ijbc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    pairs = len(load_ijb(tiny_ijbc).pairs)
+    np.save(tmp_path / "s.npy", np.linspace(0, 1, pairs))
+    monkeypatch.setattr("evalkit.evaluations.ijb.rate_name", lambda _: "same")
+    assert evalkit("ijbc", "--data", tiny_ijbc, "--scores", tmp_path / "s.npy") == 70
+    assert "metrics of one name: tar@far=same" in capsys.readouterr().err
+
+
+def test_intervals_are_claimed_only_where_there_are_some(
+    evalkit: Command, tiny_ijbc: Path, tmp_path: Path
+) -> None:
+    pairs = len(load_ijb(tiny_ijbc).pairs)
+    np.save(tmp_path / "s.npy", np.linspace(0, 1, pairs))
+    out = tmp_path / "r.json"
+    words = ("ijbc", "--data", tiny_ijbc, "--scores", tmp_path / "s.npy", "--output", out)
+    for rule, wanted in (("at_most", True), ("insightface_nearest", False)):
+        assert evalkit(*words, "--rule", rule) == 0
+        held = load_result(out)
+        assert held.settings["intervals"] is wanted
+        assert any(metric.interval for metric in held.metrics) is wanted
+
+
+@pytest.fixture
+def own_data(tiny_ijbc: Path, tmp_path: Path) -> Path:
+    """The sample without its marker: data like anybody's."""
+    data = tmp_path / "own" / "IJBC"
+    shutil.copytree(tiny_ijbc, data)
+    (data / "evalkit-sample.json").unlink()
+    return data
+
+
+def test_other_data_need_a_model(
+    evalkit: Command, own_data: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    assert evalkit("ijbc", "--data", own_data) == 2
+    assert "--model sample-recognition runs the embedded network" in capsys.readouterr().err
+    monkeypatch.setenv("EVALKIT_DATA", str(own_data.parent))
+    assert evalkit("ijbc") == 2
+    assert "--model" in capsys.readouterr().err
+    assert evalkit("ijbc", "--model", SAMPLE_MODEL) == 0
+
+
+def test_the_meta_files_are_judged_before_inference(
+    evalkit: Command, own_data: Path, own_cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("ijbc", "--data", own_data, "--model", SAMPLE_MODEL)
+    for file in (own_data / "meta").glob("*.csv"):
+        file.unlink()
+    assert evalkit(*words, "--one-to-n") == 2
+    assert "1:N needs the gallery and probe files" in capsys.readouterr().err
+    pairs = own_data / "meta" / "ijbc_template_pair_label.txt"
+    lines = pairs.read_text().splitlines(keepends=True)
+    for label, kind in (("1", "impostor"), ("0", "genuine")):
+        pairs.write_text("".join(line for line in lines if line.split()[2] == label))
+        assert evalkit(*words) == 2
+        assert f"has no {kind} pairs" in capsys.readouterr().err
+    assert not (own_cache / "outputs").exists()
+
+
+@pytest.mark.parametrize("command", ["ijbc", "lfw", "widerface"])
+def test_a_place_that_cannot_be_written_is_refused_at_once(
+    evalkit: Command, tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    for place, message in ((tmp_path, "is a folder"), (tmp_path / "file" / "r.json", "cannot be")):
+        assert evalkit(command, "--data", "nowhere", "--output", place) == 2
+        shown = capsys.readouterr().err
+        assert "--output" in shown
+        assert message in shown
+    assert evalkit(command, "--data", "nowhere", "--output", tmp_path / "new" / "r.json") == 2
+    assert "nowhere" in capsys.readouterr().err
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_the_table_is_shown_though_the_result_cannot_be_written(
+    evalkit: Command, tiny_ijbc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    def full(*_: object) -> None:
+        raise InputError("the disk is full")
+
+    monkeypatch.setattr(Result, "save", full)
+    np.save(tmp_path / "s.npy", np.linspace(0, 1, len(load_ijb(tiny_ijbc).pairs)))
+    words = ("--scores", tmp_path / "s.npy", "--output", tmp_path / "r.json")
+    assert evalkit("ijbc", "--data", tiny_ijbc, *words) == 2
+    shown = capsys.readouterr()
+    assert "TAR %" in shown.out
+    assert "the disk is full" in shown.err
 
 
 def test_a_quick_look_is_marked(evalkit: Command, tiny_ijbc: Path, tmp_path: Path) -> None:

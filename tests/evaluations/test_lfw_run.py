@@ -12,8 +12,10 @@ import pytest
 from command import Command
 
 from evalkit.datasets.lfw import LfwImages, load_bin
+from evalkit.errors import InputError
+from evalkit.evaluations.inference import SAMPLE_MODEL
 from evalkit.protocols.verification import evaluate
-from evalkit.results import load_result
+from evalkit.results import Result, load_result
 
 pytest.importorskip("onnxruntime", reason="pip install 'evalkit[cpu]'")
 
@@ -63,7 +65,8 @@ def test_a_folder_of_sets_is_one_table(
     sets.mkdir()
     for name in ("one", "two"):
         shutil.copy(tiny_lfw, sets / f"{name}.bin")
-    assert evalkit("lfw", "--data", sets, "--quiet", "--output", tmp_path / "r.json") == 0
+    words = ("--data", sets, "--model", SAMPLE_MODEL, "--quiet", "--output", tmp_path / "r.json")
+    assert evalkit("lfw", *words) == 0
     shown = capsys.readouterr().out
     assert shown.count("\none ") == shown.count("\ntwo ") == 4
     assert load_result(tmp_path / "r.one.json").dataset.name == "one"
@@ -117,7 +120,7 @@ def test_packing_and_inspecting(
     shown = capsys.readouterr().out
     assert "20: 10 same, 10 different" in shown
     assert "112x112: 40" in shown
-    assert evalkit("lfw", "--data", out) == 0
+    assert evalkit("lfw", "--data", out, "--model", SAMPLE_MODEL) == 0
 
 
 def test_pack_says_what_is_missing(
@@ -125,6 +128,64 @@ def test_pack_says_what_is_missing(
 ) -> None:
     assert evalkit("pack", "lfw", "--out", tmp_path / "x.bin") == 2
     assert "--images is missing" in capsys.readouterr().err
+
+
+def test_other_data_need_a_model(
+    evalkit: Command, tiny_lfw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(tiny_lfw, tmp_path / "mine.bin")
+    assert evalkit("lfw", "--data", tmp_path / "mine.bin") == 2
+    shown = capsys.readouterr().err
+    assert "--model sample-recognition runs the embedded network" in shown
+    assert not (tmp_path / "cache" / "outputs").exists()
+
+
+def test_a_set_of_one_kind_is_refused_before_inference(
+    evalkit: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = cv2.imencode(".png", np.zeros((112, 112, 3), np.uint8))[1].tobytes()
+    (tmp_path / "mine.bin").write_bytes(pickle.dumps(([image] * 40, [True] * 20)))
+    assert evalkit("lfw", "--data", tmp_path / "mine.bin", "--model", SAMPLE_MODEL) == 2
+    assert "All 20 pairs are of the kind 'same'" in capsys.readouterr().err
+    assert not (tmp_path / "cache" / "outputs").exists()
+
+
+def test_rates_and_rules_have_names_of_their_own(
+    evalkit: Command, tiny_lfw: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "r.json"
+    words = ("--far", "0.12,0.14,0.1", "--rules", "exact,exact", "--output", out)
+    assert evalkit("lfw", "--data", tiny_lfw, *words) == 0
+    names = [metric.name for metric in load_result(out).metrics]
+    assert len(set(names)) == len(names)
+    assert {"val@far=1.2e-01", "val@far=1.4e-01", "tar@far=1e-01"} <= set(names)
+
+
+def test_too_many_ready_made_failures_stop_the_run(
+    evalkit: Command, tiny_lfw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = np.random.default_rng(0).normal(size=(2 * len(load_bin(tiny_lfw)), 8))
+    plain[:3] = 0
+    np.save(tmp_path / "e.npy", plain)
+    words = ("lfw", "--data", tiny_lfw, "--embeddings", tmp_path / "e.npy")
+    assert evalkit(*words, "--max-failures", 3, "--output", tmp_path / "r.json") == 0
+    assert len(load_result(tmp_path / "r.json").failures_to_enrol) == 3
+    assert evalkit(*words, "--max-failures", 2) == 2
+    assert "3 failures to enrol, more than --max-failures 2" in capsys.readouterr().err
+
+
+def test_the_table_is_shown_though_the_result_cannot_be_written(
+    evalkit: Command, tiny_lfw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    def full(*_: object) -> None:
+        raise InputError("the disk is full")
+
+    monkeypatch.setattr(Result, "save", full)
+    assert evalkit("lfw", "--data", tiny_lfw, "--output", tmp_path / "r.json") == 2
+    shown = capsys.readouterr()
+    assert "accuracy %" in shown.out
+    assert "the disk is full" in shown.err
 
 
 @pytest.mark.slow

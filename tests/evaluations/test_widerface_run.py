@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -98,6 +99,18 @@ def test_wrong_input_is_one_clear_line(
     shown = capsys.readouterr().err
     assert message in shown
     assert "Traceback" not in shown
+
+
+def test_other_data_need_a_model(
+    evalkit: Command, tiny_wider: Path, perfect: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    data = tmp_path / "own"
+    shutil.copytree(tiny_wider, data)
+    (data / "evalkit-sample.json").unlink()
+    assert evalkit("widerface", "--data", data) == 2
+    assert "--model sample-detection runs the embedded network" in capsys.readouterr().err
+    assert evalkit("widerface", "--data", data, "--predictions", perfect) == 0
 
 
 def test_a_recognition_command_refuses_a_detector(
