@@ -11,10 +11,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeAlias, TypeVar
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -136,10 +138,15 @@ class Normaliser:
 
     def __call__(self, image: NDArray[np.uint8], out: Tensor) -> None:
         """Write an RGB image, shape (height, width, 3), into its place in a batch."""
-        planes = out if self.spec.layout == "nchw" else out.transpose(2, 0, 1)
-        for channel in range(3):
-            source = image[:, :, channel if self.spec.color == "rgb" else 2 - channel]
-            planes[channel] = source if self.raw else self._tables[channel][source]
+        order = (0, 1, 2) if self.spec.color == "rgb" else (2, 1, 0)
+        for channel, source in enumerate(order):
+            plane = cv2.extractChannel(image, source)
+            if self.spec.layout == "nhwc":
+                out[..., channel] = plane if self.raw else cv2.LUT(plane, self._tables[channel])
+            elif self.raw:
+                out[channel] = plane
+            else:
+                cv2.LUT(plane, self._tables[channel], dst=out[channel])
 
     def flipped(self, tensor: Tensor) -> Tensor:
         """Return the batch mirrored left to right."""
@@ -169,7 +176,7 @@ def batches_ahead(
     tasks: Sequence[range], work: Callable[[range], B], threads: int
 ) -> Iterator[tuple[range, B]]:
     """Yield prepared batches in order, with a bounded number of them in the making."""
-    with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
+    with _one_opencv_thread(), ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
         waiting: deque[tuple[range, Future[B]]] = deque()
         try:
             for task in tasks:
@@ -183,6 +190,17 @@ def batches_ahead(
         finally:
             for _, future in waiting:
                 future.cancel()
+
+
+@contextmanager
+def _one_opencv_thread() -> Iterator[None]:
+    """Let the workers be the only threads: OpenCV's own would compete with the session."""
+    held = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(held)
 
 
 class Embedder:
