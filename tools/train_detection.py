@@ -16,7 +16,6 @@ import math
 import multiprocessing
 import tempfile
 import time
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ import yaml
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
+from torchscript import without_debug_records
 
 import evalkit.configs
 from evalkit.config import WiderFaceConfig, read_yaml
@@ -336,19 +336,6 @@ def export(net: SampleDetector, folder: Path) -> None:
     with torch.no_grad():
         torch.jit.save(torch.jit.trace(model, example), traced)
     (folder / "detection.pt").write_bytes(without_debug_records(traced))
-
-
-def without_debug_records(archive: io.BytesIO) -> bytes:
-    """Drop from a TorchScript file the records that tie it to the machine that wrote it.
-
-    They hold the paths of the source files, and are needed by no reader.
-    """
-    kept = io.BytesIO()
-    with zipfile.ZipFile(archive) as source, zipfile.ZipFile(kept, "w") as target:
-        for record in source.infolist():
-            if not record.filename.endswith(".debug_pkl"):
-                target.writestr(zipfile.ZipInfo(record.filename), source.read(record))
-    return kept.getvalue()
 
 
 def evaluate_on_sample(model: Path) -> None:

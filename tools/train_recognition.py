@@ -10,6 +10,7 @@ people whom the written samples hold, none of whom it has seen.
 from __future__ import annotations
 
 import argparse
+import io
 import math
 import multiprocessing
 import tempfile
@@ -23,6 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
+from torchscript import without_debug_records
 
 from evalkit.datasets import sample
 from evalkit.datasets.alignment import align
@@ -201,7 +203,9 @@ def export(net: SampleNet, folder: Path) -> None:
         dynamo=False,
     )
     with torch.no_grad():
-        torch.jit.trace(net, example).save(str(folder / "recognition.pt"))
+        traced = io.BytesIO()
+        torch.jit.save(torch.jit.trace(net, example), traced)
+    (folder / "recognition.pt").write_bytes(without_debug_records(traced))
 
 
 def embed(net: nn.Module, faces: NDArray[np.uint8]) -> NDArray[np.float32]:

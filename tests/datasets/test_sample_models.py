@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import cv2
@@ -93,3 +94,8 @@ def test_model_yaml_names_the_packaged_files() -> None:
     }
     for format, reference in (("onnx", "onnxruntime"), ("torchscript", "torch")):
         assert config["files"][reference] == f"sample:{recognition_model(format).name}"
+
+
+def test_the_torchscript_file_does_not_tell_where_it_was_made() -> None:
+    with zipfile.ZipFile(recognition_model("torchscript")) as archive:
+        assert not [name for name in archive.namelist() if name.endswith(".debug_pkl")]
