@@ -14,6 +14,22 @@ from typing import IO, Any
 
 from evalkit.errors import InputError
 
+USER_ERRNOS = frozenset(
+    {
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EACCES,
+        errno.EPERM,
+        errno.EROFS,
+        errno.EISDIR,
+        errno.ENOTDIR,
+        errno.EEXIST,
+        errno.EFBIG,
+        errno.ENAMETOOLONG,
+    }
+)
+"""Errors of the operating system that are the user's to mend: space, permissions, wrong paths."""
+
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
@@ -42,7 +58,7 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
         partial.chmod(0o666 & ~_umask())
         partial.replace(path)
     except OSError as error:
-        if error.errno not in _USER_ERRNOS:
+        if error.errno not in USER_ERRNOS:
             raise
         raise InputError(
             f"Cannot write {path}: {error.strerror}. Free some space or choose another folder, "
@@ -51,22 +67,6 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     finally:
         if partial is not None:
             partial.unlink(missing_ok=True)
-
-
-_USER_ERRNOS = frozenset(
-    {
-        errno.ENOSPC,
-        errno.EDQUOT,
-        errno.EACCES,
-        errno.EPERM,
-        errno.EROFS,
-        errno.EISDIR,
-        errno.ENOTDIR,
-        errno.EEXIST,
-        errno.EFBIG,
-        errno.ENAMETOOLONG,
-    }
-)
 
 
 def _umask() -> int:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import os
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import TextIO
 
-from evalkit.errors import EXIT_INTERNAL, EXIT_OK, EXIT_USER_ERROR, EvalkitError
+from evalkit.errors import EXIT_INTERNAL, EXIT_USER_ERROR, EvalkitError
+
+EXIT_CLOSED_PIPE = 141  # 128 + SIGPIPE, as a shell reports it
 
 COMMANDS = {
     "ijbc": ("evalkit.cli.ijb", "IJB-C: TAR@FAR over template pairs, 1:N identification"),
@@ -25,7 +29,7 @@ COMMANDS = {
 
 _EPILOG = """\
 exit codes: 0 pass, 1 a gate or sign-off failed, 2 wrong input, 3 cannot be judged,
-70 a fault of evalkit, 130 interrupted
+70 a fault of evalkit, 130 interrupted, 141 nobody read the output
 
 example: python -m evalkit ijbc        (the embedded sample: no data or model needed)
 """
@@ -58,6 +62,23 @@ def build_parser(chosen: str | None) -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
+    code = EXIT_CLOSED_PIPE
+    try:
+        try:
+            code = _run(words)
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+    except BrokenPipeError:
+        _discard(sys.stdout, sys.stderr)
+    except OSError as error:
+        _discard(sys.stdout)
+        print(f"evalkit: cannot print the output: {error.strerror}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    return code
+
+
+def _run(words: list[str]) -> int:
     chosen = next((word for word in words if word in COMMANDS), None)
     arguments = build_parser(chosen).parse_args(words)
     try:
@@ -67,13 +88,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _complain(arguments.command, "interrupted", 130)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_OK
+        raise
     except Exception as error:
         from evalkit.datasets.errors import DatasetError
+        from evalkit.files import USER_ERRNOS
 
         if isinstance(error, DatasetError):
             return _complain(arguments.command, str(error), EXIT_USER_ERROR)
+        if isinstance(error, OSError) and error.errno in USER_ERRNOS | {errno.ENOENT}:
+            return _complain(arguments.command, _describe(error), EXIT_USER_ERROR)
         traceback.print_exc()
         return _complain(
             arguments.command,
@@ -82,6 +105,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
 
 
+def _describe(error: OSError) -> str:
+    names = [name for name in (error.filename, error.filename2) if name is not None]
+    # repr keeps a name with odd characters in its line.
+    what = " or ".join(repr(str(name)) for name in names) or "a file"
+    return (
+        f"Cannot use {what}: {error.strerror}. Check that the path exists, may be written where "
+        "it must be, and has space left (EVALKIT_CACHE names another folder for caches)."
+    )
+
+
 def _complain(command: str, message: str, code: int) -> int:
-    print(f"evalkit {command}: {message}", file=sys.stderr)
+    try:
+        print(f"evalkit {command}: {message}", file=sys.stderr)
+    except BrokenPipeError:  # the code still tells
+        _discard(sys.stderr)
     return code
+
+
+def _discard(*streams: TextIO | None) -> None:
+    """Send what is left to nowhere: at its end the interpreter would try to write it again."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in streams:
+        if stream is not None:
+            os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,7 @@ from evalkit.cli import COMMANDS, main
 from evalkit.datasets.errors import DatasetError
 from evalkit.errors import CannotJudgeError, InputError, UnavailableError
 
+SAMPLE = ["sample", "--kind", "lfw", "--out", "x"]
 HEAVY = ("numpy", "cv2", "pydantic", "onnxruntime", "torch", "scipy", "yaml", "matplotlib")
 
 
@@ -61,7 +65,7 @@ def test_exit_codes(
         raise error
 
     monkeypatch.setattr("evalkit.cli.sample.run", fails)
-    assert main(["sample", "--kind", "lfw", "--out", "x"]) == code
+    assert main(SAMPLE) == code
     shown = capsys.readouterr().err
     assert ("Traceback" in shown) == (code == 70)
     assert shown.splitlines()[-1].startswith("evalkit sample: ")
@@ -74,12 +78,107 @@ def test_wrong_use_exits_2(words: list[str]) -> None:
     assert exit_.value.code == 2
 
 
-def test_a_closed_pipe_is_no_fault(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    command = f"{sys.executable} -m evalkit --help | head -c 1 && exit ${{PIPESTATUS[0]}}"
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+def run_with_output(
+    to: int, code: str, *words: str, stderr: int = subprocess.PIPE
+) -> tuple[int, str]:
+    """Run a command line whose sample command is replaced; its exit code and messages."""
+    start = (
+        "import sys\nfrom evalkit.cli import main, sample\n"
+        "from evalkit.errors import CannotJudgeError\n"
+        f"def run(arguments):\n    {code}\nsample.run = run\nsys.exit(main(sys.argv[1:]))\n"
+    )
+    command = [sys.executable, "-c", start, *(words or SAMPLE)]
+    # Buffered, as a shell starts it: short output meets the pipe only when it is flushed.
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    done = subprocess.run(command, stdout=to, stderr=stderr, env=buffered, text=True, check=False)
+    return done.returncode, done.stderr
+
+
+@pytest.fixture
+def closed_pipe() -> Iterator[int]:
+    read, write = os.pipe()
+    os.close(read)
+    yield write
+    os.close(write)
+
+
+@pytest.mark.parametrize(
+    ("code", "wanted"),
+    [
+        ("print('fine'); return 0", 0),
+        ("print('a figure got worse'); return 1", 1),
+        ("print('x' * 1_000_000); return 0", 141),
+        ("print('x', flush=True); return 0", 141),
+    ],
+)
+def test_a_closed_pipe_hides_no_failure(closed_pipe: int, code: str, wanted: int) -> None:
+    assert run_with_output(closed_pipe, code) == (wanted, "")
+
+
+def test_an_error_after_output_that_nobody_reads_keeps_its_code(closed_pipe: int) -> None:
+    code = "print('so far'); raise CannotJudgeError('too few')"
+    assert run_with_output(closed_pipe, code) == (3, "evalkit sample: too few\n")
+    assert run_with_output(closed_pipe, code, stderr=closed_pipe)[0] == 3
+
+
+def test_help_into_a_closed_pipe_says_nothing(closed_pipe: int) -> None:
+    assert run_with_output(closed_pipe, "return 0", "--help") == (141, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_output_into_a_full_disk_is_told() -> None:
+    full = os.open("/dev/full", os.O_WRONLY)
+    try:
+        code, told = run_with_output(full, "print('fine'); return 0")
+    finally:
+        os.close(full)
+    assert (code, told) == (2, "evalkit: cannot print the output: No space left on device\n")
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        *((number, 2) for number in ("ENOENT", "EACCES", "EROFS", "ENOTDIR", "ENOSPC", "EISDIR")),
+        *((number, 70) for number in ("EBADF", "EIO")),
+    ],
+)
+def test_errors_of_the_operating_system(
+    number: str,
+    code: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    value = getattr(errno, number)
+
+    def fails(_: object) -> int:
+        raise OSError(value, os.strerror(value), "/of/the\nuser")
+
+    monkeypatch.setattr("evalkit.cli.sample.run", fails)
+    assert main(SAMPLE) == code
+    shown = capsys.readouterr().err
+    if code == 2:
+        assert shown.startswith(
+            f"evalkit sample: Cannot use '/of/the\\nuser': {os.strerror(value)}."
+        )
+        assert len(shown.splitlines()) == 1
+    else:
+        assert "Traceback" in shown
+
+
+def test_a_cache_that_cannot_be_made_is_one_clear_line() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "evalkit", "ijbc"],
+        env={**os.environ, "EVALKIT_CACHE": "/dev/null/x"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
     assert "Traceback" not in done.stderr
+    assert "/dev/null/x" in done.stderr.splitlines()[-1]
+    assert "Not a directory" in done.stderr.splitlines()[-1]
 
 
 def test_the_parser_fills_only_the_chosen_command() -> None:
     parser = cli.build_parser("sample")
-    assert parser.parse_args(["sample", "--kind", "lfw", "--out", "x"]).seed == 0
+    assert parser.parse_args(SAMPLE).seed == 0
