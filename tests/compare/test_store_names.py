@@ -16,7 +16,15 @@ def store(tmp_path: Path) -> Store:
     made = Store(tmp_path, {"data": "d", "model": "m"}, 3, ["embeddings"])
     with made.writing():
         made.write(
-            0, Shard({"embeddings": np.ones((3, 2))}, np.zeros((3, 8), np.uint8), (), 1.0, 1.0)
+            0,
+            Shard(
+                outputs={"embeddings": np.ones((3, 2))},
+                digests=np.zeros((3, 8), np.uint8),
+                stamps=np.zeros((3, 2), np.int64),
+                failures=(),
+                decode_seconds=1.0,
+                inference_seconds=1.0,
+            ),
         )
     return made
 
