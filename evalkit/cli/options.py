@@ -22,7 +22,11 @@ def add_run_options(parser: argparse.ArgumentParser, data_help: str) -> None:
         "--max-failures", type=int, metavar="N", help="stop when more images fail (100)"
     )
     model = parser.add_argument_group("model")
-    model.add_argument("--model", metavar="FILE", help="model file, model YAML, or its name")
+    model.add_argument(
+        "--model",
+        metavar="FILE",
+        help="model file, model YAML, or its name (the embedded network, on a sample only)",
+    )
     model.add_argument("--backend", metavar="NAME", help="runtime (onnxruntime)")
     model.add_argument("--precision", choices=["fp32", "fp16", "bf16", "int8"], help="(fp32)")
     model.add_argument("--device", metavar="DEVICE", help="cpu, cuda, cuda:1, ... (cpu)")
@@ -109,7 +113,8 @@ def check_output(path: Path | None) -> None:
             pass
     except OSError as error:
         raise InputError(
-            f"--output {path} cannot be written: {error.strerror}. Choose another folder."
+            f"--output {path}: files cannot be made in {path.parent}: {error.strerror}. Choose "
+            "another folder."
         ) from error
 
 

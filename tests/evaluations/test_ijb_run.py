@@ -297,7 +297,10 @@ def test_a_place_that_cannot_be_written_is_refused_at_once(
     evalkit: Command, tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").touch()
-    for place, message in ((tmp_path, "is a folder"), (tmp_path / "file" / "r.json", "cannot be")):
+    for place, message in (
+        (tmp_path, "is a folder"),
+        (tmp_path / "file" / "r.json", "cannot be made"),
+    ):
         assert evalkit(command, "--data", "nowhere", "--output", place) == 2
         shown = capsys.readouterr().err
         assert "--output" in shown
