@@ -239,12 +239,13 @@ class Embedder:
         fixed = self.session.inputs[0].batch
         count = len(tensor)
         if fixed is None or fixed == count:
-            return embedding(self.session.run(tensor), count, self.output)
+            return embedding(self.session.run(tensor), count, self.output, rows=count)
         parts = []
         for first in range(0, count, fixed):
             part = tensor[first : first + fixed]
             padding = [(0, fixed - len(part)), *[(0, 0)] * (part.ndim - 1)]
-            parts.append(embedding(self.session.run(np.pad(part, padding)), len(part), self.output))
+            outputs = self.session.run(np.pad(part, padding))
+            parts.append(embedding(outputs, len(part), self.output, rows=fixed))
         return np.concatenate(parts)
 
 

@@ -494,14 +494,15 @@ def test_the_configuration_has_no_hidden_default() -> None:
 def test_real_faces_and_a_real_model(evalkit: Command, shared_data: Path, tmp_path: Path) -> None:
     """Independent figures: mobilefacenet 93.27 / 96.86 / 99.55 at 1e-4 / 1e-3 / 1e-2.
 
-    At 1e-4 there are 11.997 false accepts: the nearest point has 12, which exceeds the target by
-    0.02 %, and at most the target are 11, which loses one genuine pair of 223.
+    At 1e-4 at most 11 false accepts are allowed (11.997): 207 of 223. The 208 of the independent
+    figure need 12, which is the nearest point. At 1e-2 the thinned curve of the nearest rule has
+    no point between the last genuine pair but one and the last, whose false accepts are 1,518.
     """
     words = (
         "--data", shared_data / "congress", "--model", shared_data / "models/mobilefacenet.onnx",
         "--mean", "123.675,116.28,103.53", "--std", "58.395,57.12,57.375",
     )  # fmt: skip
-    wanted = {"at_most": (207, 216, 222), "insightface_nearest": (208, 216, 222)}
+    wanted = {"at_most": (207, 216, 222), "insightface_nearest": (208, 216, 223)}
     for rule, accepts in wanted.items():
         out = tmp_path / f"{rule}.json"
         assert evalkit("ijbc", *words, "--rule", rule, "--output", out) == 0
