@@ -11,19 +11,20 @@ from numpy.typing import NDArray
 
 from evalkit.backends.base import Session
 from evalkit.config import InputSpec
-from evalkit.datasets.errors import UnreadableImage
 from evalkit.heads.detection import DetectionHead, DetectionOptions, Detections, detect
 from evalkit.heads.sizing import Geometry, Sizing, batches_by_size, pad_colour, place
 from evalkit.heads.voting import vote
 from evalkit.pipeline import (
     ImageSource,
     Normaliser,
+    Notes,
     Tensor,
     batches_ahead,
     check_failures,
     join_shards,
+    not_finite,
+    read_images,
     shard_tasks,
-    stamp,
 )
 from evalkit.progress import Advance
 from evalkit.results import Failure
@@ -47,24 +48,19 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """Ready batches of some images, and what failed on the way.
+    """Ready batches of some images.
 
     Attributes
     ----------
     batches : tuple of (ndarray, tuple of View)
         A tensor in the model's layout, and what its rows are; rows beyond them are padding.
-    digests : ndarray of uint8, shape (n, 8)
-    stamps : ndarray of int64, shape (n, 2)
-    failures : dict of int to Failure
-        By place among the images.
+    notes : Notes
     seconds : float
         Time that the worker took.
     """
 
     batches: tuple[tuple[Tensor, tuple[View, ...]], ...]
-    digests: NDArray[np.uint8]
-    stamps: NDArray[np.int64]
-    failures: dict[int, Failure]
+    notes: Notes
     seconds: float
 
 
@@ -103,26 +99,17 @@ class Detector:
         self.seconds = 0.0
 
     def prepare(self, source: ImageSource, indices: Sequence[int]) -> Prepared:
-        """Decode, size and normalise some images; a failure is noted, not raised."""
+        """Decode, size and normalise some images."""
         start = time.perf_counter()
         views: list[View] = []
         pixels: list[NDArray[np.uint8]] = []
-        digests = np.zeros((len(indices), 8), np.uint8)
-        stamps = np.array([stamp(source, index) for index in indices], np.int64)
-        failures: dict[int, Failure] = {}
-        for at, index in enumerate(indices):
-            try:
-                image, digest = source.load_with_digest(index)
-            except UnreadableImage as error:
-                failures[at] = Failure(name=source.name(index), reason=str(error))
-                continue
-            digests[at] = np.frombuffer(digest, np.uint8)
+        images, notes = read_images(source, indices)
+        for at, image in images.items():
             height, width = image.shape[:2]
             for geometry in self.sizing.views((height, width)):
                 views.append(View(at, geometry))
                 pixels.append(place(image, geometry, self.colour))
-        batches = self._batches(views, pixels)
-        return Prepared(batches, digests, stamps, failures, time.perf_counter() - start)
+        return Prepared(self._batches(views, pixels), notes, time.perf_counter() - start)
 
     def __call__(self, prepared: Prepared, count: int) -> list[Detections | None]:
         """Return the faces of each of `count` images; None where an output is not finite."""
@@ -212,24 +199,18 @@ def rows_of(shard: Shard) -> list[NDArray[np.float32] | None]:
 def _detect(task: range, prepared: Prepared, source: ImageSource, detector: Detector) -> Shard:
     before = detector.seconds
     found = detector(prepared, len(task))
-    failures = dict(prepared.failures)
+    failures = dict(prepared.notes.failures)
     for at, faces in enumerate(found):
         if faces is None:
-            failures.setdefault(
-                at,
-                Failure(
-                    name=source.name(task[at]),
-                    reason="the model's output is NaN or infinite (overflow in a low precision?).",
-                ),
-            )
+            failures.setdefault(at, not_finite(source.name(task[at])))
     rows = [_rows(faces) for faces in found if faces is not None]
     return Shard(
         outputs={
             "counts": np.array([-1 if faces is None else len(faces) for faces in found], np.int64),
             "detections": np.concatenate([np.empty((0, _ROW), np.float32), *rows]),
         },
-        digests=prepared.digests,
-        stamps=prepared.stamps,
+        digests=prepared.notes.digests,
+        stamps=prepared.notes.stamps,
         failures=tuple(failures[at] for at in sorted(failures)),
         decode_seconds=prepared.seconds,
         inference_seconds=detector.seconds - before,

@@ -58,25 +58,38 @@ class ImageSource(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Notes:
+    """What is kept of some samples' files, and what failed when they were read.
+
+    Attributes
+    ----------
+    digests : ndarray of uint8, shape (n, 8)
+    stamps : ndarray of int64, shape (n, 2)
+        See `stamp`.
+    failures : dict of int to Failure
+        By place among the samples.
+    """
+
+    digests: NDArray[np.uint8]
+    stamps: NDArray[np.int64]
+    failures: dict[int, Failure]
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
-    """Prepared images, and what failed on the way.
+    """Prepared images.
 
     Attributes
     ----------
     tensor : ndarray of float32 or uint8
         In the model's layout; failed samples hold zeros.
-    digests : ndarray of uint8, shape (n, 8)
-    stamps : ndarray of int64, shape (n, 2)
-    failures : dict of int to Failure
-        By position in the batch.
+    notes : Notes
     seconds : float
         Time that the worker took.
     """
 
     tensor: Tensor
-    digests: NDArray[np.uint8]
-    stamps: NDArray[np.int64]
-    failures: dict[int, Failure]
+    notes: Notes
     seconds: float
 
 
@@ -154,22 +167,32 @@ class Normaliser:
         return mirrored.copy()
 
 
-def prepare(source: ImageSource, indices: Sequence[int], normalise: Normaliser) -> Batch:
-    """Decode and normalise some samples; a failure is noted, not raised."""
-    start = time.perf_counter()
-    tensor = normalise.empty(len(indices))
+def read_images(
+    source: ImageSource, indices: Sequence[int]
+) -> tuple[dict[int, NDArray[np.uint8]], Notes]:
+    """Decode some samples, by place among them; a failure is noted, not raised."""
+    images: dict[int, NDArray[np.uint8]] = {}
     digests = np.zeros((len(indices), 8), np.uint8)
     stamps = np.array([stamp(source, index) for index in indices], np.int64)
     failures: dict[int, Failure] = {}
     for place, index in enumerate(indices):
         try:
-            image, digest = source.load_with_digest(index)
+            images[place], digest = source.load_with_digest(index)
         except UnreadableImage as error:
             failures[place] = Failure(name=source.name(index), reason=str(error))
-            continue
-        digests[place] = np.frombuffer(digest, np.uint8)
+        else:
+            digests[place] = np.frombuffer(digest, np.uint8)
+    return images, Notes(digests, stamps, failures)
+
+
+def prepare(source: ImageSource, indices: Sequence[int], normalise: Normaliser) -> Batch:
+    """Decode and normalise some samples."""
+    start = time.perf_counter()
+    tensor = normalise.empty(len(indices))
+    images, notes = read_images(source, indices)
+    for place, image in images.items():
         normalise(image, tensor[place])
-    return Batch(tensor, digests, stamps, failures, time.perf_counter() - start)
+    return Batch(tensor, notes, time.perf_counter() - start)
 
 
 def batches_ahead(
@@ -327,7 +350,15 @@ def join_shards(parts: Sequence[Shard]) -> Shard:
     )
 
 
-def check_failures(failures: Sequence[Failure], most: int, store: Store) -> None:
+def not_finite(name: str) -> Failure:
+    """Return the failure of a sample whose output is not a number."""
+    return Failure(
+        name=name,
+        reason="the model's output is NaN or infinite (overflow in a low precision?).",
+    )
+
+
+def check_failures(failures: Sequence[Failure], most: int, store: Store | None = None) -> None:
     """Stop a run in which too much fails.
 
     Raises
@@ -337,28 +368,22 @@ def check_failures(failures: Sequence[Failure], most: int, store: Store) -> None
     """
     if len(failures) > most:
         named = "; ".join(f"{failure.name}: {failure.reason}" for failure in failures[:3])
+        kept = f"What was done is kept in {store.folder}. " if store is not None else ""
         raise InputError(
-            f"{len(failures)} images failed, more than --max-failures {most}. The first: {named} "
-            f"What was done is kept in {store.folder}. Mend the data or the model, or raise "
-            "--max-failures."
+            f"{len(failures)} failures to enrol, more than --max-failures {most}. The first: "
+            f"{named} {kept}Mend the data or the model, or raise --max-failures."
         )
 
 
 def _embed_batch(task: range, batch: Batch, source: ImageSource, embedder: Embedder) -> Shard:
     before = embedder.seconds
     plain, mirrored = embedder(batch.tensor)
-    failures = dict(batch.failures)
+    failures = dict(batch.notes.failures)
     usable = np.isfinite(plain).all(axis=1)
     if mirrored is not None:
         usable &= np.isfinite(mirrored).all(axis=1)
     for place in np.flatnonzero(~usable).tolist():
-        failures.setdefault(
-            place,
-            Failure(
-                name=source.name(task[place]),
-                reason="the model's output is NaN or infinite (overflow in a low precision?).",
-            ),
-        )
+        failures.setdefault(place, not_finite(source.name(task[place])))
     failed = sorted(failures)
     outputs = (
         {"embeddings": plain} if mirrored is None else {"embeddings": plain, "flipped": mirrored}
@@ -367,8 +392,8 @@ def _embed_batch(task: range, batch: Batch, source: ImageSource, embedder: Embed
         value[failed] = np.nan
     return Shard(
         outputs=outputs,
-        digests=batch.digests,
-        stamps=batch.stamps,
+        digests=batch.notes.digests,
+        stamps=batch.notes.stamps,
         failures=tuple(failures[place] for place in failed),
         decode_seconds=batch.seconds,
         inference_seconds=embedder.seconds - before,

@@ -108,7 +108,7 @@ def test_unreadable_images_are_named_and_the_run_goes_on(tmp_path: Path) -> None
 
 def test_too_many_failures_stop_the_run_and_keep_the_work(tmp_path: Path) -> None:
     images = Images(SHARD * 2, bad=tuple(range(10)))
-    with pytest.raises(InputError, match=r"10 images failed.*--max-failures 9.*0\.jpg"):
+    with pytest.raises(InputError, match=r"10 failures to enrol.*--max-failures 9.*0\.jpg"):
         fill(tmp_path, images, Means(), most=9)
     assert Store(tmp_path, {}, len(images), FIELDS).missing() == [SHARD]
 

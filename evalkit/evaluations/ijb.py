@@ -22,11 +22,11 @@ from evalkit.evaluations.run import (
     Clock,
     assemble,
     rate_name,
-    refuse_failures,
     require_model,
     scorable,
 )
 from evalkit.files import cache_dir, sha256_json
+from evalkit.pipeline import check_failures
 from evalkit.progress import Progress
 from evalkit.protocols.fusion import FusionSwitches, Templates, fuse_templates
 from evalkit.protocols.identification import (
@@ -73,7 +73,7 @@ def evaluate(
     release = clock.run("load", lambda: _load(protocol, config, progress))
     _check_meta(release, config)
     scored = _score(release, config, progress, clock)
-    refuse_failures(scored.failures, config.max_failures)
+    check_failures(scored.failures, config.max_failures)
     points = clock.run(
         "scoring",
         lambda: scorable(

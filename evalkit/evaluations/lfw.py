@@ -20,11 +20,11 @@ from evalkit.evaluations.run import (
     Clock,
     assemble,
     rate_name,
-    refuse_failures,
     require_model,
     scorable,
 )
 from evalkit.files import cache_dir
+from evalkit.pipeline import check_failures
 from evalkit.progress import Progress
 from evalkit.protocols.folds import TenFold, checked_labels
 from evalkit.protocols.verification import Verification
@@ -110,7 +110,7 @@ def evaluate(
         for index in runs[0].failures
         if pairs.image_name(index) not in known
     )
-    refuse_failures(failures, config.max_failures)
+    check_failures(failures, config.max_failures)
     result = assemble(
         config,
         protocol="LFW",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -57,22 +57,6 @@ def rate_name(target: float) -> str:
     """
     forms = (f"{target:.{digits}e}" for digits in range(17))
     return next(form for form in forms if float(form) == target)
-
-
-def refuse_failures(failures: Sequence[Failure], most: int) -> None:
-    """Stop a run in which too much failed to enrol, whoever computed the embeddings.
-
-    Raises
-    ------
-    evalkit.errors.InputError
-        There are more than `most`; the first three are named.
-    """
-    if len(failures) > most:
-        named = "; ".join(f"{failure.name}: {failure.reason}" for failure in failures[:3])
-        raise InputError(
-            f"{len(failures)} failures to enrol, more than --max-failures {most}. The first: "
-            f"{named} Mend the data or the model, or raise --max-failures."
-        )
 
 
 def require_model(config: RunConfig, folder: Path, sample_model: str) -> None:
