@@ -116,7 +116,10 @@ class ModelConfig(_Config):
             return Path(sample.__path__[0]) / Path(named.removeprefix("sample:")).name
         path = self.folder / Path(named).expanduser()
         if not path.exists():
-            raise InputError(f"The model file {path} does not exist. Check --model.")
+            raise InputError(
+                f"The model file {path} does not exist. Put it there, or write its path under "
+                f"'files' in a copy of the YAML of {self.name!r}."
+            )
         return path
 
 
@@ -315,7 +318,9 @@ def load_model_config(named: str, run: RunConfig) -> ModelConfig:
         for name in ("color", "layout", "mean", "std")
         if (value := getattr(run, name)) is not None
     }
-    prepared = validate(InputSpec, {**config.input.model_dump(), **override}, "command line")
+    prepared = validate(
+        InputSpec, {**config.input.model_dump(exclude_unset=True), **override}, "command line"
+    )
     changes: dict[str, Any] = {"input": prepared}
     if run.architecture is not None:
         changes["architecture"] = run.architecture

@@ -139,6 +139,7 @@ class OnnxRuntimeSession(Session):
                 "graph_optimization": "all",
                 "inter_op_threads": 1,
                 "denormals_as_zero": False,
+                "thread_spinning": False,
                 "built_precision": built,
             },
             notes=_notes(ran, built, kernels, device),
@@ -183,6 +184,8 @@ def _profiled(model: Path, options: SessionOptions, level: Any) -> tuple[Any, li
         settings.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
         settings.graph_optimization_level = level
         settings.log_severity_level = FATAL_ONLY
+        # Threads that spin between operators take the cores that decoding needs.
+        settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
         settings.enable_profiling = True
         settings.profile_file_prefix = str(folder / "profile")
         session = _load(model, settings, _providers(device))

@@ -86,7 +86,11 @@ def _run(words: list[str]) -> int:
     except EvalkitError as error:
         return _complain(arguments.command, str(error), error.exit_code)
     except KeyboardInterrupt:
-        return _complain(arguments.command, "interrupted", 130)
+        return _complain(
+            arguments.command,
+            "interrupted; outputs that were stored are kept, and the same command resumes",
+            130,
+        )
     except BrokenPipeError:
         raise
     except Exception as error:

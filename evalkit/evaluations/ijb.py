@@ -70,7 +70,9 @@ def evaluate(
         The input is wrong, or cannot be judged.
     """
     clock = Clock()
-    release = clock.run("load", lambda: _load(protocol, config, progress))
+    whole = clock.run("load", lambda: _load(protocol, config, progress))
+    limited = config.limit is not None and config.limit < len(whole.images)
+    release = subset(whole, config.limit) if limited and config.limit is not None else whole
     _check_meta(release, config)
     scored = _score(release, config, progress, clock)
     check_failures(scored.failures, config.max_failures)
@@ -99,6 +101,7 @@ def evaluate(
         config,
         protocol=release.protocol,
         dataset=_dataset_info(release, scored.embedded),
+        partial=release is not whole,
         embedded=scored.embedded,
         ready_file=scored.ready_file,
         settings=_settings(config, intervals=any(intervals)),
@@ -144,7 +147,7 @@ def _load(protocol: ProtocolName, config: IjbConfig, progress: Progress) -> IjbR
     )
     for warning in release.warnings:
         progress.say(f"warning: {warning}")
-    return release if config.limit is None else subset(release, config.limit)
+    return release
 
 
 def _check_meta(release: IjbRelease, config: IjbConfig) -> None:

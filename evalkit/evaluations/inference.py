@@ -36,6 +36,7 @@ from evalkit.results import Failure, ModelInfo, RanInfo, Stage
 from evalkit.store import SHARD, Store, held_layout, store_name
 
 SAMPLE_MODEL = "sample-recognition"
+_DETECTOR_TRIAL = (320, 320)
 PREPARATION_VERSION = 1
 """Raised when decoding, alignment or normalisation changes what a model is fed."""
 
@@ -334,8 +335,10 @@ def embeddings(
 
 
 def _image(config: ModelConfig) -> tuple[int, int, int]:
-    """Return the sizes of one image, in the model's layout."""
+    """Return the sizes of one image, in the model's layout; a detector's is for a first trial."""
     height, width = config.input.size
+    if config.head != "embedding" and "size" not in config.input.model_fields_set:
+        height, width = _DETECTOR_TRIAL
     return (3, height, width) if config.input.layout == "nchw" else (height, width, 3)
 
 

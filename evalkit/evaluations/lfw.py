@@ -83,7 +83,8 @@ def evaluate(
         The set, for pictures of its errors.
     """
     clock = Clock()
-    pairs = clock.run("load", lambda: _limited(load_bin(path), config.limit))
+    whole = clock.run("load", lambda: load_bin(path))
+    pairs = _limited(whole, config.limit)
     for warning in pairs.warnings:
         progress.say(f"warning: {warning}")
     _judged(pairs, lambda: checked_labels(pairs.issame))
@@ -115,6 +116,7 @@ def evaluate(
         config,
         protocol="LFW",
         dataset=_dataset_info(pairs, embedded),
+        partial=pairs is not whole,
         embedded=embedded,
         ready_file=config.embeddings,
         settings={

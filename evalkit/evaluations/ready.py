@@ -127,7 +127,9 @@ def _read_npz(path: Path, names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
         with np.load(path, allow_pickle=False) as data:
             return {name: data[name] for name in names}
     except KeyError as error:
-        raise InputError(f"{path} has no array {error}; it needs {' and '.join(names)}.") from error
+        raise InputError(
+            f"{path} lacks an array: it needs {' and '.join(names)}, as numpy.savez writes them."
+        ) from error
     except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
         raise InputError(f"{path} is not an .npz archive of plain arrays: {error}.") from error
 

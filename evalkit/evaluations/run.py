@@ -87,6 +87,7 @@ def assemble(
     *,
     protocol: str,
     dataset: DatasetInfo,
+    partial: bool,
     embedded: Inferred | None,
     ready_file: Path | None,
     settings: dict[str, Any],
@@ -100,6 +101,8 @@ def assemble(
 
     Parameters
     ----------
+    partial : bool
+        Whether ``--limit`` left something out.
     embedded : Inferred or None
         Where evalkit ran the inference.
     ready_file : Path or None
@@ -111,7 +114,7 @@ def assemble(
     return Result(
         evalkit_version=evalkit.__version__,
         protocol=protocol,
-        status="complete" if config.limit is None else "partial",
+        status="partial" if partial else "complete",
         started=clock.started,
         command=command,
         dataset=dataset,

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evalkit.config import ModelConfig, WiderFaceConfig, load_model_config
+from evalkit.datasets.ijb import MARKER
 from evalkit.datasets.widerface import WiderFace, WiderImages, load_widerface
 from evalkit.detecting import FIELDS, SHARD, fill_detections, rows_of
 from evalkit.environment import available_cores
@@ -87,6 +88,7 @@ def evaluate(config: WiderFaceConfig, progress: Progress, *, command: str = "") 
         config,
         protocol="WIDERFACE",
         dataset=_dataset_info(name, root, truth_folder, truth, inferred),
+        partial=config.limit == len(truth.images),
         embedded=inferred,
         ready_file=config.predictions,
         settings={**_settings(config, evaluation), **settings},
@@ -107,7 +109,8 @@ def _root(config: WiderFaceConfig, progress: Progress) -> tuple[Path, str]:
     if named is None and config.predictions is not None and config.ground_truth is not None:
         return config.ground_truth, f"widerface:{config.ground_truth.resolve().name}"
     if named is not None:
-        return named, f"widerface:{named.resolve().name}"
+        marked = (named / MARKER).is_file()
+        return named, "evalkit-sample-widerface" if marked else f"widerface:{named.resolve().name}"
     from evalkit.datasets.sample import sample_path  # noqa: PLC0415 - heavy
 
     progress.say("no --data and no EVALKIT_DATA: running on the embedded sample, not on WIDER FACE")

@@ -54,9 +54,9 @@ def _tar_table(result: Result) -> str:
         for metric in metrics
     ]
     header = ["  FAR", "TAR %", "achieved", "threshold", "accepted", "false accepts", "95 %", ""]
-    legend = ""
+    legend = "\n>: the points that are usually published"
     if any(row[-1] for row in rows):
-        legend = "\nfew: under 30 false accepts expected at that FAR, too few to gate on"
+        legend += "\nfew: under 30 false accepts expected at that FAR, too few to gate on"
     return text_table(header, rows) + legend
 
 

@@ -334,6 +334,16 @@ def test_a_quick_look_is_marked(evalkit: Command, tiny_ijbc: Path, tmp_path: Pat
     assert held.dataset.counts["faces"] < len(load_ijb(tiny_ijbc).images)
 
 
+def test_a_limit_that_leaves_nothing_out_is_no_quick_look(
+    evalkit: Command, tiny_ijbc: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "r.json"
+    assert evalkit("ijbc", "--data", tiny_ijbc, "--limit", 100_000, "--output", out) == 0
+    held = load_result(out)
+    assert held.status == "complete"
+    assert held.dataset.name.startswith("evalkit-sample")
+
+
 def test_missing_images_are_failures_to_enrol(
     evalkit: Command, tiny_ijbc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
