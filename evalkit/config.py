@@ -66,8 +66,8 @@ class ModelConfig(_Config):
     name : str
         For tables and results.
     files : dict of str to str
-        Backend name to file, relative to the YAML file; the key ``any`` serves every backend.
-        ``sample:NAME`` is a file that evalkit brings.
+        Where the model is, relative to the YAML file: by ``BACKEND:PRECISION`` (``torch:int8``),
+        else by ``BACKEND``, else ``any``. ``sample:NAME`` is a file that evalkit brings.
     architecture : str or None
         Registered architecture, where the file holds weights alone.
     input : InputSpec
@@ -96,19 +96,21 @@ class ModelConfig(_Config):
     output: str | None = None
     folder: Path = Field(default=Path(), exclude=True)
 
-    def file_for(self, backend: str) -> Path:
-        """Return the model's file for a backend.
+    def file_for(self, backend: str, precision: str = "fp32") -> Path:
+        """Return the model's file for a backend and a precision.
 
         Raises
         ------
         evalkit.errors.InputError
             The configuration names none, or it does not exist.
         """
-        named = self.files.get(backend, self.files.get("any"))
+        keys = (f"{backend}:{precision}", backend, "any")
+        named = next((self.files[key] for key in keys if key in self.files), None)
         if named is None:
             raise InputError(
-                f"The model {self.name!r} has no file for backend {backend!r}, only for "
-                f"{', '.join(sorted(self.files))}. Add it under 'files' or choose another backend."
+                f"The model {self.name!r} has no file for backend {backend!r} at {precision}, only "
+                f"for {', '.join(sorted(self.files))}. Add {backend!r} or '{backend}:{precision}' "
+                "under 'files', or choose another backend."
             )
         if named.startswith("sample:"):
             from evalkit.datasets import sample  # noqa: PLC0415 - heavy

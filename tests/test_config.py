@@ -101,8 +101,19 @@ def test_a_model_yaml_names_files_beside_it(tmp_path: Path) -> None:
     config = load_model_config(str(tmp_path / "m.yaml"), RunConfig(mean=(1.0, 2.0, 3.0)))
     assert config.file_for("onnxruntime") == tmp_path / "m.onnx"
     assert (config.input.color, config.input.mean) == ("bgr", (1.0, 2.0, 3.0))
-    with pytest.raises(InputError, match=r"no file for backend 'torch', only for onnxruntime"):
+    with pytest.raises(InputError, match=r"no file for backend 'torch' at fp32, only for onnxruntime"):
         config.file_for("torch")
+
+
+def test_a_file_for_a_precision_goes_before_that_of_its_backend(tmp_path: Path) -> None:
+    for name in ("fp32.onnx", "int8.onnx", "other.pt"):
+        (tmp_path / name).write_bytes(b"")
+    files = "{onnxruntime: fp32.onnx, 'onnxruntime:int8': int8.onnx, any: other.pt}"
+    (tmp_path / "m.yaml").write_text(f"name: m\nfiles: {files}\n")
+    config = load_model_config(str(tmp_path / "m.yaml"), RunConfig())
+    assert config.file_for("onnxruntime", "int8") == tmp_path / "int8.onnx"
+    assert config.file_for("onnxruntime", "fp16") == tmp_path / "fp32.onnx"
+    assert config.file_for("torch", "int8") == tmp_path / "other.pt"
 
 
 def test_a_bare_model_file_serves_every_backend(tmp_path: Path) -> None:

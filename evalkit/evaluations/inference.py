@@ -91,7 +91,7 @@ def open_model(run: RunConfig, config: ModelConfig) -> Iterator[OpenModel]:
     probe = backend.probe()
     if not probe.available:
         raise UnavailableError(f"Backend {run.backend!r}: {probe.reason} {probe.remedy}".rstrip())
-    file = config.file_for(run.backend)
+    file = config.file_for(run.backend, run.precision)
     options = SessionOptions(
         precision=run.precision,
         device=run.device,
