@@ -9,6 +9,7 @@ BACKENDS: Registry[type[Backend]] = Registry(
     "backend",
     Backend,
     {
+        "caffe": Entry("evalkit.backends.caffe:CaffeBackend"),
         "onnxruntime": Entry("evalkit.backends.onnxruntime:OnnxRuntimeBackend", extra="cpu"),
         "torch": Entry("evalkit.backends.torch:TorchBackend", extra="torch"),
     },

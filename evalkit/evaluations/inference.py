@@ -118,7 +118,7 @@ def model_sha256(file: Path) -> str:
     """Hash a model: its file, or all files of its folder, and the weights that lie beside it.
 
     ONNX keeps large weights in files of their own, which the model names as ``location`` in its
-    tensors' ``external_data``; OpenVINO and MXNet keep them under the same stem.
+    tensors' ``external_data``; OpenVINO, MXNet and Caffe keep them under the same stem.
     """
     if file.is_dir():
         files = sorted(path for path in file.rglob("*") if path.is_file())
@@ -131,7 +131,12 @@ def model_sha256(file: Path) -> str:
 
 def _weights_beside(file: Path) -> set[Path]:
     stem = file.name.removesuffix("-symbol.json")
-    patterns = {".xml": f"{file.stem}.bin", ".json": f"{stem}-*.params"}
+    patterns = {
+        ".xml": f"{file.stem}.bin",
+        ".json": f"{stem}-*.params",
+        ".prototxt": f"{file.stem}.caffemodel",
+        ".caffemodel": f"{file.stem}.prototxt",
+    }
     if file.suffix != ".onnx":
         return set(file.parent.glob(patterns[file.suffix])) if file.suffix in patterns else set()
     names = re.findall(rb"\x0a\x08location\x12(?s:(.))([^\x00-\x1f]+)", file.read_bytes())
