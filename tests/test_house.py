@@ -51,8 +51,7 @@ def test_a_runtime_is_imported_only_in_the_module_named_for_it() -> None:
         for name in imports(path):
             top = name.partition(".")[0]
             if top in RUNTIMES:
-                within = path.relative_to(ROOT / "evalkit" / "backends")
-                assert path.stem == top or within.parts[0] == "architectures", f"{path}: {name}"
+                assert path.stem == top or "architectures" in path.parts, f"{path}: {name}"
 
 
 @pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])

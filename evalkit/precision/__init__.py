@@ -1,0 +1,14 @@
+"""Building fp16, bf16 and int8 models, each with the toolchain that belongs to its backend."""
+
+from __future__ import annotations
+
+from evalkit.precision.base import Converter
+from evalkit.registry import Entry, Registry
+
+CONVERTERS: Registry[type[Converter]] = Registry(
+    "converter",
+    Converter,
+    {
+        "onnxruntime": Entry("evalkit.precision.onnxruntime:OnnxRuntimeConverter", extra="convert"),
+    },
+)
