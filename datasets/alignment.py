@@ -108,15 +108,22 @@ def align(
     Raises
     ------
     ValueError
-        The points define no transform; see `similarity`.
+        The points define no transform, see `similarity`; or the image is larger than OpenCV
+        warps (32,766 pixels a side).
     """
     matrix = similarity(points, ARCFACE_POINTS * (size / ARCFACE_SIZE))
-    warped: NDArray[np.uint8] = cv2.warpAffine(
-        image,
-        matrix,
-        (size, size),
-        flags=cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_CONSTANT,
-        borderValue=0,
-    )
+    try:
+        warped: NDArray[np.uint8] = cv2.warpAffine(
+            image,
+            matrix,
+            (size, size),
+            flags=cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_CONSTANT,
+            borderValue=0,
+        )
+    except cv2.error as error:
+        height, width = image.shape[:2]
+        raise ValueError(
+            f"OpenCV does not warp an image of {width}x{height} pixels ({error.err})"
+        ) from error
     return warped

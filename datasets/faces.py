@@ -82,16 +82,6 @@ def decode(data: bytes) -> NDArray[np.uint8]:
     return decoded
 
 
-def _aligned(image: NDArray[np.uint8], points: NDArray[np.float32], size: int) -> NDArray[np.uint8]:
-    try:
-        return align(image, points, size)
-    except cv2.error as error:
-        height, width = image.shape[:2]
-        raise ValueError(
-            f"OpenCV does not warp an image of {width}x{height} pixels ({error.err})"
-        ) from error
-
-
 class AlignedFaces:
     """The faces of a data set, decoded and aligned when asked for; safe to use from threads.
 
@@ -156,7 +146,7 @@ class AlignedFaces:
         try:
             with open(path, "rb") as file:  # noqa: PTH123
                 data = file.read()
-            face = _aligned(decode(data), self._points[index], self._size)
+            face = align(decode(data), self._points[index], self._size)
         except FileNotFoundError as error:
             raise UnreadableImage("The image is missing", path=path) from error
         except OSError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ Encoding: TypeAlias = Literal["png", "jpeg"]
 
 _PROTOCOL: Final = 4
 """Every Python since 3.4 reads it, and unlike protocol 2 it holds bytes as they are."""
+_BEST_QUALITY: Final = 100
 _KEPT: Final = (b"\xff\xd8\xff", b"\x89PNG")
 
 
@@ -85,9 +87,12 @@ def pack(
     ------
     DatasetError
         An image is missing, broken, not square, or gives no face; names the line of the list.
-        Or the file cannot be written.
+        Or the file cannot be written, or the quality is out of range.
     """
     out = Path(out)
+    if not 1 <= quality <= _BEST_QUALITY:
+        raise DatasetError(f"The quality is {quality}", remedy=f"JPEG takes 1 to {_BEST_QUALITY}.")
+    _check_writable(out)
     encoded: dict[Path, bytes] = {}
     for pair in pairs.pairs:
         for image in (pair.first, pair.second):
@@ -102,11 +107,7 @@ def pack(
         written = load_bin(temporary)  # what is published can be read
         temporary.replace(out)
     except OSError as error:
-        raise DatasetError(
-            f"The file cannot be written: {error.strerror}",
-            path=out,
-            remedy="Check that its folder exists and has room.",
-        ) from error
+        raise _unwritable(out, error) from error
     finally:
         temporary.unlink(missing_ok=True)
     return Packed(
@@ -148,6 +149,27 @@ def five_point_alignment(points: str | Path, images: str | Path, size: int = ARC
         return align(image, table[name], size)
 
     return aligned
+
+
+def _check_writable(out: Path) -> None:
+    """See that the file can be made, before all images are read."""
+    if out.is_dir():
+        raise DatasetError(
+            "This is a folder", path=out, remedy="Name the file to write, such as my.bin."
+        )
+    try:
+        with tempfile.TemporaryFile(dir=out.parent):
+            pass
+    except OSError as error:
+        raise _unwritable(out, error) from error
+
+
+def _unwritable(out: Path, error: OSError) -> DatasetError:
+    return DatasetError(
+        f"The file cannot be written: {error.strerror}",
+        path=out,
+        remedy="Check that its folder exists and has room.",
+    )
 
 
 def _encoded(

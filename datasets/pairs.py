@@ -117,6 +117,9 @@ def pairs_from_lfw(path: str | Path, images: str | Path) -> PairList:
 def pairs_from_csv(path: str | Path, images: str | Path | None = None) -> PairList:
     """Read a list of ``path1,path2,label`` lines, with or without a header.
 
+    A first line of three cells is a header if its third is no label, and neither of the others
+    is an image or named like one.
+
     Parameters
     ----------
     path : path-like
@@ -135,8 +138,8 @@ def pairs_from_csv(path: str | Path, images: str | Path | None = None) -> PairLi
     pairs = []
     for position, (line, text) in enumerate(_lines(path)):
         row = _cells(text)
-        if not any(row) or (not position and len(row) == 3 and not (images / row[0]).is_file()):
-            continue  # blank, or a header
+        if not any(row) or (not position and _is_header(row, images)):
+            continue
         label = _LABELS.get(row[2].casefold()) if len(row) == 3 else None
         if label is None:
             raise DatasetError(
@@ -166,14 +169,16 @@ def pairs_from_folder(images: str | Path, count: int = 6000, seed: int = 0) -> P
     count : int
         Number of pairs, a multiple of 20.
     seed : int
-        The same folder and seed give the same pairs.
+        0 or more; the same folder and seed give the same pairs.
 
     Raises
     ------
     DatasetError
-        The folder is missing, or holds too few people or images.
+        The folder is missing, or holds too few people or images; or the seed is negative.
     """
     images = Path(images)
+    if seed < 0:
+        raise DatasetError(f"The seed is {seed}", remedy="Give 0 or a positive number.")
     if count < 2 * FOLDS or count % (2 * FOLDS):
         raise DatasetError(
             f"{count} pairs cannot be balanced over {FOLDS} folds",
@@ -279,6 +284,16 @@ def _cells(text: str) -> list[str]:
         return [cell.strip() for cell in next(csv.reader([text]), [])]
     except csv.Error:  # a cell beyond all measure
         return [text]
+
+
+def _is_header(row: Sequence[str], images: Path) -> bool:
+    """Whether a first row is names of columns, not a pair with a slip in it."""
+    return (
+        len(row) == 3
+        and row[2].casefold() not in _LABELS
+        and not any(Path(cell).suffix.lower() in SUFFIXES for cell in row[:2])
+        and not any((images / cell).is_file() for cell in row[:2] if "\0" not in cell)
+    )
 
 
 def _listed(path: Path, images: Path, pairs: Sequence[ImagePair]) -> PairList:

@@ -112,6 +112,11 @@ FIRST = "P_01/P_01_0001.png,P_01/P_01_0002.jpg,1\n"
         (FIRST + "C:\\a.jpg,b.jpg,1\n", ":2: .* no path below"),
         (FIRST + ",b.jpg,1\n", ":2: .* no path below"),
         ("path1,path2,label\n", "holds no pair"),
+        (FIRST.replace("0001", "0009"), r":1: There is no image .*P_01_0009\.png"),
+        (FIRST.replace(",1", ",ture"), ":1: .* not 'path1,path2,label'"),
+        (FIRST.replace("P_01/", "P_99/").replace(",1", ",ture"), ":1: .* not 'path1,path2,label'"),
+        ("P_01/P_01_0001,P_01/P_01_0002,1\n" + FIRST, ":1: There is no image"),
+        ("path1,path2\n" + FIRST, ":1: .* not 'path1,path2,label'"),
     ],
 )
 def test_wrong_lines_of_a_csv_are_named(tmp_path, people, text, message):
@@ -197,6 +202,8 @@ def test_too_few_people_are_told_how_many_pairs_they_give(tmp_path, people):
         pairs_from_folder(tmp_path / "few", 20)
     with pytest.raises(DatasetError, match="no folder"):
         pairs_from_folder(tmp_path / "none", 20)
+    with pytest.raises(DatasetError, match="seed is -1"):
+        pairs_from_folder(people, 40, seed=-1)
 
 
 # --- packing -----------------------------------------------------------------------------------
@@ -310,3 +317,28 @@ def test_a_folder_that_is_not_there(tmp_path, people):
     pairs = pairs_from_lfw(listed(tmp_path, LFW), people)
     with pytest.raises(DatasetError, match="cannot be written: No such file"):
         pack(pairs, tmp_path / "none" / "a.bin")
+
+
+def test_what_cannot_be_written_is_told_before_an_image_is_read(tmp_path, people, monkeypatch):
+    pairs = pairs_from_lfw(listed(tmp_path, LFW), people)
+    monkeypatch.setattr("evalkit.datasets.pack._encoded", no_face)
+    monkeypatch.chdir(tmp_path)
+    for out in (".", "", people, "/"):
+        with pytest.raises(DatasetError, match="This is a folder"):
+            pack(pairs, out)
+    for quality in (0, -1, 101):
+        with pytest.raises(DatasetError, match=f"quality is {quality}.* 1 to 100"):
+            pack(pairs, "a.bin", encoding="jpeg", quality=quality)
+    assert not list(tmp_path.glob("*.bin"))
+
+
+def test_an_image_that_opencv_does_not_warp_names_its_line(tmp_path, people):
+    path = listed(tmp_path, LFW)
+    pairs = pairs_from_lfw(path, people)
+    cv2.imwrite(str(pairs.pairs[0].first), np.zeros((2, 32_768, 3), np.uint8))
+    row = " ".join(map(str, ARCFACE_POINTS.ravel()))
+    names = (f.relative_to(people).as_posix() for p in pairs.pairs for f in (p.first, p.second))
+    table = listed(tmp_path, "".join(f"{name} {row}\n" for name in names), "points.txt")
+    with pytest.raises(DatasetError, match="does not warp an image of 32768x2 pixels") as caught:
+        pack(pairs, tmp_path / "a.bin", align=five_point_alignment(table, people))
+    assert str(caught.value).startswith(f"{path}:1: ")

@@ -144,6 +144,16 @@ def test_an_image_without_a_face_is_named_with_its_line(
     assert not (photographs / "my.bin").exists()
 
 
+def test_a_photograph_that_opencv_does_not_warp_is_told(
+    pack: Command, photographs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cv2.imwrite(str(photographs / "a.png"), np.full((32, 32_768, 3), 255, np.uint8))
+    assert pack() == 2
+    shown = capsys.readouterr().err
+    assert "pairs.csv:1: " in shown
+    assert "does not warp an image of 32768x32 pixels" in shown
+
+
 def test_a_detector_without_points_is_refused(
     pack: Command, detector: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
