@@ -198,7 +198,7 @@ class IjbConfig(RunConfig):
 
 
 class LfwConfig(RunConfig):
-    """Settings of ``evalkit lfw``."""
+    """Settings of ``evalkit lfw``; a set is used whole, so no image may fail unless it is said."""
 
     flip: bool = True
     rules: tuple[Literal["insightface", "exact", "facexzoo"], ...] = ("insightface", "exact")
@@ -207,6 +207,7 @@ class LfwConfig(RunConfig):
     embeddings: Path | None = None
     embeddings_flip: Path | None = None
     errors: Path | None = None
+    max_failures: int = Field(default=0, ge=0)
 
     @field_validator("far")
     @classmethod
@@ -218,6 +219,8 @@ class LfwConfig(RunConfig):
     @field_validator("rules")
     @classmethod
     def _once(cls, rules: tuple[Any, ...]) -> tuple[Any, ...]:
+        if not rules:
+            raise ValueError("give at least one rule: insightface, exact or facexzoo")
         return tuple(dict.fromkeys(rules))
 
     @model_validator(mode="after")

@@ -5,7 +5,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from evalkit.cli.options import add_run_options, check_output, command_line, numbers, resolve
+from evalkit.cli.options import (
+    add_run_options,
+    check_folder,
+    check_output,
+    command_line,
+    numbers,
+    resolve,
+)
 
 _EPILOG = """\
 examples:
@@ -20,7 +27,10 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
     """Add the options."""
     parser.epilog = _EPILOG
     add_run_options(
-        parser, "a .bin, or a folder of several (default: $EVALKIT_DATA, else the embedded sample)"
+        parser,
+        "a .bin, or a folder of several (default: $EVALKIT_DATA, else the embedded sample)",
+        failures="0: a set is whole",
+        results="; of a folder's sets as NAME.SET.json each",
     )
     rules = parser.add_argument_group("protocol")
     boolean = argparse.BooleanOptionalAction
@@ -53,6 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     config = resolve(arguments, LfwConfig)
     check_output(config.output)
+    check_folder(config.errors, "--errors")
     progress = Progress(quiet=getattr(arguments, "quiet", False))
     paths = find_sets(config, progress)
     results = []
@@ -69,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
                 result.save(target, scores)
                 progress.say(f"result: {target}")
             if config.errors is not None:
-                for sheet in write_error_sheets(config.errors, pairs, result, scores["distances"]):
+                for sheet in write_error_sheets(config.errors, pairs, result, scores):
                     progress.say(f"errors: {sheet}")
     finally:
         # What was computed is shown even where a file cannot be written, or a later set is bad.

@@ -12,14 +12,29 @@ if TYPE_CHECKING:
     C = TypeVar("C", bound=RunConfig)
 
 
-def add_run_options(parser: argparse.ArgumentParser, data_help: str) -> None:
-    """Add the options of every evaluation; what is not given stays out of the namespace."""
+def add_run_options(
+    parser: argparse.ArgumentParser, data_help: str, *, failures: str = "100", results: str = ""
+) -> None:
+    """Add the options of every evaluation; what is not given stays out of the namespace.
+
+    Parameters
+    ----------
+    data_help : str
+        Of ``--data``.
+    failures : str
+        The default of ``--max-failures``.
+    results : str
+        What the help of ``--output`` adds.
+    """
     parser.argument_default = argparse.SUPPRESS
     data = parser.add_argument_group("data")
     data.add_argument("--data", type=Path, metavar="PATH", help=data_help)
     data.add_argument("--limit", type=int, metavar="N", help="a quick look at about N images")
     data.add_argument(
-        "--max-failures", type=int, metavar="N", help="stop when more images fail (100)"
+        "--max-failures",
+        type=int,
+        metavar="N",
+        help=f"stop when more images fail: unreadable, or no usable output ({failures})",
     )
     model = parser.add_argument_group("model")
     model.add_argument(
@@ -42,7 +57,9 @@ def add_run_options(parser: argparse.ArgumentParser, data_help: str) -> None:
     speed.add_argument("--threads", type=int, metavar="N", help="threads of the runtime (cores)")
     speed.add_argument("--decode-threads", type=int, metavar="N", help="(cores)")
     output = parser.add_argument_group("output")
-    output.add_argument("--output", type=Path, metavar="JSON", help="write the result there")
+    output.add_argument(
+        "--output", type=Path, metavar="JSON", help=f"write the result there{results}"
+    )
     output.add_argument(
         "--outputs-dir",
         type=Path,
@@ -99,22 +116,44 @@ def check_output(path: Path | None) -> None:
     evalkit.errors.InputError
         It is a folder itself, or nothing can be written there.
     """
-    import tempfile
-
     from evalkit.errors import InputError
 
     if path is None:
         return
     if path.is_dir():
         raise InputError(f"--output {path} is a folder. Name a file in it, such as result.json.")
+    _check_writable(path.parent, f"--output {path}")
+
+
+def check_folder(path: Path | None, option: str) -> None:
+    """Make a folder of outputs and see that it can be written, before the long work.
+
+    Raises
+    ------
+    evalkit.errors.InputError
+        It is a file, or nothing can be written there.
+    """
+    from evalkit.errors import InputError
+
+    if path is None:
+        return
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{option} {path} is a file. Name a folder.")
+    _check_writable(path, f"{option} {path}")
+
+
+def _check_writable(folder: Path, what: str) -> None:
+    import tempfile
+
+    from evalkit.errors import InputError
+
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
         raise InputError(
-            f"--output {path}: files cannot be made in {path.parent}: {error.strerror}. Choose "
-            "another folder."
+            f"{what}: files cannot be made in {folder}: {error.strerror}. Choose another folder."
         ) from error
 
 

@@ -18,6 +18,9 @@ examples:
   evalkit pack lfw --pairs pairs.txt --images lfw --align detector --detector scrfd-500m.yaml \\
       --out my.bin
   evalkit pack lfw --images people --count 6000 --seed 1 --out my.bin    (a folder per identity)
+
+Without --pairs, half of the pairs drawn are same ones, and each of the ten folds has people of its
+own: there must be two in each (20 in all), one of whom has two images.
 """
 
 
@@ -35,12 +38,14 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
     parser.add_argument("--images", type=Path, metavar="DIR", help="where the paths start")
     parser.add_argument("--out", type=Path, required=True, metavar="BIN", help="the file to write")
     _add_alignment(parser)
-    parser.add_argument("--count", type=int, default=6000, help="pairs to draw (6000)")
-    parser.add_argument("--seed", type=int, default=0, help="of the draw (0)")
+    parser.add_argument(
+        "--count", type=int, default=6000, help="pairs to draw, a multiple of 20 (6000)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the draw, 0 or more (0)")
     parser.add_argument(
         "--encoding", choices=["png", "jpeg"], default="png", help="of images made anew (png)"
     )
-    parser.add_argument("--quality", type=int, default=95, help="of JPEG (95)")
+    parser.add_argument("--quality", type=int, default=95, help="of JPEG, 1 to 100 (95)")
     parser.set_defaults(run=run)
 
 

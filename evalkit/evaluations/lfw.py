@@ -27,6 +27,7 @@ from evalkit.files import cache_dir
 from evalkit.pipeline import check_failures
 from evalkit.progress import Progress
 from evalkit.protocols.folds import TenFold, checked_labels
+from evalkit.protocols.roc import MIN_EXPECTED_FALSE_ACCEPTS
 from evalkit.protocols.verification import Verification
 from evalkit.protocols.verification import evaluate as verify
 from evalkit.results import DatasetInfo, Failure, Interval, Metric, Result
@@ -41,7 +42,7 @@ def find_sets(config: LfwConfig, progress: Progress) -> list[Path]:
     Raises
     ------
     evalkit.errors.InputError
-        A folder holds none.
+        A folder holds none, or several where ``--embeddings`` are those of one.
     """
     named = config.data
     if named is None and os.environ.get("EVALKIT_DATA"):
@@ -57,6 +58,11 @@ def find_sets(config: LfwConfig, progress: Progress) -> list[Path]:
     found = sorted(named.glob("*.bin"))
     if not found:
         raise InputError(f"{named} holds no .bin file. Name the file, or the folder of several.")
+    if len(found) > 1 and config.embeddings is not None:
+        raise InputError(
+            f"{named} holds {len(found)} sets, but --embeddings are those of one set. Name its "
+            ".bin with --data."
+        )
     return found
 
 
@@ -78,7 +84,8 @@ def evaluate(
     -------
     result : Result
     scores : dict of str to ndarray
-        ``distances`` (float64, squared; infinite where a side failed) and ``issame``.
+        ``distances`` (float64, squared; infinite where a side failed) and ``issame``; and
+        ``distances_no_flip`` where mirrored images were added.
     pairs : LfwPairs
         The set, for pictures of its errors.
     """
@@ -130,8 +137,10 @@ def evaluate(
         clock=clock,
         command=command,
     )
-    distances = runs[0].distances.squared
-    return result, {"distances": distances, "issame": np.array(pairs.issame)}, pairs
+    scores = {"distances": runs[0].distances.squared, "issame": np.array(pairs.issame)}
+    if runs[0].flip:
+        scores["distances_no_flip"] = runs[-1].distances.squared
+    return result, scores, pairs
 
 
 def suffix(run: Verification, runs: list[Verification]) -> str:
@@ -220,6 +229,7 @@ def _metrics(run: Verification, mark: str) -> list[Metric]:
                 "different": val.different,
             },
             at={"target": val.target, "far": val.far, "std": val.std},
+            flags=_few(val.target, val.different),
             series={"fold_val": val.fold_val, "fold_threshold": val.fold_threshold},
         )
         for val in run.val
@@ -241,7 +251,7 @@ def _metrics(run: Verification, mark: str) -> list[Metric]:
                 "cosine_threshold": point.threshold,
                 "threshold": 2 - 2 * point.threshold,
             },
-            flags=("too_few_false_accepts",) if point.too_few else (),
+            flags=_few(point.target, point.impostors),
         )
         for point in run.tar
     ]
@@ -257,6 +267,11 @@ def _metrics(run: Verification, mark: str) -> list[Metric]:
     )
     metrics.append(Metric(name=f"xnorm{mark}", value=run.distances.xnorm, rule="mean_norm"))
     return metrics
+
+
+def _few(target: float, different: int) -> tuple[str, ...]:
+    few = target * different < MIN_EXPECTED_FALSE_ACCEPTS
+    return ("too_few_false_accepts",) if few else ()
 
 
 def _accuracy(fold: TenFold, mark: str) -> Metric:

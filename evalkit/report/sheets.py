@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -22,7 +24,7 @@ _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 def write_error_sheets(
-    folder: Path, pairs: LfwPairs, result: Result, distances: NDArray[np.float64]
+    folder: Path, pairs: LfwPairs, result: Result, scores: Mapping[str, NDArray[Any]]
 ) -> list[Path]:
     """Write the worst false accepts and false rejects of a set as PNG pictures.
 
@@ -32,8 +34,8 @@ def write_error_sheets(
     pairs : LfwPairs
     result : Result
         Its first accuracy gives the threshold.
-    distances : ndarray of float64, shape (n_pairs,)
-        Squared distances.
+    scores : mapping of str to ndarray
+        Squared distances of the run: those that the rule of that accuracy judges.
 
     Returns
     -------
@@ -42,6 +44,8 @@ def write_error_sheets(
     """
     accuracy = next(m for m in result.metrics if m.name.startswith("accuracy/"))
     threshold = accuracy.at["threshold"] or 0.0
+    plain = "distances_no_flip" if accuracy.rule == "facexzoo" else "distances"
+    distances = scores.get(plain, scores["distances"])
     called = distances < threshold
     kinds = {
         "false-accepts": (np.flatnonzero(called & ~pairs.issame), 1),
