@@ -4,16 +4,39 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from evalkit.errors import InputError
 
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+COMMAND_LINE = "command line"
+"""Ends the name of a source whose settings are options."""
+
 _LEAST_STD = 1e-9
 
 Scale = float | tuple[float, float, float]
+
+_PLAINLY = {
+    "greater_than_equal": "must be at least {ge}, not {given!r}",
+    "greater_than": "must be more than {gt}, not {given!r}",
+    "less_than_equal": "must be at most {le}, not {given!r}",
+    "literal_error": "must be {expected}, not {given!r}",
+    "int_parsing": "must be a whole number, not {given!r}",
+    "int_from_float": "must be a whole number, not {given!r}",
+    "int_type": "must be a whole number, not {given!r}",
+    "float_parsing": "must be a number, not {given!r}",
+    "float_type": "must be a number, not {given!r}",
+    "bool_parsing": "must be true or false, not {given!r}",
+    "tuple_type": "must be a list, not {given!r}",
+    "path_type": "must be a path, not {given!r}",
+    "missing": "is missing",
+}
+"""What to say of pydantic's types of errors."""
 
 
 class _Config(BaseModel):
@@ -128,6 +151,9 @@ class ModelConfig(_Config):
 class RunConfig(_Config):
     """Settings that every evaluation shares; defaults < YAML (``--config``) < command line."""
 
+    takes: ClassVar[Literal["embedding", "detection"] | None] = None
+    """Which kind of models to name where an unknown one is asked for; None for all."""
+
     data: Path | None = None
     model: str | None = None
     backend: str = "onnxruntime"
@@ -161,6 +187,8 @@ def _refuse_limit(config: RunConfig, *names: str) -> None:
 
 class IjbConfig(RunConfig):
     """Settings of ``evalkit ijbc`` and ``evalkit ijbb``."""
+
+    takes = "embedding"
 
     keep_norm: bool = True
     detector_score: bool = True
@@ -200,6 +228,8 @@ class IjbConfig(RunConfig):
 class LfwConfig(RunConfig):
     """Settings of ``evalkit lfw``; a set is used whole, so no image may fail unless it is said."""
 
+    takes = "embedding"
+
     flip: bool = True
     rules: tuple[Literal["insightface", "exact", "facexzoo"], ...] = ("insightface", "exact")
     far: tuple[float, ...] = (1e-3,)
@@ -233,6 +263,8 @@ class LfwConfig(RunConfig):
 
 class WiderFaceConfig(RunConfig):
     """Settings of ``evalkit widerface``."""
+
+    takes = "detection"
 
     ground_truth: Path | None = None
     events: tuple[str, ...] = ()
@@ -282,14 +314,33 @@ def validate(kind: type[C], values: dict[str, Any], source: str) -> C:
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        lines = []
-        for item in error.errors():
-            where = ".".join(str(part) for part in item["loc"])
-            message = item["msg"].removeprefix("Value error, ")
-            if item["type"] == "extra_forbidden":
-                message = f"unknown setting; known: {', '.join(kind.model_fields)}"
-            lines.append(f"{where}: {message}" if where else message)
+        options = source.endswith(COMMAND_LINE)
+        lines = [_complaint(kind, item, options=options) for item in error.errors()]
         raise InputError(f"{source}: " + "; ".join(lines) + ".") from error
+
+
+def _complaint(kind: type[BaseModel], item: ErrorDetails, *, options: bool) -> str:
+    """Say one error of pydantic plainly, settings named as the options they are."""
+    where = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        return f"{where}: unknown setting; known: {', '.join(kind.model_fields)}"
+    if where and options:
+        where = f"--{str(item['loc'][0]).replace('_', '-')}"
+    if item["type"] in _PLAINLY:
+        words = _PLAINLY[item["type"]].format(**item.get("ctx", {}), given=item["input"])
+        return f"{where} {words}"
+    message = item["msg"].removeprefix("Value error, ")
+    return f"{where}: {message}" if where else message
+
+
+def _ready_models(folder: Path, takes: Literal["embedding", "detection"] | None) -> list[str]:
+    """Return the names of those whose head is an embedding's, or is not; or all."""
+    heads = {path.stem: read_yaml(path).get("head", "embedding") for path in folder.glob("*.yaml")}
+    return sorted(
+        name
+        for name, head in heads.items()
+        if takes is None or (head == "embedding") == (takes == "embedding")
+    )
 
 
 def load_model_config(named: str, run: RunConfig) -> ModelConfig:
@@ -313,7 +364,7 @@ def load_model_config(named: str, run: RunConfig) -> ModelConfig:
     elif path.exists():
         values = {"name": path.stem, "files": {"any": str(path.absolute())}}
     else:
-        known = ", ".join(sorted(p.stem for p in ready.parent.glob("*.yaml")))
+        known = ", ".join(_ready_models(ready.parent, run.takes))
         raise InputError(
             f"There is no model file {named!r}. Give a file, a model YAML, or one of: {known}."
         )
@@ -324,7 +375,7 @@ def load_model_config(named: str, run: RunConfig) -> ModelConfig:
         if (value := getattr(run, name)) is not None
     }
     prepared = validate(
-        InputSpec, {**config.input.model_dump(exclude_unset=True), **override}, "command line"
+        InputSpec, {**config.input.model_dump(exclude_unset=True), **override}, COMMAND_LINE
     )
     changes: dict[str, Any] = {"input": prepared}
     if run.architecture is not None:

@@ -15,6 +15,7 @@ from evalkit.config import (
     LfwConfig,
     ModelConfig,
     RunConfig,
+    WiderFaceConfig,
     load_model_config,
     read_yaml,
     validate,
@@ -38,9 +39,12 @@ def test_command_line_beats_yaml_beats_default(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("batchsize: 8", "batchsize: unknown setting; known: .*batch_size"),
-        ("batch_size: 0", "batch_size: .*greater than or equal to 1"),
-        ("precision: fp8", "precision: .*'fp32'"),
-        ("far: [2.0]", "far: .*between 0 and 1"),
+        ("batch_size: 0", "--batch-size must be at least 1, not 0"),
+        ("precision: fp8", "--precision must be 'fp32', .*'int8', not 'fp8'"),
+        ("far: [2.0]", "--far: .*between 0 and 1"),
+        ("far: [a]", "--far must be a number, not 'a'"),
+        ("one_to_n: 7", "--one-to-n must be true or false, not 7"),
+        ("limit: 1.5", "--limit must be a whole number, not 1.5"),
         ("features_flip: a.npy", "--features-flip needs --features"),
         ("scores: a\nfeatures: b", "only one of --features and --scores"),
         ("scores: a\nlimit: 5", "--limit takes a part .* --scores .*leave out --limit"),
@@ -127,6 +131,29 @@ def test_a_bare_model_file_serves_every_backend(tmp_path: Path) -> None:
 def test_an_unknown_model_lists_the_ready_ones() -> None:
     with pytest.raises(InputError, match=r"no model file .nothing.*sample-recognition"):
         load_model_config("nothing", RunConfig())
+
+
+@pytest.mark.parametrize(
+    ("kind", "named", "others"),
+    [
+        (IjbConfig, "sample-recognition", "sample-detection"),
+        (LfwConfig, "sample-recognition", "sample-detection"),
+        (WiderFaceConfig, "sample-detection", "sample-recognition"),
+    ],
+)
+def test_only_models_that_a_command_takes_are_named(
+    kind: type[RunConfig], named: str, others: str
+) -> None:
+    with pytest.raises(InputError, match=named) as caught:
+        load_model_config("nothing", kind())
+    assert others not in str(caught.value)
+
+
+def test_settings_of_a_file_keep_their_names() -> None:
+    with pytest.raises(InputError, match=r"m\.yaml: files is missing"):
+        validate(ModelConfig, {"name": "m"}, "m.yaml")
+    with pytest.raises(InputError, match="command line: --std: std must not be 0"):
+        load_model_config("sample-recognition", RunConfig(std=0.0))
 
 
 def test_a_file_that_the_yaml_names_must_exist(tmp_path: Path) -> None:

@@ -86,14 +86,14 @@ def resolve(arguments: argparse.Namespace, kind: type[C]) -> C:
     evalkit.errors.InputError
         A setting is unknown or out of range.
     """
-    from evalkit.config import read_yaml, validate
+    from evalkit.config import COMMAND_LINE, read_yaml, validate
 
     given = vars(arguments)
     values: dict[str, Any] = {}
-    source = "command line"
+    source = COMMAND_LINE
     if "config" in given:
         values = read_yaml(given["config"])
-        source = f"{given['config']} and command line"
+        source = f"{given['config']} and {COMMAND_LINE}"
     values.update({name: value for name, value in given.items() if name in kind.model_fields})
     return validate(kind, values, source)
 
