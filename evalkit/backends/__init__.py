@@ -11,6 +11,7 @@ BACKENDS: Registry[type[Backend]] = Registry(
     {
         "caffe": Entry("evalkit.backends.caffe:CaffeBackend"),
         "onnxruntime": Entry("evalkit.backends.onnxruntime:OnnxRuntimeBackend", extra="cpu"),
+        "openvino": Entry("evalkit.backends.openvino:OpenVinoBackend", extra="openvino"),
         "torch": Entry("evalkit.backends.torch:TorchBackend", extra="torch"),
     },
 )

@@ -63,8 +63,11 @@ def check_offered(backend: str, probe: Probe, device: str, precision: Precision)
     """
     if not probe.available:
         raise UnavailableError(f"Backend {backend!r}: {probe.reason} {probe.remedy}".rstrip())
-    index = cuda_index(device)
-    name = "cpu" if index is None else f"cuda:{index}"
+    if device in probe.devices:
+        name = device
+    else:
+        index = cuda_index(device)
+        name = "cpu" if index is None else f"cuda:{index}"
     if name not in probe.devices:
         raise UnavailableError(
             f"Backend {backend!r} has no device {name} here; it has {', '.join(probe.devices)}. "

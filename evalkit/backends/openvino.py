@@ -1,0 +1,353 @@
+"""OpenVINO: its own IR (``.xml`` with ``.bin``) and ONNX, on the CPU, and a GPU or NPU of Intel's.
+
+Left alone, it runs an fp32 graph in bfloat16 on CPUs that have it, and an fp16 hint on a CPU
+without fp16 arithmetic becomes bfloat16 in silence. So the hint is always set and read back, and
+what ran is read from the executed graph: the kernel that each operator got, after a warm-up run.
+
+Only the CPU has been run; the other devices are offered as OpenVINO lists them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import openvino as ov
+from numpy.typing import NDArray
+from openvino.frontend import FrontEndManager
+
+from evalkit.backends.base import (
+    Backend,
+    Precision,
+    Probe,
+    Ran,
+    Session,
+    SessionOptions,
+    TensorInfo,
+)
+from evalkit.backends.kernels import Kernel, count_arithmetic, describe_precision
+from evalkit.backends.tensors import (
+    check_batch,
+    check_file,
+    check_offered,
+    float32_outputs,
+    trial_shapes,
+)
+from evalkit.environment import available_cores
+from evalkit.errors import InputError, UnavailableError
+
+FRONT_ENDS = {".xml": "ir", ".onnx": "onnx"}
+HEAVY_OPS = frozenset(
+    {"Convolution", "Deconvolution", "DeformableConvolution", "FullyConnected", "MatMul", "Gemm"}
+    | {"RNNCell", "RNNSeq", "LSTMCell", "LSTMSequence", "GRUCell", "GRUSequence"}
+    | {"ScaledDotProductAttention", "QKVProjection", "LLMMLP"}
+)
+_HINTS: dict[Precision, str] = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "f32"}
+_CAPABILITIES: dict[Precision, str] = {"bf16": "BF16", "fp16": "FP16"}
+_DTYPES = {
+    "f32": "float32",
+    "f16": "float16",
+    "bf16": "bfloat16",
+    "f64": "float64",
+    "i8": "int8",
+    "u8": "uint8",
+}
+_NO_ARITHMETIC = frozenset({"Const", "Input", "Output", "Reorder", "Convert"})
+_LOW_WEIGHTS: dict[str, Precision] = {
+    "i8": "int8",
+    "u8": "int8",
+    "i4": "int8",
+    "u4": "int8",
+    "f16": "fp16",
+    "bf16": "bf16",
+}
+
+
+class OpenVinoBackend(Backend):
+    """OpenVINO IR and ONNX models by OpenVINO."""
+
+    name: ClassVar[str] = "openvino"
+
+    @classmethod
+    def probe(cls) -> Probe:
+        """See `Backend.probe`."""
+        try:
+            devices = tuple(name.lower() for name in _core().available_devices)
+            capable = _capabilities("CPU")
+        except RuntimeError as error:
+            return Probe(
+                available=False,
+                version=_version(),
+                reason=f"OpenVINO finds no device: {_cause(error)}.",
+                remedy="Run: pip install --force-reinstall openvino.",
+            )
+        low: tuple[Precision, ...] = ("bf16",) if "BF16" in capable else ()
+        return Probe(True, _version(), devices, ("fp32", "fp16", *low, "int8"))
+
+    @classmethod
+    def open(cls, model: Path, options: SessionOptions) -> Session:
+        """See `Backend.open`.
+
+        Raises
+        ------
+        evalkit.errors.InputError
+            Besides: the graph was built in another precision than that asked for.
+        """
+        check_offered(cls.name, cls.probe(), options.device, options.precision)
+        check_file(model)
+        return OpenVinoSession(model, options)
+
+
+class OpenVinoSession(Session):
+    """One compiled graph; see `Session`.
+
+    Parameters
+    ----------
+    model : Path
+        The ``.xml`` or ``.onnx`` file.
+    options : SessionOptions
+        Checked against the probe already.
+    """
+
+    def __init__(self, model: Path, options: SessionOptions) -> None:
+        self.model = model
+        device = options.device.upper()
+        graph = _read(model)
+        built = built_precision(graph)
+        hint = _hint(model, built, options.precision, device)
+        settings = _settings(device, hint, options.threads or available_cores())
+        compiled = _compile(model, graph, device, settings)
+        held = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+        if held != hint:
+            raise UnavailableError(
+                f"{model}: OpenVINO was asked to run in {hint} on {device}, but chose {held}. Ask "
+                "for another --precision."
+            )
+        self._request: Any = compiled.create_infer_request()
+        self.inputs = tuple(_info(port, f"input{i}") for i, port in enumerate(graph.inputs))
+        self.outputs = tuple(_info(port, f"output{i}") for i, port in enumerate(graph.outputs))
+        self._warm_up(options.image)
+        kernels = _executed(compiled.get_runtime_model())
+        counts = count_arithmetic(kernels, HEAVY_OPS)
+        if built != options.precision and options.precision not in counts:
+            raise InputError(
+                f"{model}: asked for {options.precision}, OpenVINO ran it in "
+                f"{describe_precision(counts, built)}. Ask for --precision {built}."
+            )
+        ran = describe_precision(counts, options.precision)
+        on_cpu = device == "CPU"
+        self.ran = Ran(
+            backend=OpenVinoBackend.name,
+            version=_version(),
+            device=options.device,
+            precision_requested=options.precision,
+            precision_ran=ran,
+            threads=compiled.get_property("INFERENCE_NUM_THREADS") if on_cpu else None,
+            details={
+                "execution_devices": list(compiled.get_property("EXECUTION_DEVICES")),
+                "inference_precision_hint": held,
+                "heavy_kernels_by_precision": dict(counts),
+                "built_precision": built,
+                "capabilities": sorted(_capabilities(device)),
+                "streams": 1,
+                "denormals_as_zero": False,
+                "dynamic_quantization": False,
+            },
+            notes=_notes(ran, options.precision, counts),
+        )
+
+    def run(self, batch: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
+        """See `Session.run`."""
+        if self._request is None:
+            raise InputError(f"The session of {self.model} is closed; open the model again.")
+        feed = check_batch(batch, self.inputs[0], self.model)
+        try:
+            # The batch is only read; outputs are copied out of the request's own memory.
+            values = self._request.infer({0: feed}, share_inputs=True).to_tuple()
+        except RuntimeError as error:
+            raise InputError(
+                f"{self.model}: OpenVINO cannot run a batch of shape {batch.shape}: "
+                f"{_cause(error)}. Give the size that the model was exported for, or a smaller "
+                "batch."
+            ) from error
+        return float32_outputs((output.name for output in self.outputs), values, self.model)
+
+    def close(self) -> None:
+        """See `Session.close`."""
+        self._request = None
+
+    def _warm_up(self, image: tuple[int, int, int] | None) -> None:
+        if len(self.inputs) != 1:
+            named = ", ".join(info.name for info in self.inputs)
+            raise InputError(
+                f"{self.model} has {len(self.inputs)} inputs ({named}); one image is expected."
+            )
+        (info,) = self.inputs
+        failures = []
+        for shape in trial_shapes(info, image):
+            try:
+                self._request.infer({0: np.zeros(shape, np.dtype(info.dtype))})
+            except RuntimeError as error:
+                failures.append(f"{shape}: {_cause(error)}")
+            else:
+                return
+        raise InputError(
+            f"{self.model} loads but does not run; batches tried: {'; '.join(failures)}. Export it "
+            "with the height and width that it takes."
+        )
+
+
+@cache
+def _core() -> Any:
+    return ov.Core()
+
+
+def _version() -> str:
+    return str(ov.__version__).split("-", 1)[0]
+
+
+def _capabilities(device: str) -> frozenset[str]:
+    return frozenset(_core().get_property(device, "OPTIMIZATION_CAPABILITIES"))
+
+
+def _read(model: Path) -> Any:
+    """Read a model by the front end of its suffix: no other one gets to guess at the file."""
+    if model.suffix.lower() not in FRONT_ENDS:
+        raise InputError(
+            f"{model}: OpenVINO reads {' and '.join(FRONT_ENDS)} files here. Give the model as one "
+            "of them."
+        )
+    front_end = FrontEndManager().load_by_framework(FRONT_ENDS[model.suffix.lower()])
+    try:
+        return front_end.convert(front_end.load(str(model)))
+    except Exception as error:
+        weights = model.with_suffix(".bin")
+        remedy = "It is no such model, is cut short, or uses what this version does not know: "
+        remedy += "convert or fetch it again."
+        if model.suffix.lower() == ".xml" and not weights.is_file():
+            remedy = f"Its weights {weights.name} are missing: put them beside it."
+        raise InputError(
+            f"{model}: OpenVINO {_version()} cannot read it: {_cause(error)}. {remedy}"
+        ) from error
+
+
+def built_precision(graph: Any) -> Precision:
+    """Tell the precision that a graph was built in: quantised, or by its weights' element types.
+
+    Constants of one dimension or none are left out: they are biases, axes and scales.
+
+    Parameters
+    ----------
+    graph : openvino.Model
+    """
+    held: Counter[Precision] = Counter()
+    for node in graph.get_ordered_ops():
+        kind = node.get_type_name()
+        if kind == "FakeQuantize":
+            return "int8"
+        if kind == "Constant":
+            shape = node.get_output_shape(0)
+            low = _LOW_WEIGHTS.get(node.get_element_type().get_type_name())
+            if low is not None and len(shape) > 1:
+                held[low] += int(np.prod(shape))
+    return max(held, key=lambda name: held[name]) if held else "fp32"
+
+
+def _hint(model: Path, built: Precision, wanted: Precision, device: str) -> str:
+    """Choose the arithmetic of what is not quantised; refuse a precision that is a label only."""
+    capability = _CAPABILITIES.get(wanted)
+    can = capability is None or capability in _capabilities(device)
+    if built == wanted:
+        return _HINTS[wanted] if can else _HINTS["fp32"]
+    if built != "fp32" or wanted == "int8":
+        raise InputError(
+            f"{model} is a graph built in {built}, but {wanted} was asked for. Ask for --precision "
+            f"{built}, or give a model of {wanted} (evalkit convert makes it of the fp32 model)."
+        )
+    if not can:
+        raise UnavailableError(
+            f"{model}: {device} has no {wanted} arithmetic, and the graph holds fp32 weights, so "
+            f"{wanted} would be a label only. Ask for --precision fp32, or use another machine."
+        )
+    return _HINTS[wanted]
+
+
+def _settings(device: str, hint: str, threads: int) -> dict[str, Any]:
+    settings: dict[str, Any] = {
+        "INFERENCE_PRECISION_HINT": hint,
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": 1,
+    }
+    if device == "CPU":
+        settings |= {
+            "INFERENCE_NUM_THREADS": threads,
+            "ENABLE_CPU_PINNING": False,  # threads that decode images need the cores too
+            "CPU_DENORMALS_OPTIMIZATION": False,
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,  # it would quantise activations of fp32 products
+        }
+    return settings
+
+
+def _compile(model: Path, graph: Any, device: str, settings: dict[str, Any]) -> Any:
+    try:
+        return _core().compile_model(graph, device, settings)
+    except RuntimeError as error:
+        raise InputError(
+            f"{model}: OpenVINO {_version()} cannot compile it for {device}: {_cause(error)}. "
+            "Export it with operators that this version knows, or choose another backend."
+        ) from error
+
+
+def _executed(graph: Any) -> list[Kernel]:
+    """List the operators of an executed graph that compute.
+
+    The element type is that of the operator's first input, by which its kernel is named
+    (``brgconv_avx512_f32``): the ``runtimePrecision`` of a convolution with fp16 weights is f16,
+    though its kernel multiplies in f32.
+    """
+    kernels = []
+    for node in graph.get_ordered_ops():
+        told = {name: str(value.astype(str)) for name, value in node.get_rt_info().items()}
+        op = told.get("layerType", "")
+        if op not in _NO_ARITHMETIC:
+            of_kernel = told.get("primitiveType", "").rpartition("_")[2].lower()
+            dtype = _DTYPES.get(of_kernel) or _DTYPES.get(told.get("runtimePrecision", ""), "")
+            kernels.append(Kernel(op, "", (dtype,)))
+    return kernels
+
+
+def _info(port: Any, default: str) -> TensorInfo:
+    shape = tuple(size.get_length() if size.is_static else None for size in port.partial_shape)
+    try:
+        dtype = np.dtype(port.element_type.to_dtype()).name
+    except (RuntimeError, TypeError, KeyError):
+        dtype = str(port.element_type.get_type_name())
+    return TensorInfo(_name(port, default), dtype, shape)
+
+
+def _name(port: Any, default: str) -> str:
+    """Choose among a tensor's names that which its node bears, else the first by the alphabet."""
+    names: Sequence[str] = sorted(port.get_names())
+    own = port.get_node().get_friendly_name().partition("/sink_port_")[0]
+    return own if own in names else next(iter(names), default)
+
+
+def _cause(error: BaseException) -> str:
+    """Say the last line of a message: those before name OpenVINO's own source files."""
+    lines = [line.strip(" -\t") for line in str(error).splitlines() if line.strip()]
+    return lines[-1].rstrip(".!") if lines else type(error).__name__
+
+
+def _notes(ran: str, wanted: str, counts: Counter[str]) -> tuple[str, ...]:
+    if wanted in counts or not counts:
+        return ()
+    if wanted == "fp16":
+        return (
+            f"This device has no fp16 arithmetic: it ran in {ran.partition(' ')[0]} with weights "
+            "rounded to fp16, which measures rounding, not fp16 arithmetic.",
+        )
+    return (f"The graph was built in {wanted}, but its products ran in {ran}.",)
