@@ -102,7 +102,7 @@ def template_changes(before: Result, after: Result, old: Scores, new: Scores) ->
     """
     _check_same(old, new, ("pairs", "genuine", "template_id", "subject_id"))
     pairs, genuine = old["pairs"], old["genuine"]
-    scores = [_failures_last(arrays["scores"]) for arrays in (old, new)]
+    scores = [failures_last(arrays["scores"]) for arrays in (old, new)]
     several = len(np.unique(old["subject_id"])) > 1
     bootstrap = (
         SubjectBootstrap(pairs, genuine, old["template_id"], old["subject_id"]) if several else None
@@ -143,7 +143,7 @@ def pair_changes(before: Result, after: Result, old: Scores, new: Scores) -> Pai
     """
     _check_same(old, new, ("issame",))
     issame = old["issame"].astype(bool)
-    distances = [np.where(np.isnan(a["distances"]), np.inf, a["distances"]) for a in (old, new)]
+    distances = [finite_distances(scores) for scores in (old, new)]
     fold, _, _ = assign_folds(issame, before.settings["folds"])
     intervals: dict[str, Interval] = {}
     p_values: dict[str, float] = {}
@@ -153,8 +153,10 @@ def pair_changes(before: Result, after: Result, old: Scores, new: Scores) -> Pai
         if metric.name.endswith("/no-flip") or metric.rule == "facexzoo":
             continue
         if metric.name.startswith("accuracy/"):
-            accepted = [_same(d, fold, m) for d, m in zip(distances, (metric, other), strict=True)]
-            test = _tested(metric, other, [decided == issame for decided in accepted])
+            accepted = [
+                same_at_folds(d, fold, m) for d, m in zip(distances, (metric, other), strict=True)
+            ]
+            test = checked_decisions(metric, other, [decided == issame for decided in accepted])
             p_values[metric.name] = test.p_value
             intervals[metric.name] = Interval(
                 low=test.low, high=test.high, level=test.level, method="Tango, pair-level"
@@ -165,7 +167,7 @@ def pair_changes(before: Result, after: Result, old: Scores, new: Scores) -> Pai
                 _flips(metric.name, "own", decided, issame, cosines, lambda row: f"pair {row}")
             )
             continue
-        statistic = _statistic(metric, distances, issame, fold)
+        statistic = pair_statistic(metric, distances, issame, fold)
         if statistic is not None:
             changes = paired_bootstrap(statistic, 2 * fold + issame, replicates=REPLICATES)
             found = percentile_interval(changes)
@@ -175,8 +177,14 @@ def pair_changes(before: Result, after: Result, old: Scores, new: Scores) -> Pai
     return Paired(intervals, p_values, (), tuple(flips))
 
 
-def _tested(metric: Metric, other: Metric, right: list[NDArray[np.bool_]]) -> McNemar:
-    """Test right decisions, once they are seen to be those of the results."""
+def checked_decisions(metric: Metric, other: Metric, right: list[NDArray[np.bool_]]) -> McNemar:
+    """Test which decisions are right, once they are seen to be those of the results.
+
+    Raises
+    ------
+    evalkit.errors.InputError
+        They do not give the results' counts.
+    """
     counted = [int(np.count_nonzero(decisions)) for decisions in right]
     if counted != [metric.counts["correct"], other.counts["correct"]]:
         raise InputError(
@@ -186,22 +194,22 @@ def _tested(metric: Metric, other: Metric, right: list[NDArray[np.bool_]]) -> Mc
     return mcnemar(right[0], right[1])
 
 
-def _same(
+def same_at_folds(
     distances: NDArray[np.float64], fold: NDArray[np.integer[Any]], metric: Metric
 ) -> NDArray[np.bool_]:
-    """Decide each pair at its fold's threshold, as the rule does."""
+    """Return which pairs are called the same, each at its fold's threshold, as the rule does."""
     thresholds = np.array(metric.series["fold_threshold"], np.float64)[fold]
     decided: NDArray[np.bool_] = distances < thresholds
     return decided
 
 
-def _statistic(
+def pair_statistic(
     metric: Metric,
     distances: list[NDArray[np.float64]],
     issame: NDArray[np.bool_],
     fold: NDArray[np.integer[Any]],
 ) -> Statistic | None:
-    """Return what gives a metric's value of both runs on drawn pairs."""
+    """Return what gives a metric's value of both runs on drawn pairs; None if nothing does."""
     target = float(metric.at.get("target") or 0)
     cosines = [np.where(np.isfinite(d), 1 - d / 2, -np.inf) for d in distances]
 
@@ -310,7 +318,14 @@ def _number(value: Any) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def _failures_last(scores: NDArray[Any]) -> NDArray[Any]:
+def finite_distances(scores: Scores) -> NDArray[np.float64]:
+    """Return the distances, infinite where a side failed to enrol."""
+    distances: NDArray[np.float64] = scores["distances"]
+    return np.where(np.isnan(distances), np.inf, distances)
+
+
+def failures_last(scores: NDArray[Any]) -> NDArray[Any]:
+    """Return the scores, those of failures to enrol below every threshold."""
     return np.where(np.isfinite(scores), scores, scores.dtype.type(-np.inf))
 
 

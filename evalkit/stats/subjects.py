@@ -106,6 +106,11 @@ class SubjectBootstrap:
         """How many draws there are."""
         return len(self.weights)
 
+    @property
+    def genuine_subjects(self) -> int:
+        """How many subjects have a genuine comparison."""
+        return len(np.unique(self._own))
+
     def tar(self, scores: Floats, targets: Sequence[float]) -> npt.NDArray[np.float64]:
         """Return the TAR at each target FAR in every draw, by the rule ``at_most``.
 
