@@ -29,6 +29,10 @@ class UnavailableError(EvalkitError):
     """A backend or another optional part cannot run here; the message says what brings it."""
 
 
+class WorkerError(EvalkitError):
+    """A worker process died, hung or could not start; the message has its last words."""
+
+
 class CannotJudgeError(EvalkitError):
     """No verdict is possible: other data, too few samples, an incomplete run."""
 

@@ -1,0 +1,128 @@
+"""The worker's side: one session at most, one message at a time."""
+
+from __future__ import annotations
+
+import faulthandler
+import fcntl
+import importlib
+import os
+import platform
+import select
+import signal
+import socket
+import sys
+import traceback
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from evalkit import errors
+from evalkit.backends import BACKENDS
+from evalkit.backends.base import Backend, Session, SessionOptions
+from evalkit.backends.worker.wire import ConnectionClosedError, SharedArea, receive, send
+from evalkit.errors import EvalkitError, InputError, UnavailableError
+
+
+def serve(numpy_version: str, channel: int, lifeline: int, given: int, made: int) -> None:
+    """Answer until the other side closes.
+
+    Parameters
+    ----------
+    numpy_version : str
+        For the greeting.
+    channel, lifeline : int
+        Descriptors of the socket, and of a pipe whose other end only the parent holds.
+    given, made : int
+        Descriptors of the memory for batches and for outputs.
+    """
+    for descriptor in (channel, lifeline, given, made):
+        os.set_inheritable(descriptor, False)
+    _die_with_the_parent(lifeline)
+    faulthandler.enable(all_threads=False)
+    connection = socket.socket(fileno=channel)
+    server = _Server(SharedArea(given), SharedArea(made))
+    send(
+        connection,
+        {
+            "executable": sys.executable,
+            "python": platform.python_version(),
+            "numpy": numpy_version,
+        },
+    )
+    while True:
+        try:
+            message = receive(connection)
+            send(connection, server.answer(message))
+        except ConnectionClosedError:
+            return
+
+
+def _die_with_the_parent(lifeline: int) -> None:
+    """Let the kernel end this process group when the parent's end of the pipe closes.
+
+    A signal, not a thread: it ends a runtime that hangs with Python's lock held, too.
+    """
+    signal.signal(signal.SIGIO, signal.SIG_DFL)
+    fcntl.fcntl(lifeline, fcntl.F_SETOWN, -os.getpgrp())
+    fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
+    poll = select.poll()
+    poll.register(lifeline)
+    if poll.poll(0):  # it closed before the signal was set
+        os._exit(0)
+
+
+class _Server:
+    """What a worker holds: the memory and the session."""
+
+    def __init__(self, given: SharedArea, made: SharedArea) -> None:
+        self.given, self.made = given, made
+        self.session: Session | None = None
+
+    def answer(self, message: dict[str, Any]) -> dict[str, Any]:
+        """Do what a message asks; an error becomes the answer."""
+        arguments = dict(message)
+        try:
+            return {"done": getattr(self, f"do_{arguments.pop('do')}")(**arguments)}
+        except EvalkitError as error:
+            known = next(kind for kind in type(error).__mro__ if vars(errors).get(kind.__name__))
+            return {"error": known.__name__, "message": str(error)}
+        except Exception:
+            return {"error": "fault", "message": traceback.format_exc()}
+
+    def do_probe(self, backend: str) -> dict[str, Any]:
+        """Probe a backend in this interpreter."""
+        return asdict(_backend(backend).probe())
+
+    def do_open(self, backend: str, model: str, options: dict[str, Any]) -> dict[str, Any]:
+        """Open the session."""
+        image = options.pop("image", None)
+        chosen = SessionOptions(**options, image=None if image is None else tuple(image))
+        self.session = _backend(backend).open(Path(model), chosen)
+        return {
+            "inputs": [asdict(info) for info in self.session.inputs],
+            "outputs": [asdict(info) for info in self.session.outputs],
+            "ran": asdict(self.session.ran),
+        }
+
+    def do_run(self, batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Run a batch that lies in shared memory; the outputs go there too."""
+        if self.session is None:
+            raise InputError("No model is open in this worker.")
+        outputs = self.session.run(self.given.read(batch)["batch"])
+        return self.made.write(outputs.items())
+
+    def do_call(self, target: str, arguments: dict[str, Any]) -> Any:
+        """Call ``module:function`` of evalkit with JSON values."""
+        module, _, name = target.partition(":")
+        return getattr(importlib.import_module(module), name)(**arguments)
+
+
+def _backend(name: str) -> type[Backend]:
+    try:
+        return BACKENDS.get(name)
+    except UnavailableError as error:
+        raise UnavailableError(
+            f"The backend {name!r} cannot be loaded in {sys.executable}: {error.__cause__}. "
+            f"Install its runtime there, with {sys.executable} -m pip install, or name another "
+            "interpreter."
+        ) from error

@@ -1,0 +1,129 @@
+"""A backend of another interpreter, and its session."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evalkit.backends.base import Backend, Probe, Ran, Session, SessionOptions, TensorInfo
+from evalkit.backends.worker.process import TIMEOUT, Worker
+from evalkit.errors import EvalkitError, InputError
+
+
+def isolated(backend: str, python: str | Path, timeout: float | None = None) -> type[Backend]:
+    """Return a backend as it is in another interpreter.
+
+    Parameters
+    ----------
+    backend : str
+        Registered name.
+    python : str or Path
+        The interpreter, of Python 3.10 or newer, with NumPy and the runtime.
+    timeout : float or None
+        Seconds that opening, and each batch, may take; 600 if None.
+    """
+    limit = TIMEOUT if timeout is None else timeout
+    probes: list[Probe] = []
+
+    class Isolated(Backend):
+        name = backend
+
+        @classmethod
+        def probe(cls) -> Probe:
+            """See `Backend.probe`; the interpreter is asked once."""
+            if not probes:
+                probes.append(probe_in(python, backend, limit))
+            return probes[0]
+
+        @classmethod
+        def open(cls, model: Path, options: SessionOptions) -> Session:
+            """See `Backend.open`."""
+            return WorkerSession(backend, model, options, python, limit)
+
+    return Isolated
+
+
+def probe_in(python: str | Path, backend: str, timeout: float = TIMEOUT) -> Probe:
+    """Probe a backend in another interpreter; never raises."""
+    try:
+        worker = Worker(python, timeout=timeout)
+        try:
+            fields = worker.ask(f"probing {backend!r}", do="probe", backend=backend)
+        finally:
+            worker.close()
+    except EvalkitError as error:
+        return Probe(available=False, reason=str(error))
+    tuples = {name: tuple(fields[name]) for name in ("devices", "precisions")}
+    return Probe(**{**fields, **tuples})
+
+
+class WorkerSession(Session):
+    """A session in a worker process; see `Session`.
+
+    Parameters
+    ----------
+    backend : str
+    model : Path
+    options : SessionOptions
+    python : str or Path
+        The interpreter.
+    timeout : float
+        Seconds that opening, and each batch, may take.
+    """
+
+    def __init__(
+        self,
+        backend: str,
+        model: Path,
+        options: SessionOptions,
+        python: str | Path,
+        timeout: float = TIMEOUT,
+    ) -> None:
+        self.model = model
+        self._worker: Worker | None = Worker(python, threads=options.threads, timeout=timeout)
+        try:
+            opened = self._worker.ask(
+                f"opening {model}",
+                do="open",
+                backend=backend,
+                model=str(model),
+                options=asdict(options),
+            )
+        except BaseException:
+            self.close()
+            raise
+        self.inputs, self.outputs = (
+            tuple(TensorInfo(**{**info, "shape": tuple(info["shape"])}) for info in opened[name])
+            for name in ("inputs", "outputs")
+        )
+        ran = Ran(**{**opened["ran"], "notes": tuple(opened["ran"]["notes"])})
+        interpreter = {"path": str(self._worker.python), **self._worker.versions}
+        del interpreter["executable"]
+        self.ran = replace(ran, details={**ran.details, "interpreter": interpreter})
+
+    def run(self, batch: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
+        """See `Session.run`.
+
+        Raises
+        ------
+        evalkit.errors.WorkerError
+            Besides: the worker died or hung.
+        """
+        worker = self._worker
+        if worker is None:
+            raise InputError(f"The session of {self.model} is closed; open the model again.")
+        if batch.dtype.hasobject:
+            raise InputError(f"{self.model}: a batch of objects was given; give float32 or uint8.")
+        places = worker.given.write([("batch", batch)])
+        outputs = worker.ask(f"running a batch of shape {batch.shape}", do="run", batch=places)
+        return {name: value.copy() for name, value in worker.made.read(outputs).items()}
+
+    def close(self) -> None:
+        """See `Session.close`: ends the worker."""
+        if self._worker is not None:
+            self._worker.close()
+            self._worker = None

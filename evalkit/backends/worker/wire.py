@@ -1,0 +1,171 @@
+"""What passes between a process and its worker: short JSON messages, and arrays in shared memory.
+
+A message is its length (four bytes, little endian) and UTF-8 JSON. Arrays lie in nameless files
+that both processes map, so that nothing is left behind when either dies. Both sides import this
+module; it needs NumPy and the standard library.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import mmap
+import os
+import socket
+import struct
+import tempfile
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evalkit.errors import InputError
+
+_LENGTH = struct.Struct("<I")
+_LONGEST = 1 << 26
+_ALIGNMENT = 64
+
+
+class ConnectionClosedError(Exception):
+    """The other side is gone, or speaks something else."""
+
+
+def send(channel: socket.socket, message: dict[str, Any], limit: float | None = None) -> None:
+    """Send a message within `limit` seconds.
+
+    Raises
+    ------
+    ConnectionClosedError
+    TimeoutError
+    """
+    text = json.dumps(message).encode()
+    channel.settimeout(limit)
+    try:
+        channel.sendall(_LENGTH.pack(len(text)) + text)
+    except TimeoutError:
+        raise
+    except OSError as error:
+        raise ConnectionClosedError(str(error)) from error
+
+
+def receive(channel: socket.socket, limit: float | None = None) -> dict[str, Any]:
+    """Wait for a message, at most `limit` seconds.
+
+    Raises
+    ------
+    ConnectionClosedError
+    TimeoutError
+    """
+    deadline = None if limit is None else time.monotonic() + limit
+    (length,) = _LENGTH.unpack(_exactly(channel, _LENGTH.size, deadline))
+    if length > _LONGEST:
+        raise ConnectionClosedError(f"a message of {length:,} bytes was announced")
+    message = json.loads(_exactly(channel, length, deadline))
+    if not isinstance(message, dict):
+        raise ConnectionClosedError("a message is no mapping")
+    return message
+
+
+def _exactly(channel: socket.socket, count: int, deadline: float | None) -> bytes:
+    parts = bytearray()
+    while len(parts) < count:
+        left = None if deadline is None else deadline - time.monotonic()
+        if left is not None and left <= 0:
+            raise TimeoutError
+        channel.settimeout(left)
+        try:
+            part = channel.recv(count - len(parts))
+        except TimeoutError:
+            raise
+        except OSError as error:
+            raise ConnectionClosedError(str(error)) from error
+        if not part:
+            raise ConnectionClosedError("end of file")
+        parts += part
+    return bytes(parts)
+
+
+class SharedArea:
+    """Memory that two processes map: a nameless file, which is gone when both have closed it.
+
+    Parameters
+    ----------
+    descriptor : int
+        Of the file; `close` closes it.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self._map: mmap.mmap | None = None
+
+    @classmethod
+    def create(cls) -> SharedArea:
+        """Make an empty one, in memory where the system has nameless memory files."""
+        with contextlib.suppress(AttributeError, OSError):
+            return cls(os.memfd_create("evalkit"))
+        memory = "/dev/shm"
+        with tempfile.TemporaryFile(dir=memory if os.access(memory, os.W_OK) else None) as file:
+            return cls(os.dup(file.fileno()))
+
+    def write(self, arrays: Iterable[tuple[str, NDArray[Any]]]) -> list[dict[str, Any]]:
+        """Copy named arrays in; return what `read` needs, as JSON values.
+
+        Raises
+        ------
+        evalkit.errors.InputError
+            There is not enough memory.
+        """
+        arrays = list(arrays)
+        places, end = [], 0
+        for name, value in arrays:
+            places.append(
+                {
+                    "name": name,
+                    "dtype": value.dtype.str,
+                    "shape": list(value.shape),
+                    "offset": end,
+                }
+            )
+            end += -(-value.nbytes // _ALIGNMENT) * _ALIGNMENT
+        self._grow(end)
+        for place, (_, value) in zip(places, arrays, strict=True):
+            np.copyto(self._view(place), value)
+        return places
+
+    def read(self, places: Sequence[dict[str, Any]]) -> dict[str, NDArray[Any]]:
+        """Give views of what the other side wrote; they are its own until the next message."""
+        return {str(place["name"]): self._view(place) for place in places}
+
+    def close(self) -> None:
+        """Forget the memory; views that are left keep their map alive."""
+        self._map = None
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+    def _grow(self, size: int) -> None:
+        if size <= os.fstat(self.descriptor).st_size:
+            return
+        try:
+            # Reserved, not only promised: a write beyond what there is would kill the process.
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(self.descriptor, 0, size)
+            else:
+                os.ftruncate(self.descriptor, size)
+        except OSError as error:
+            raise InputError(
+                f"There is no room for {size:,} bytes of shared memory: {error.strerror}. Choose "
+                "a smaller batch size, or free some memory."
+            ) from error
+
+    def _view(self, place: dict[str, Any]) -> NDArray[Any]:
+        dtype, shape = np.dtype(place["dtype"]), tuple(place["shape"])
+        count = int(np.prod(shape, dtype=np.int64))
+        if not count:
+            return np.empty(shape, dtype)
+        end = place["offset"] + count * dtype.itemsize
+        if self._map is None or end > len(self._map):
+            self._map = mmap.mmap(self.descriptor, 0)
+        return np.frombuffer(self._map, dtype, count, place["offset"]).reshape(shape)
