@@ -97,7 +97,7 @@ def open_model(run: RunConfig, config: ModelConfig) -> Iterator[OpenModel]:
         device=run.device,
         threads=run.threads or available_cores(),
         architecture=config.architecture,
-        image=_image(config),
+        image=image_shape(config),
     )
     info = ModelInfo(
         name=config.name,
@@ -123,13 +123,14 @@ def model_sha256(file: Path) -> str:
     if file.is_dir():
         files = sorted(path for path in file.rglob("*") if path.is_file())
         return sha256_json([(str(path.relative_to(file)), sha256_file(path)) for path in files])
-    beside = sorted(_weights_beside(file))
+    beside = sorted(weights_beside(file))
     if not beside:
         return sha256_file(file)
     return sha256_json([sha256_file(file), *((path.name, sha256_file(path)) for path in beside)])
 
 
-def _weights_beside(file: Path) -> set[Path]:
+def weights_beside(file: Path) -> set[Path]:
+    """Find the files beside a model that hold its weights; see `model_sha256`."""
     stem = file.name.removesuffix("-symbol.json")
     patterns = {
         ".xml": f"{file.stem}.bin",
@@ -339,7 +340,7 @@ def embeddings(
     return arrays[0], arrays[1] if flip else None
 
 
-def _image(config: ModelConfig) -> tuple[int, int, int]:
+def image_shape(config: ModelConfig) -> tuple[int, int, int]:
     """Return the sizes of one image, in the model's layout; a detector's is for a first trial."""
     height, width = config.input.size
     if config.head != "embedding" and "size" not in config.input.model_fields_set:
@@ -393,7 +394,7 @@ def _check_input(session: Session, config: ModelConfig) -> None:
             "expected."
         )
     info = session.inputs[0]
-    wanted = _image(config)
+    wanted = image_shape(config)
     fits = len(info.shape) == 4 and all(
         not isinstance(held, int) or held == want
         for held, want in zip(info.shape[1:], wanted, strict=False)
