@@ -281,6 +281,7 @@ def _restricted(
 def _release_folder(path: Path, protocol: Protocol, need_images: bool) -> Path:
     for folder in (path, path / protocol):
         if (folder / "meta").is_dir():
+            _check_protocol(folder, protocol)
             if need_images and not (folder / "loose_crop").is_dir():
                 raise DatasetError(
                     "The folder has meta/ but no loose_crop/",
@@ -288,12 +289,29 @@ def _release_folder(path: Path, protocol: Protocol, need_images: bool) -> Path:
                     remedy="Unpack the loose crops of the release there.",
                 )
             return folder
+    _check_protocol(path, protocol)
     raise DatasetError(
         f"This is no {protocol} release folder: neither meta/ nor {protocol}/meta/ is in it",
         path=path,
         remedy=f"Name the folder that holds meta/ and loose_crop/, or the one that holds "
         f"{protocol}/.",
     )
+
+
+def _check_protocol(folder: Path, protocol: Protocol) -> None:
+    """Refuse a folder that holds the other release only."""
+
+    def holds(name: str) -> bool:
+        faces = f"{name.lower()}_face_tid_mid.txt"
+        return any((folder / place / faces).is_file() for place in ("meta", f"{name}/meta"))
+
+    other = "IJBC" if protocol == "IJBB" else "IJBB"
+    if holds(other) and not holds(protocol):
+        raise DatasetError(
+            f"This is an {other} release folder, not one of {protocol}",
+            path=folder,
+            remedy=f"Run 'evalkit {other.lower()}', or name the folder of {protocol}.",
+        )
 
 
 class _OneToN(NamedTuple):

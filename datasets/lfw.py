@@ -26,6 +26,8 @@ FOLDS: Final = 10
 MAX_FILE_BYTES: Final = 4 << 30
 """About 70 times LFW; a file is read whole."""
 
+_PICKLES: Final = (b"\x80", b"(", b"]", b"c")
+"""How a pickle starts: its protocol, or in the oldest ones a tuple, a list, or a name."""
 _LAYOUT: Final = (
     "A verification set is a pickle of (images, issame); 'python -m evalkit pack lfw' makes one."
 )
@@ -270,6 +272,9 @@ def _duplicates(
 
 def _read(path: Path) -> LfwPairs:
     data = _bytes_of(path)
+    if not data.startswith(_PICKLES):
+        what = "no .bin" if data else "empty"
+        raise DatasetError(f"The file is {what}", path=path, remedy=_LAYOUT)
     value = load_plain(data, path)
     if not isinstance(value, (tuple, list)) or len(value) != 2:
         raise DatasetError("The file is no pair of images and labels", path=path, remedy=_LAYOUT)

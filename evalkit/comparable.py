@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from evalkit.results import Metric, Result
+from evalkit.results import READY_MADE, DatasetInfo, Metric, Result
 
 _OUTCOMES = frozenset(
     {
@@ -40,8 +40,7 @@ def mismatches(baseline: Result, candidate: Result) -> tuple[Mismatch, ...]:
     if other:
         return tuple(other)  # everything else differs too, and explains nothing
     found = [
-        *_differ("data", "the data's hash", baseline.dataset.sha256, candidate.dataset.sha256),
-        *_different_images(baseline, candidate),
+        *_different_data(baseline.dataset, candidate.dataset),
         *_different_settings(baseline, candidate),
     ]
     before, after = baseline.dataset.counts, candidate.dataset.counts
@@ -61,12 +60,16 @@ def named(result: Result, name: str) -> Metric | None:
     return next((metric for metric in result.metrics if metric.name == name), None)
 
 
-def _different_images(baseline: Result, candidate: Result) -> list[Mismatch]:
-    """Compare the images' hashes; ready-made input has none."""
-    before, after = baseline.dataset.content_sha256, candidate.dataset.content_sha256
-    if before is None or after is None:
-        return []
-    return _differ("data", "the hash of the images", before, after)
+def _different_data(baseline: DatasetInfo, candidate: DatasetInfo) -> list[Mismatch]:
+    """Compare the data's hashes; beside ready-made input, for which no image was read, the rest."""
+    images = baseline.content_sha256, candidate.content_sha256
+    annotations = baseline.annotations_sha256, candidate.annotations_sha256
+    if None in images and None not in annotations:
+        return _differ("data", "the hash of the annotations", *annotations)
+    found = _differ("data", "the data's hash", baseline.sha256, candidate.sha256)
+    if None not in images:
+        found += _differ("data", "the hash of the images", *images)
+    return found
 
 
 def _different_settings(baseline: Result, candidate: Result) -> list[Mismatch]:
@@ -74,7 +77,12 @@ def _different_settings(baseline: Result, candidate: Result) -> list[Mismatch]:
     found = []
     for name in sorted({*before, *after} - _NOT_RULES):
         # A result without 1:N has no rule of 1:N: there is nothing to disagree about.
-        if name in before and name in after:
+        # Nor is there where input made elsewhere does not tell how it was fused.
+        known = all(
+            held.settings.get(name) is not None or held.ran.backend != READY_MADE
+            for held in (baseline, candidate)
+        )
+        if name in before and name in after and known:
             found += _differ("rules", f"the setting {name}", before[name], after[name])
     return found
 

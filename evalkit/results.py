@@ -16,6 +16,9 @@ from evalkit.files import atomic_write
 
 SCHEMA_VERSION = 1
 
+READY_MADE = "ready-made"
+"""In the place of a backend where the input was computed elsewhere, and no model ran."""
+
 
 def readable(text: Any) -> Any:
     r"""Return text with what is not Unicode escaped, anything else as it is.
@@ -91,6 +94,8 @@ class DatasetInfo(_Record):
         Of the annotations and of the names and sizes of the images.
     content_sha256 : str or None
         Of the images' bytes, in order; None where no image was read.
+    annotations_sha256 : str or None
+        Of the annotations and the images' names alone, where `sha256` needs the images.
     counts : dict of str to int
         Faces, templates, pairs, ...
     path : str
@@ -100,6 +105,7 @@ class DatasetInfo(_Record):
     name: Text
     sha256: str
     content_sha256: str | None
+    annotations_sha256: str | None = None
     counts: dict[str, int]
     path: Text
 

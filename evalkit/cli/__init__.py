@@ -35,11 +35,34 @@ example: python -m evalkit ijbc        (the embedded sample: no data or model ne
 """
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that refuses unknown words itself, with its own usage and what may be meant."""
+
+    def parse_known_args(  # type: ignore[override]  # narrower than its overloads
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Parse; subcommands get here too, so that nothing unknown is left to the top level."""
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{self._meant(unknown)}")
+        return found, unknown
+
+    def _meant(self, unknown: Sequence[str]) -> str:
+        import difflib
+
+        for word in unknown:
+            option = word.partition("=")[0]
+            close = difflib.get_close_matches(option, self._option_string_actions, n=1)
+            if option.startswith("-") and close:
+                return f" (did you mean {close[0]}?)"
+        return ""
+
+
 def build_parser(chosen: str | None) -> argparse.ArgumentParser:
     """Build the parser; only the chosen subcommand's options are filled in."""
     import evalkit
 
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="evalkit",
         description="Accuracy evaluation of face models, per backend and precision.",
         epilog=_EPILOG,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from evalkit.config import IjbConfig
 from evalkit.datasets.ijb import IjbRelease, load_ijb, subset
-from evalkit.datasets.ijb_checks import Enrolment
 from evalkit.errors import InputError
+from evalkit.evaluations.ijb_intervals import intervals_of_points
 from evalkit.evaluations.inference import SAMPLE_MODEL, Inferred, embed, embeddings
 from evalkit.evaluations.ready import flip_of, read_features, read_scores, read_templates
 from evalkit.evaluations.run import (
@@ -38,7 +38,6 @@ from evalkit.protocols.identification import (
 from evalkit.protocols.roc import OperatingPoint
 from evalkit.protocols.templates import score_pairs, verification_points
 from evalkit.results import DatasetInfo, Failure, Interval, Metric, Result
-from evalkit.stats.subjects import SubjectBootstrap, tar_intervals
 
 ProtocolName = Literal["IJBB", "IJBC"]
 Scores = dict[str, NDArray[Any]]
@@ -85,7 +84,9 @@ def evaluate(
     subjects = release.subjects()
     intervals: Sequence[Interval | None] = [None] * len(points)
     if config.intervals and config.rule == "at_most":
-        intervals = clock.run("intervals", lambda: _intervals(release, scored, subjects, config))
+        intervals = clock.run(
+            "intervals", lambda: intervals_of_points(release, subjects, scored.scores, points)
+        )
     metrics = [_tar_metric(*row) for row in zip(points, intervals, strict=True)]
     if config.one_to_n:
         found = clock.run("1:N", lambda: _identify(release, scored, config, progress))
@@ -175,6 +176,7 @@ def _score(release: IjbRelease, config: IjbConfig, progress: Progress, clock: Cl
     failures: tuple[Failure, ...] = ()
     if config.templates is not None:
         templates = read_templates(config.templates)
+        _check_templates(config.templates, templates, release)
     else:
         if config.features is not None:
             features, flipped = read_features(config, len(release.images))
@@ -206,6 +208,18 @@ def _score(release: IjbRelease, config: IjbConfig, progress: Progress, clock: Cl
         config.features or config.templates,
         _refused(failed),
     )
+
+
+def _check_templates(file: Path, templates: Templates, release: IjbRelease) -> None:
+    """Refuse ready-made templates that lack one of a pair."""
+    absent = np.setdiff1d(release.template_id, templates.ids)
+    absent = absent[np.isin(absent, release.pairs)]
+    if len(absent):
+        more = f" and {len(absent) - 1:,} more" if len(absent) > 1 else ""
+        raise InputError(
+            f"{file} lacks template {absent[0]}{more} of the pair file in {release.root / 'meta'}. "
+            "Give a row for each template; one of zeros stands for a failure to enrol."
+        )
 
 
 def _identity(release: IjbRelease) -> str:
@@ -278,21 +292,6 @@ def _failed_scores(scores: NDArray[np.floating[Any]]) -> tuple[Failure, ...]:
     return (Failure(name=name, reason="the score is not finite."),)
 
 
-def _intervals(
-    release: IjbRelease, scored: _Scored, subjects: Enrolment, config: IjbConfig
-) -> list[Interval | None]:
-    """Resample subjects; where there is only one, there is nothing to resample."""
-    if (subjects.subject_id == subjects.subject_id[0]).all():
-        return [None] * len(config.far)
-    bootstrap = SubjectBootstrap(
-        release.pairs, release.genuine, subjects.template_id, subjects.subject_id
-    )
-    return [
-        None if found is None else Interval(**asdict(found), method=bootstrap.method)
-        for found in tar_intervals(bootstrap, scored.scores, config.far)
-    ]
-
-
 def _tar_metric(point: OperatingPoint, interval: Interval | None) -> Metric:
     return Metric(
         name=f"tar@far={rate_name(point.target)}",
@@ -305,7 +304,12 @@ def _tar_metric(point: OperatingPoint, interval: Interval | None) -> Metric:
             "false_accepts": point.false_accepts,
             "impostors": point.impostors,
         },
-        at={"target": point.target, "far": point.far, "threshold": point.threshold},
+        # A point between two of the curve has the target for its FAR; its threshold has not.
+        at={
+            "target": point.target,
+            "far": point.false_accepts / point.impostors,
+            "threshold": point.threshold,
+        },
         flags=("too_few_false_accepts",) if point.too_few else (),
     )
 
@@ -396,6 +400,7 @@ def _dataset_info(release: IjbRelease, embedded: Inferred | None) -> DatasetInfo
         name=release.name,
         sha256=release.fingerprint,
         content_sha256=embedded.content_sha256 if embedded else None,
+        annotations_sha256=_identity(release),
         counts={
             "faces": len(release.images),
             "templates": len(np.unique(release.template_id)),

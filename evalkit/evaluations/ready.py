@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.lib.format import MAGIC_PREFIX
 from numpy.typing import NDArray
 
 from evalkit.config import IjbConfig
@@ -41,8 +42,10 @@ def read_array(path: Path, rows: int | None = None, ndim: int = 2, what: str = "
     """
     try:
         value = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path} is not a .npy file: {error}.") from error
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} {_why_no_array(path, error)}") from error
     if not isinstance(value, np.ndarray):
         raise InputError(f"{path} is an .npz archive; give one array as .npy.")
     return _checked(value, str(path), rows, ndim, what)
@@ -130,8 +133,30 @@ def _read_npz(path: Path, names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
         raise InputError(
             f"{path} lacks an array: it needs {' and '.join(names)}, as numpy.savez writes them."
         ) from error
-    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} is not an .npz archive of plain arrays: {error}.") from error
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    except (ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
+        why = "it holds Python objects" if "allow_pickle" in str(error) else str(error).rstrip(".")
+        raise InputError(
+            f"{path} is not an .npz archive of plain arrays: {why}. Write it with numpy.savez."
+        ) from error
+
+
+def _why_no_array(path: Path, error: Exception) -> str:
+    with path.open("rb") as file:
+        start = file.read(len(MAGIC_PREFIX))
+    if start != MAGIC_PREFIX:
+        return "is not a .npy file. Write it with numpy.save."
+    if "Python objects" in str(error):
+        return (
+            "holds Python objects, which are never unpickled. Save one array of floats: "
+            "numpy.save(file, numpy.stack(rows))."
+        )
+    return f"is a damaged .npy file: {str(error).rstrip('.')}. Write it again."
+
+
+def _unreadable(path: Path, error: OSError) -> InputError:
+    return InputError(f"{path} cannot be read: {error.strerror or error}. Check the path.")
 
 
 def _checked(value: NDArray[Any], name: str, rows: int | None, ndim: int, what: str) -> Floats:

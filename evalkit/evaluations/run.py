@@ -16,7 +16,16 @@ from evalkit.datasets.ijb import MARKER
 from evalkit.errors import InputError
 from evalkit.evaluations.inference import Inferred
 from evalkit.files import sha256_file
-from evalkit.results import DatasetInfo, Failure, Metric, ModelInfo, RanInfo, Result, Stage
+from evalkit.results import (
+    READY_MADE,
+    DatasetInfo,
+    Failure,
+    Metric,
+    ModelInfo,
+    RanInfo,
+    Result,
+    Stage,
+)
 
 T = TypeVar("T")
 
@@ -143,7 +152,7 @@ def _ready_model(file: Path | None) -> ModelInfo:
 
 def _ready_ran(config: RunConfig) -> RanInfo:
     return RanInfo(
-        backend="ready-made",
+        backend=READY_MADE,
         version="",
         device="unknown",
         precision_requested=config.precision,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from evalkit.report.table import text_table
-from evalkit.results import Metric, Result
+from evalkit.results import READY_MADE, Metric, Result
 
 _FAILURES_SHOWN = 5
 
@@ -14,6 +14,8 @@ _NO_THRESHOLD = 1e30
 def model_line(result: Result) -> str:
     """Return the model and what ran, in one line."""
     ran = result.ran
+    if ran.backend == READY_MADE:
+        return f"{result.model.name}: ready-made, evalkit ran no model"
     threads = f", {ran.threads} threads" if ran.threads else ""
     runtime = f"{ran.backend} {ran.version}".rstrip()
     return (
@@ -31,11 +33,14 @@ def stage_table(result: Result) -> str:
             f"{stage.seconds:.2f}",
             f"{stage.seconds / total:.0%}",
             f"{stage.items:,}" if stage.items else "",
-            f"{stage.reused_items:,} from the store" if stage.reused_items else "",
+            f"{stage.reused_items:,} reused" if stage.reused_items else "",
         ]
         for stage in result.stages
     ]
-    return text_table(["stage", "seconds", "share", "items", ""], rows)
+    table = text_table(["stage", "seconds", "share", "items", ""], rows)
+    if any(stage.reused_items for stage in result.stages):
+        table += "\nreused: from the store, with the seconds of the run that computed them"
+    return table
 
 
 def foot(result: Result) -> str:

@@ -57,6 +57,8 @@ def _tar_table(result: Result) -> str:
     legend = "\n>: the points that are usually published"
     if any(row[-1] for row in rows):
         legend += "\nfew: under 30 false accepts expected at that FAR, too few to gate on"
+    if result.settings["rule"] == "interpolated":
+        legend += "\nTAR lies between two thresholds; achieved and accepted are of the threshold"
     return text_table(header, rows) + legend
 
 

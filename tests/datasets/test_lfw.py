@@ -155,6 +155,19 @@ def test_files_that_cannot_be_read(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("data", "message"),
+    [(b"# Read me\n", "is no .bin"), (b"\xff\xd8\xff", "is no .bin"), (b"", "empty")],
+)
+def test_a_file_that_is_no_pickle_raises_no_suspicion(tmp_path, data, message):
+    path = tmp_path / "a.bin"
+    path.write_bytes(data)
+    with pytest.raises(DatasetError, match=message) as caught:
+        load_bin(path)
+    assert "evalkit pack" in str(caught.value)
+    assert "trust" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("labels", "message"),
     [
         ([True] * 6 + [False] * 6, "contiguous folds hold one kind"),
