@@ -1,19 +1,17 @@
 """PyTorch: TorchScript, exported programs, and state dicts of registered architectures.
 
 What really ran is read from the operators of a warm-up run, below autocast, with the element
-types that they were given. No pickled code of a file is ever executed.
+types that they were given. bf16 is autocast over the stored weights, fp16 a cast of the network;
+int8 comes quantised in the file. CUDA was written against the API and never run on hardware.
 """
 
 from __future__ import annotations
 
-import re
-import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,29 +19,49 @@ import torch
 from numpy.typing import NDArray
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from evalkit.backends.architectures import ARCHITECTURES
-from evalkit.backends.base import Backend, Probe, Ran, Session, SessionOptions, TensorInfo
+from evalkit.backends.base import (
+    PRECISIONS,
+    Backend,
+    Precision,
+    Probe,
+    Ran,
+    Session,
+    SessionOptions,
+    TensorInfo,
+)
 from evalkit.backends.kernels import Kernel, count_arithmetic, describe_precision
 from evalkit.backends.tensors import (
     check_batch,
     check_file,
     check_offered,
     cuda_index,
-    first_line,
     float32_outputs,
     trial_shapes,
 )
-from evalkit.backends.torch_files import file_kind, safe_exported_program
+from evalkit.backends.torch_cuda import Carrier
+from evalkit.backends.torch_int8 import Compiled, profiled_kernels, why_not_int8
+from evalkit.backends.torch_loading import Loaded, cause, load, parameter_dtypes
 from evalkit.environment import available_cores
-from evalkit.errors import InputError
+from evalkit.errors import InputError, UnavailableError
 
 HEAVY_OPS = frozenset(
     {"_convolution", "convolution", "conv1d", "conv2d", "conv3d", "linear", "addmm", "mm", "bmm"}
     | {"matmul", "baddbmm", "mkldnn_convolution", "cudnn_convolution", "addmv", "mv"}
     | {"scaled_dot_product_attention"}
+    # What Inductor makes of them, then the legacy quantised ones.
+    | {"qconv_pointwise", "qconv2d_pointwise", "qlinear_pointwise"}
+    | {"_convolution_pointwise", "_linear_pointwise", "_mkl_linear"}
+    | {"conv2d_relu", "conv2d_add", "conv2d_add_relu", "linear_relu"}
 )
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.float32}
-IMAGES = TensorInfo("input0", "float32", ("n", None, None, None))
+# What the network takes; autocast and int8 begin at float32.
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
+# Element types that a file may hold, the best first.
+STORED = {
+    "fp32": ("float32",),
+    "fp16": ("float16", "float32"),
+    "bf16": ("float32", "bfloat16"),
+    "int8": ("float32",),
+}
 
 
 class TorchBackend(Backend):
@@ -53,10 +71,12 @@ class TorchBackend(Backend):
 
     @classmethod
     def probe(cls) -> Probe:
-        """See `Backend.probe`."""
+        """See `Backend.probe`: int8 runs where it can be compiled."""
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         devices = ("cpu", *(f"cuda:{index}" for index in range(count)))
-        return Probe(True, str(torch.__version__), devices, ("fp32", "fp16", "bf16"))
+        floats: tuple[Precision, ...] = ("fp32", "fp16", "bf16")
+        precisions = floats if why_not_int8() else PRECISIONS
+        return Probe(True, str(torch.__version__), devices, precisions)
 
     @classmethod
     def open(cls, model: Path, options: SessionOptions) -> Session:
@@ -68,18 +88,16 @@ class TorchBackend(Backend):
             Besides: the weights are not those of the architecture, or the file holds a precision
             other than that asked for.
         """
+        if options.precision == "int8" and (reason := why_not_int8()):
+            raise UnavailableError(f"Backend 'torch' does not run int8 here: {reason}")
         check_offered(cls.name, cls.probe(), options.device, options.precision)
+        if options.precision == "int8" and cuda_index(options.device) is not None:
+            raise UnavailableError(
+                "Backend 'torch' runs int8 on the CPU only; on CUDA it would be simulated in "
+                "fp32. Choose --device cpu."
+            )
         check_file(model)
         return TorchSession(model, options)
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """A network from a file, on the CPU, as it was stored."""
-
-    module: torch.nn.Module
-    form: str
-    input: TensorInfo
 
 
 class TorchSession(Session):
@@ -97,30 +115,33 @@ class TorchSession(Session):
         self.model = model
         self.threads = options.threads or available_cores()
         index = cuda_index(options.device)
-        self._device = torch.device("cpu" if index is None else f"cuda:{index}")
+        self._carrier = Carrier(None if index is None else torch.device(f"cuda:{index}"))
         self._autocast = options.precision == "bf16"
-        loaded = _load(model, options.architecture)
+        loaded = load(model, options.architecture)
         stored = parameter_dtypes(loaded.module)
-        _check_stored(model, loaded.form, stored, options.precision)
-        dtype = DTYPES[options.precision]
+        _check_stored(model, loaded, stored, options.precision)
+        dtype = DTYPES.get(options.precision, torch.float32)
         # An exported program is fixed in its layout as in its types.
         self._format = torch.contiguous_format if loaded.form == "exported" else torch.channels_last
         module = loaded.module
-        if loaded.form != "exported":
-            module = module.to(dtype=dtype, memory_format=self._format)
-        self._module: torch.nn.Module | None = module.to(device=self._device)
+        if loaded.form != "exported" and not loaded.quantised:
+            module = module.to(dtype=None if self._autocast else dtype, memory_format=self._format)
+        module = module.to(device=self._carrier.device)
+        compiled = loaded.form == "exported" and loaded.quantised
+        self._module: Callable[[torch.Tensor], Any] | None = (
+            Compiled(module, self.threads) if compiled else module
+        )
         self.inputs = (
             TensorInfo(loaded.input.name, str(dtype).removeprefix("torch."), loaded.input.shape),
         )
         outputs, kernels = self._warm_up(options.image)
         self.outputs = tuple(_output_info(k, v, self.inputs[0]) for k, v in outputs.items())
         counts = count_arithmetic(kernels, HEAVY_OPS)
-        built = "fp32" if self._autocast else options.precision
         ran = describe_precision(counts, options.precision)
         self.ran = Ran(
             backend=TorchBackend.name,
             version=str(torch.__version__),
-            device=str(self._device),
+            device=str(self._carrier.device),
             precision_requested=options.precision,
             precision_ran=ran,
             threads=self.threads,
@@ -130,50 +151,46 @@ class TorchSession(Session):
                 "stored_dtypes": dict(stored),
                 "parameter_dtypes": dict(parameter_dtypes(module)),
                 "autocast": "bfloat16" if self._autocast else None,
+                "compiler": "inductor" if compiled else None,
                 "heavy_kernels_by_precision": dict(counts),
                 "memory_format": str(self._format).removeprefix("torch."),
                 "flush_denormal": self._flushes_denormals(),
                 "tf32": False,
                 "cpu_capability": torch.backends.cpu.get_cpu_capability(),
             },
-            notes=_notes(stored, built),
+            notes=_notes(loaded, stored, options.precision, ran),
         )
 
     def run(self, batch: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
         """See `Session.run`."""
         (info,) = self.inputs
         outputs = self._forward(check_batch(batch, info, self.model))
-        values = [_owned(value) for value in outputs.values()]
-        return float32_outputs(outputs, values, self.model)
+        return float32_outputs(outputs, self._carrier.to_host(outputs.values()), self.model)
 
     def close(self) -> None:
         """See `Session.close`."""
         self._module = None
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
+        self._carrier.release()
 
     def _forward(
         self, batch: NDArray[Any], watch: AbstractContextManager[Any] | None = None
     ) -> dict[str, Any]:
         if self._module is None:
             raise InputError(f"The session of {self.model} is closed; open the model again.")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # read-only arrays are only read
-            tensor = torch.from_numpy(batch)
-        layout = self._format if tensor.ndim == 4 else torch.contiguous_format
-        tensor = tensor.to(self._device).contiguous(memory_format=layout)
+        layout = self._format if batch.ndim == 4 else torch.contiguous_format
         try:
             with (
                 _settings(self.threads),
+                self._carrier.stream(),
                 torch.inference_mode(),
-                torch.autocast(self._device.type, torch.bfloat16, enabled=self._autocast),
+                torch.autocast(self._carrier.device.type, torch.bfloat16, enabled=self._autocast),
                 watch or nullcontext(),
             ):
-                return _named(self._module(tensor), self.model)
+                return _named(self._module(self._carrier.to_device(batch, layout)), self.model)
         except (RuntimeError, AssertionError, TypeError) as error:
             raise InputError(
                 f"{self.model}: PyTorch cannot run a batch of shape {batch.shape}: "
-                f"{_cause(error)}. Give the size that the model was made for, or a smaller batch."
+                f"{cause(error)}. Give the size that the model was made for, or a smaller batch."
             ) from error
 
     def _flushes_denormals(self) -> bool:
@@ -183,14 +200,19 @@ class TorchSession(Session):
             return not bool((tiny * 1.0).any())
 
     def _warm_up(self, image: tuple[int, int, int] | None) -> tuple[dict[str, Any], list[Kernel]]:
+        compiled = isinstance(self._module, Compiled)
         failures = []
         for shape in trial_shapes(self.inputs[0], image):
-            batch = np.zeros(shape, self.inputs[0].dtype)
+            # One image would be compiled apart from all other batch sizes.
+            several = compiled and self.inputs[0].batch is None
+            batch = np.zeros((2, *shape[1:]) if several else shape, self.inputs[0].dtype)
             try:
-                self._forward(batch)  # unwatched first: TorchScript loses its message if watched
+                outputs = self._forward(batch)  # TorchScript loses its message if watched
             except InputError as error:
-                failures.append(f"{shape}: {_cause(error.__cause__ or error)}")
+                failures.append(f"{shape}: {cause(error.__cause__ or error)}")
             else:
+                if compiled:
+                    return outputs, profiled_kernels(partial(self._forward, batch))
                 watch = Watch()
                 return self._forward(batch, watch), watch.kernels
         raise InputError(
@@ -211,15 +233,9 @@ class Watch(TorchDispatchMode):  # type: ignore[misc]
     ) -> Any:
         """Note the operator and run it."""
         names = (str(arg.dtype) for arg in args if isinstance(arg, torch.Tensor))
-        dtypes = tuple(name.removeprefix("torch.") for name in names)
+        dtypes = tuple(name.removeprefix("torch.").removeprefix("q") for name in names)
         self.kernels.append(Kernel(func.overloadpacket.__name__, "torch", dtypes))
         return func(*args, **(kwargs or {}))
-
-
-def parameter_dtypes(module: torch.nn.Module) -> Counter[str]:
-    """Count the parameters and buffers on real numbers by element type."""
-    tensors = (*module.parameters(), *module.buffers())
-    return Counter(str(t.dtype).removeprefix("torch.") for t in tensors if t.is_floating_point())
 
 
 @contextmanager
@@ -241,114 +257,25 @@ def _settings(threads: int) -> Iterator[None]:
             torch.set_num_threads(held)
 
 
-def _load(model: Path, architecture: str | None) -> Loaded:
-    kind = file_kind(model)
-    try:
-        if kind == "torchscript":
-            return Loaded(torch.jit.load(model, map_location="cpu").eval(), kind, IMAGES)
-        if kind == "exported":
-            return _load_exported(model)
-        return _load_weights(model, architecture)
-    except InputError:
-        raise
-    except Exception as error:
-        if blocked := re.search(r"GLOBAL (\S+)", str(error)):
-            raise InputError(
-                f"{model} is a pickle that names {blocked[1]}; code in a file is never run. Save "
-                "model.state_dict(), TorchScript or an exported program instead."
-            ) from error
-        # PyTorch's own message on a foreign file advises to unpickle it without protection.
-        cause = "" if isinstance(error, UnpicklingError) else f": {_cause(error)}"
-        raise InputError(
-            f"{model}: PyTorch {torch.__version__} cannot load it{cause}. It is no PyTorch model, "
-            "or is cut short: save or fetch it again."
-        ) from error
-
-
-def _load_exported(model: Path) -> Loaded:
-    program = torch.export.load(safe_exported_program(model))
-    names = program.graph_signature.user_inputs
-    if len(names) != 1:
-        raise InputError(f"{model} has {len(names)} inputs; one image is expected.")
-    (node,) = (n for n in program.graph.nodes if n.op == "placeholder" and n.name == names[0])
-    sizes = node.meta["val"].shape
-    shape = tuple(size if isinstance(size, int) else str(size) for size in sizes)
-    return Loaded(program.module(), "exported", TensorInfo(str(names[0]), "float32", shape))
-
-
-def _load_weights(model: Path, architecture: str | None) -> Loaded:
-    stored = torch.load(model, map_location="cpu", weights_only=True)
-    weights = unwrap(stored)
-    if weights is None:
-        raise InputError(f"{model} holds no state dict (names to tensors). Save one.")
-    if architecture is None:
-        raise InputError(
-            f"{model} holds weights alone. Name their network: 'architecture' in the model's "
-            f"YAML; known: {', '.join(ARCHITECTURES)}."
-        )
-    built = ARCHITECTURES.get(architecture)
-    try:
-        module = built.build(weights)
-    except (KeyError, ValueError) as error:
-        raise InputError(_misfit(model, architecture, [f"missing {error}"])) from error
-    _check_keys(model, architecture, module.state_dict(), weights)
-    dtype = next((t.dtype for t in weights.values() if t.is_floating_point()), torch.float32)
-    module.to(dtype).load_state_dict(weights, strict=False)
-    shape = ("n", *built.input_shape)
-    return Loaded(module.eval(), "weights", TensorInfo("input0", "float32", shape))
-
-
-def unwrap(stored: Any) -> dict[str, torch.Tensor] | None:
-    """Find the state dict in what a training script saved; None where there is none.
-
-    The wrappers ``state_dict``, ``model`` and ``module.`` before every name are taken off.
-    """
-    for wrapper in ("state_dict", "model"):
-        if isinstance(stored, Mapping) and isinstance(stored.get(wrapper), Mapping):
-            stored = stored[wrapper]
-    if not isinstance(stored, Mapping) or not stored:
-        return None
-    if not all(isinstance(value, torch.Tensor) for value in stored.values()):
-        return None
-    return {str(name).removeprefix("module."): value for name, value in stored.items()}
-
-
-def _check_keys(
-    model: Path,
-    architecture: str,
-    wanted: Mapping[str, torch.Tensor],
-    given: Mapping[str, torch.Tensor],
-) -> None:
-    """Refuse weights of another network; counters of batches seen in training may be absent."""
-    missing = (n for n in wanted if n not in given and not n.endswith("num_batches_tracked"))
-    faults = [f"missing {name}" for name in missing]
-    faults += [f"unknown {name}" for name in given if name not in wanted]
-    faults += [
-        f"{name} is {tuple(value.shape)}, not {tuple(wanted[name].shape)}"
-        for name, value in given.items()
-        if name in wanted and value.shape != wanted[name].shape
-    ]
-    if faults:
-        raise InputError(_misfit(model, architecture, faults))
-
-
-def _misfit(model: Path, architecture: str, faults: list[str]) -> str:
-    more = f" and {len(faults) - 5} more" if len(faults) > 5 else ""
-    return (
-        f"The weights in {model} are not those of {architecture}: {'; '.join(faults[:5])}{more}. "
-        f"Name the right architecture; known: {', '.join(ARCHITECTURES)}."
-    )
-
-
-def _check_stored(model: Path, form: str, stored: Counter[str], precision: str) -> None:
+def _check_stored(model: Path, loaded: Loaded, stored: Counter[str], precision: str) -> None:
     """Refuse to relabel: what was stored low stays low, an exported program stays as it is."""
-    wanted = "float16" if precision == "fp16" else "float32"
-    foreign = sorted(set(stored) - {wanted})
-    widened = [name for name in foreign if name != "float32"]
-    if foreign and (form == "exported" or (widened and precision != "fp16")):
+    if loaded.quantised != (precision == "int8"):
+        held = "int8" if loaded.quantised else ", ".join(stored)
+        raise InputError(
+            f"{model} holds {held} operators; {precision} would be a label only. "
+            + (
+                "Ask for --precision int8, or give the float model."
+                if loaded.quantised
+                else f"Quantise it: evalkit convert {model} --to int8 --backend torch."
+            )
+        )
+    allowed = STORED[precision]
+    if loaded.form == "exported" and precision == "fp16":
+        allowed = allowed[:1]
+    if foreign := sorted(set(stored) - set(allowed)):
         raise InputError(
             f"{model} holds {', '.join(foreign)} parameters; {precision} would be a label only. "
-            f"Save the model again in {wanted}, or ask for the precision that it holds."
+            f"Save the model again in {allowed[0]}, or ask for the precision that it holds."
         )
 
 
@@ -370,14 +297,6 @@ def _flat(result: Any) -> Iterator[Any]:
         yield result
 
 
-def _owned(value: Any) -> Any:
-    """Copy to a NumPy array that shares nothing with the network."""
-    if not isinstance(value, torch.Tensor):
-        return value
-    on_cpu = value.detach().to(device="cpu", dtype=torch.float32)
-    return np.array(on_cpu.numpy(), order="C")
-
-
 def _output_info(name: str, value: Any, given: TensorInfo) -> TensorInfo:
     """Name and shape as far as the warm-up run can tell: sizes follow the image's where open."""
     fixed = all(isinstance(size, int) for size in given.shape[1:])
@@ -386,13 +305,12 @@ def _output_info(name: str, value: Any, given: TensorInfo) -> TensorInfo:
     return TensorInfo(name, "float32", first + rest)
 
 
-def _cause(error: BaseException) -> str:
-    """Say the line of a message that tells most: TorchScript puts its own call stack first."""
-    told = re.findall(r"^\w*(?:Error|Exception): (.*\S)", str(error), re.MULTILINE)
-    return told[-1].rstrip(".") if told else first_line(error)
-
-
-def _notes(stored: Counter[str], built: str) -> tuple[str, ...]:
+def _notes(loaded: Loaded, stored: Counter[str], built: str, ran: str) -> tuple[str, ...]:
+    notes = []
     if built == "fp16" and "float32" in stored:
-        return ("The parameters were stored in float32 and rounded to float16 when opened.",)
-    return ()
+        notes.append("The parameters were stored in float32 and rounded to float16 when opened.")
+    if loaded.quantised and loaded.form == "torchscript":
+        notes.append("Legacy quantised TorchScript: PyTorch has withdrawn this form of int8.")
+    if not ran.startswith(built):
+        notes.append(f"The network was built in {built}, but its products ran in {ran}.")
+    return tuple(notes)

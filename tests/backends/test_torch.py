@@ -20,9 +20,10 @@ from torch import nn  # noqa: E402
 from evalkit.backends.architectures import ARCHITECTURES  # noqa: E402
 from evalkit.backends.architectures.base import Architecture  # noqa: E402
 from evalkit.backends.base import SessionOptions  # noqa: E402
-from evalkit.backends.torch import TorchBackend, unwrap  # noqa: E402
+from evalkit.backends.torch import TorchBackend  # noqa: E402
 from evalkit.backends.torch_files import is_plain_expression  # noqa: E402
-from evalkit.errors import InputError, UnavailableError  # noqa: E402
+from evalkit.backends.torch_loading import unwrap  # noqa: E402
+from evalkit.errors import InputError  # noqa: E402
 from evalkit.testing import BackendContract  # noqa: E402
 
 ONE = SessionOptions(threads=1, image=(3, SIDE, SIDE))
@@ -174,10 +175,10 @@ def test_exported_program_is_not_relabelled(tiny: Tiny, tmp_path: Path) -> None:
         TorchBackend.open(file, SessionOptions("fp16", threads=1))
 
 
-def test_int8_is_refused(tiny: Tiny, tmp_path: Path) -> None:
+def test_int8_is_no_label_for_a_float_network(tiny: Tiny, tmp_path: Path) -> None:
     file = write_torchscript(tiny, tmp_path / "m.pt")
-    with pytest.raises(UnavailableError, match="does not run int8"):
-        TorchBackend.open(file, SessionOptions("int8"))
+    with pytest.raises(InputError, match="float32 operators; int8 would be a label only"):
+        TorchBackend.open(file, SessionOptions("int8", image=ONE.image))
 
 
 @pytest.mark.parametrize("flushed", [False, True])
