@@ -78,6 +78,28 @@ def test_wrong_use_exits_2(words: list[str]) -> None:
     assert exit_.value.code == 2
 
 
+@pytest.mark.parametrize(
+    ("words", "usage", "meant"),
+    [
+        (["lfw", "--modle", "m.onnx"], "evalkit lfw", " (did you mean --model?)"),
+        ([*SAMPLE, "--sead=3"], "evalkit sample", " (did you mean --seed?)"),
+        (["lfw", "my.bin"], "evalkit lfw", ""),
+        (["inspect", "my.bin", "--qqqq"], "evalkit inspect", ""),
+        (["--verzion", "lfw"], "evalkit", " (did you mean --version?)"),
+    ],
+)
+def test_an_unknown_option_shows_the_commands_own_usage(
+    words: list[str], usage: str, meant: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(words)
+    assert exit_.value.code == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith(f"usage: {usage} [-h]")
+    last = shown.splitlines()[-1]
+    assert last.endswith(meant or words[-1])
+
+
 def run_with_output(
     to: int, code: str, *words: str, stderr: int = subprocess.PIPE
 ) -> tuple[int, str]:

@@ -133,6 +133,17 @@ def test_accepts_the_parent_folder(tmp_path: Path) -> None:
     assert load_ijb(root.parent).name == "ijbc:data"
 
 
+def test_the_other_release_is_named(tmp_path: Path) -> None:
+    ijbb = Folder(tmp_path / "data" / "IJBB", "IJBB").write()
+    for path in (ijbb, ijbb.parent):
+        with pytest.raises(DatasetError, match=r"an IJBB release.*Run 'evalkit ijbb'"):
+            load_ijb(path, "IJBC")
+    ijbc = Folder(tmp_path / "data" / "IJBC").write()
+    assert load_ijb(ijbb.parent, "IJBC").root == ijbc
+    with pytest.raises(DatasetError, match=r"an IJBC release.*Run 'evalkit ijbc'"):
+        load_ijb(ijbc, "IJBB")
+
+
 def test_counts_make_it_official(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     counts = ijb._Published("IJB-C", ("G1", "G2"), 12, 6, 3, 6)
     monkeypatch.setattr(ijb, "_PUBLISHED", {"IJBC": counts})
