@@ -8,6 +8,9 @@ from evalkit.report.common import foot, interval, model_line, percent, stage_tab
 from evalkit.report.table import text_table
 from evalkit.results import Metric, Result
 
+_RATES = ("val@", "tar@", "auc", "eer")
+_FEW = "under 30 false accepts expected at that FAR"
+
 
 def describe(result: Result) -> str:
     """Lay one set's result out for the terminal."""
@@ -25,7 +28,7 @@ def describe(result: Result) -> str:
 
 
 def describe_all(results: Sequence[Result]) -> str:
-    """Lay the results of several sets out as one table."""
+    """Lay the results of several sets out as one table of accuracies and one of rates."""
     rows = []
     for result in results:
         for metric in result.metrics:
@@ -40,7 +43,36 @@ def describe_all(results: Sequence[Result]) -> str:
                     ]
                 )
     header = ["set", "rule", *_ACCURACY, "pairs", "failed"]
-    return "\n\n".join([model_line(results[0]), text_table(header, rows, left=2)])
+    tables = [text_table(header, rows, left=2), _rates_of_all(results)]
+    return "\n\n".join([model_line(results[0]), *tables])
+
+
+def _rates_of_all(results: Sequence[Result]) -> str:
+    """Lay out each set's rates, with mirrored images and without."""
+    names: dict[str, None] = {}
+    found = []
+    for result in results:
+        for mark, flip in (("", result.settings["flip"]), ("/no-flip", "none")):
+            held = {
+                metric.name.removesuffix(mark): metric
+                for metric in result.metrics
+                if metric.name.startswith(_RATES) and metric.name.endswith("/no-flip") == bool(mark)
+            }
+            if held:
+                names |= dict.fromkeys(held)
+                found.append((result.dataset.name, flip, held))
+    rows = [[name, flip, *(_rate(held[rate]) for rate in names)] for name, flip, held in found]
+    table = text_table(["set", "flip", *(f"{name} %" for name in names)], rows, left=2)
+    few = any(_is_few(metric) for _, _, held in found for metric in held.values())
+    return table + (f"\n*: {_FEW}" if few else "")
+
+
+def _rate(metric: Metric) -> str:
+    return percent(metric.value) + ("*" if _is_few(metric) else "")
+
+
+def _is_few(metric: Metric) -> bool:
+    return "too_few_false_accepts" in metric.flags
 
 
 _ACCURACY = ["accuracy %", "± std", "95 % pair-level", "threshold", "cosine"]
@@ -74,7 +106,7 @@ def _rate_table(result: Result) -> str:
             f"{metric.at['far']:.2e}",
             f"{metric.counts['true_accepts']:,}/{metric.counts['same']:,}",
             f"{metric.counts['false_accepts']:,}/{metric.counts['different']:,}",
-            "few" if "too_few_false_accepts" in metric.flags else "",
+            "few" if _is_few(metric) else "",
         ]
         for metric in result.metrics
         if metric.name.startswith(("val@", "tar@"))
@@ -83,7 +115,7 @@ def _rate_table(result: Result) -> str:
         return ""
     table = text_table(["rate", "%", "achieved FAR", "accepted", "false accepts", ""], rows)
     few = any(row[-1] for row in rows)
-    return table + ("\nfew: under 30 false accepts expected at that FAR" if few else "")
+    return table + (f"\nfew: {_FEW}" if few else "")
 
 
 def _scalars(result: Result) -> str:

@@ -68,7 +68,16 @@ def test_a_folder_of_sets_is_one_table(
     words = ("--data", sets, "--model", SAMPLE_MODEL, "--quiet", "--output", tmp_path / "r.json")
     assert evalkit("lfw", *words) == 0
     shown = capsys.readouterr().out
-    assert shown.count("\none ") == shown.count("\ntwo ") == 4
+    assert shown.count("\none ") == shown.count("\ntwo ") == 6
+    rates = ("val@far=1e-03", "tar@far=1e-03", "auc", "eer")
+    assert f"set flip {' % '.join(rates)} %" in " ".join(shown.split())
+    held = load_result(tmp_path / "r.two.json")
+    for flip, mark in (("sum", ""), ("none", "/no-flip")):
+        values = [100 * (held.metric(rate + mark).value or 0) for rate in rates]
+        few = ("*", "*", "", "")
+        wanted = [f"{value:.2f}{mark}" for value, mark in zip(values, few, strict=True)]
+        assert ["two", flip, *wanted] in [line.split() for line in shown.splitlines()]
+    assert "*: under 30 false accepts" in shown
     assert load_result(tmp_path / "r.one.json").dataset.name == "one"
     assert load_result(tmp_path / "r.two.json").dataset.name == "two"
 
