@@ -47,7 +47,8 @@ def foot(result: Result) -> str:
     """Return speed, memory, failures, warnings and notes."""
     speed = ""
     if result.throughput is not None:
-        speed = f"inference {result.throughput:,.1f} images/s, "
+        when = " when computed" if any(stage.reused_items for stage in result.stages) else ""
+        speed = f"inference {result.throughput:,.1f} images/s{when}, "
     failures = result.failures_to_enrol
     lines = [
         f"{speed}wall {result.wall_seconds:.1f} s, peak memory {result.peak_memory_mb:,.0f} MiB, "

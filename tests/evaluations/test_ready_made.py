@@ -160,10 +160,13 @@ def test_the_interval_of_all_alike_is_that_of_the_beta_distribution(trials: int)
 def test_stages_that_are_reused_are_marked(
     evalkit: Command, ran: Result, tiny_ijbc: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert "reused" not in capsys.readouterr().out
+    first = capsys.readouterr().out
+    assert "reused" not in first
+    assert "images/s, wall" in first
     assert evalkit("ijbc", "--data", tiny_ijbc) == 0
     shown = capsys.readouterr().out
     faces = ran.dataset.counts["faces"]
     rows = [line.split() for line in shown.splitlines() if line.endswith(f"{faces:,} reused")]
     assert [row[0] for row in rows] == ["decode", "inference"]
+    assert "images/s when computed, wall" in shown
     assert "reused: from the store, with the seconds of the run that computed them" in shown
