@@ -81,6 +81,21 @@ class InputSpec(_Config):
         return std
 
 
+class RuntimeConfig(_Config):
+    """Where a model's sessions run.
+
+    Attributes
+    ----------
+    python : Path or None
+        Interpreter of a worker process, relative to the YAML file; this process if None.
+    timeout : float or None
+        Seconds that a worker may take to open the model, and for each batch.
+    """
+
+    python: Path | None = None
+    timeout: float | None = Field(default=None, gt=0)
+
+
 class ModelConfig(_Config):
     """A model and what it wants.
 
@@ -106,6 +121,8 @@ class ModelConfig(_Config):
         `evalkit.heads.detection.DetectionOptions` that differ from the head's own.
     output : str or None
         The output that the head reads; the only one if None.
+    runtime : RuntimeConfig
+        The interpreter that runs it.
     """
 
     name: str = Field(min_length=1)
@@ -117,6 +134,7 @@ class ModelConfig(_Config):
     sizing: str = "original"
     detection: dict[str, Any] = {}
     output: str | None = None
+    runtime: RuntimeConfig = RuntimeConfig()
     folder: Path = Field(default=Path(), exclude=True)
 
     def file_for(self, backend: str, precision: str = "fp32") -> Path:
@@ -173,6 +191,8 @@ class RunConfig(_Config):
     mean: Scale | None = None
     std: Scale | None = None
     architecture: str | None = None
+    python: Path | None = None
+    worker_timeout: float | None = Field(default=None, gt=0)
 
 
 def _refuse_limit(config: RunConfig, *names: str) -> None:

@@ -10,6 +10,7 @@ BACKENDS: Registry[type[Backend]] = Registry(
     Backend,
     {
         "caffe": Entry("evalkit.backends.caffe:CaffeBackend"),
+        "mxnet": Entry("evalkit.backends.mxnet:MxnetBackend"),
         "onnxruntime": Entry("evalkit.backends.onnxruntime:OnnxRuntimeBackend", extra="cpu"),
         "openvino": Entry("evalkit.backends.openvino:OpenVinoBackend", extra="openvino"),
         "torch": Entry("evalkit.backends.torch:TorchBackend", extra="torch"),

@@ -25,6 +25,8 @@ COMMANDS = {
     "compare": ("evalkit.cli.compare", "two results on the same data: what changed, for whom"),
     "gate": ("evalkit.cli.gate", "a result against a pinned baseline, for CI"),
     "sample": ("evalkit.cli.sample", "write a sample data set in a benchmark's own format"),
+    "env": ("evalkit.cli.env", "build an environment for a runtime with old pins"),
+    "signoff": ("evalkit.cli.signoff", "a matrix of backends and precisions against a plan"),
 }
 
 _EPILOG = """\

@@ -46,6 +46,15 @@ def add_run_options(
     model.add_argument("--precision", choices=["fp32", "fp16", "bf16", "int8"], help="(fp32)")
     model.add_argument("--device", metavar="DEVICE", help="cpu, cuda, cuda:1, ... (cpu)")
     model.add_argument("--architecture", metavar="NAME", help="for files of weights alone")
+    model.add_argument(
+        "--python", metavar="FILE", help="run the backend in a worker of this interpreter"
+    )
+    model.add_argument(
+        "--worker-timeout",
+        type=float,
+        metavar="S",
+        help="seconds that a worker may take to open the model, and for a batch (600)",
+    )
     model.add_argument("--color", choices=["rgb", "bgr"], help="channel order (rgb)")
     model.add_argument("--layout", choices=["nchw", "nhwc"], help="tensor layout (nchw)")
     for name, does in (("--mean", "subtracted"), ("--std", "divided by")):

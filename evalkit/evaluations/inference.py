@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evalkit.backends import BACKENDS
-from evalkit.backends.base import Session, SessionOptions
+from evalkit.backends.base import Backend, Session, SessionOptions
+from evalkit.backends.worker.session import isolated
 from evalkit.config import ModelConfig, RunConfig, load_model_config
 from evalkit.environment import available_cores
 from evalkit.errors import CannotJudgeError, InputError, UnavailableError
@@ -87,7 +88,7 @@ def open_model(run: RunConfig, config: ModelConfig) -> Iterator[OpenModel]:
         The model, the backend or the precision is not to be had, or the model's input is not
         what its configuration says.
     """
-    backend = BACKENDS.get(run.backend)
+    backend = choose_backend(run, config)
     probe = backend.probe()
     if not probe.available:
         raise UnavailableError(f"Backend {run.backend!r}: {probe.reason} {probe.remedy}".rstrip())
@@ -116,6 +117,19 @@ def open_model(run: RunConfig, config: ModelConfig) -> Iterator[OpenModel]:
 
 def model_sha256(file: Path) -> str:
     """Hash a model: its file, or all files of its folder, and the weights that lie beside it.
+
+def choose_backend(run: RunConfig, config: ModelConfig) -> type[Backend]:
+    """Return the run's backend, of another interpreter where the run or the model names one."""
+    python = run.python
+    if python is None and config.runtime.python is not None:
+        # A bare name is looked up like a command; what has folders is relative to the YAML file.
+        python = config.runtime.python.expanduser()
+        if python.parent != Path():
+            python = config.folder / python
+    if python is None:
+        return BACKENDS.get(run.backend)
+    return isolated(run.backend, python, run.worker_timeout or config.runtime.timeout)
+
 
     ONNX keeps large weights in files of their own, which the model names as ``location`` in its
     tensors' ``external_data``; OpenVINO, MXNet and Caffe keep them under the same stem.

@@ -1,48 +1,49 @@
 """Start of a worker, run as a script by an interpreter that may have NumPy and nothing else.
 
-It makes evalkit's own folder importable as the package ``evalkit`` and no more of this
-environment: packages of one interpreter must not reach the other. Python 2 syntax errors aside,
-any interpreter must be able to say what it lacks; so no newer syntax here.
+It makes evalkit's own folder importable as the package ``evalkit``, and no more of the environment
+that it lies in: packages of one interpreter must not reach the other. An old interpreter must be
+able to say that it is too old, so this file keeps to the syntax of Python 3.6.
 """
 
 import importlib.util
-import os
 import sys
+from pathlib import Path
 
 OLDEST = (3, 10)
 
 
-def load_evalkit(folder):  # type: ignore[no-untyped-def]
+def load_evalkit(folder: Path) -> None:
     """Import a folder as the package ``evalkit``, with nothing beside it on the path."""
     spec = importlib.util.spec_from_file_location(
-        "evalkit", os.path.join(folder, "__init__.py"), submodule_search_locations=[folder]
+        "evalkit", str(folder / "__init__.py"), submodule_search_locations=[str(folder)]
     )
+    assert spec is not None and spec.loader is not None  # noqa: PT018 - one fact
     module = importlib.util.module_from_spec(spec)
     sys.modules["evalkit"] = module
     spec.loader.exec_module(module)
 
 
-def main():  # type: ignore[no-untyped-def]
+def main() -> None:
     """Check the interpreter, then serve."""
-    here = os.path.dirname(os.path.realpath(__file__))
+    here = Path(__file__).resolve().parent
     # A script's own folder comes first on the path: its names would hide those of packages.
-    sys.path[:] = [path for path in sys.path if os.path.realpath(path or os.curdir) != here]
+    sys.path[:] = [path for path in sys.path if Path(path).resolve() != here]
     if sys.version_info < OLDEST:
+        wanted = ".".join(map(str, OLDEST))
         sys.exit(
-            "A worker of evalkit needs Python %d.%d or newer; this is %s. Make the environment "
-            "with a newer one." % (OLDEST + (sys.version.split()[0],))
+            f"A worker of evalkit needs Python {wanted} or newer; this is "
+            f"{sys.version.split()[0]}. Make the environment with a newer one."
         )
     try:
-        import numpy
+        import numpy  # noqa: PLC0415 - it may be missing
     except ImportError as error:
         sys.exit(
-            "This interpreter has no NumPy (%s). Run: %s -m pip install numpy"
-            % (error, sys.executable)
+            f"This interpreter has no NumPy ({error}). Run: {sys.executable} -m pip install numpy"
         )
-    load_evalkit(os.path.dirname(os.path.dirname(here)))
-    from evalkit.backends.worker.serve import serve
+    load_evalkit(here.parents[1])
+    from evalkit.backends.worker.serve import serve  # noqa: PLC0415 - now there is such a package
 
-    serve(numpy.__version__, *[int(word) for word in sys.argv[1:]])
+    serve(numpy.__version__, *(int(word) for word in sys.argv[1:]))
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ TIMEOUT = 600.0
 """Seconds that a worker may take for one answer, where nothing else is said."""
 
 _MAIN = Path(__file__).with_name("main.py")
+_MARK = "EVALKIT_WORKER"
 _START_LIMIT = 120.0
 _TAIL_BYTES = 8192
 _TAIL_LINES = 8
@@ -37,16 +38,18 @@ def find_interpreter(named: str | Path) -> Path:
     evalkit.errors.InputError
         There is none, or it is a folder or no program.
     """
-    text = os.path.expanduser(named)  # noqa: PTH111 - Path would drop a leading "./"
+    text = str(Path(named).expanduser()) if os.sep in str(named) else str(named)
     found = shutil.which(text)
     if found is None:
-        hint = ""
-        if Path(text, "bin", "python").is_file():
-            hint = f" It is an environment's folder: give {Path(text, 'bin', 'python')}."
-        raise InputError(
-            f"There is no Python interpreter {text}: no program is there.{hint or ' Check --python.'}"
-        )
+        inside = Path(text, "bin", "python")
+        hint = f"Its environment has {inside}." if inside.is_file() else "Check --python."
+        raise InputError(f"There is no Python interpreter {text}: it is no program. {hint}")
     return Path(found).absolute()
+
+
+def in_worker() -> bool:
+    """Whether this process is a worker itself."""
+    return _MARK in os.environ
 
 
 class Worker:
@@ -119,10 +122,12 @@ class Worker:
         evalkit.errors.WorkerError
             It died, or did not answer in time; it is ended then.
         """
+        if not self.close.alive:
+            raise WorkerError(f"The worker of {self.python} has ended. Open the model again.")
         try:
             send(self._channel, message, self.timeout)
         except (ConnectionClosedError, TimeoutError) as error:
-            self._fail(doing, error)
+            self._fail(doing, error, self.timeout)
         answer = self._receive(doing, self.timeout)
         if "error" not in answer:
             return answer["done"]
@@ -135,12 +140,12 @@ class Worker:
         try:
             return receive(self._channel, limit)
         except (ConnectionClosedError, TimeoutError, ValueError) as error:
-            self._fail(doing, error)
+            self._fail(doing, error, limit)
         except BaseException:  # interrupted: a late answer would be taken for the next one's
             self.close()
             raise
 
-    def _fail(self, doing: str, error: Exception) -> NoReturn:
+    def _fail(self, doing: str, error: Exception, limit: float) -> NoReturn:
         """End the worker and say how it went."""
         code = None
         if not isinstance(error, TimeoutError):
@@ -150,7 +155,7 @@ class Worker:
         words = self._tail.words()
         if isinstance(error, TimeoutError):
             how = (
-                f"gave no answer within {self.timeout:g} s while {doing} and was ended. Allow more "
+                f"gave no answer within {limit:g} s while {doing} and was ended. Allow more "
                 "with --worker-timeout"
             )
         else:
@@ -173,7 +178,9 @@ class _Tail:
         """Return the last lines, printable and of bounded length."""
         self._thread.join(1.0)
         lines = self._end.decode(errors="replace").splitlines()
-        printable = ("".join(c if c.isprintable() else " " for c in line).rstrip() for line in lines)
+        printable = (
+            "".join(c if c.isprintable() else " " for c in line).rstrip() for line in lines
+        )
         return [line[:_LINE_LENGTH] for line in printable if line][-_TAIL_LINES:]
 
     def _drain(self) -> None:
@@ -188,6 +195,7 @@ def _environment(threads: int) -> Mapping[str, str]:
     return {
         **held,
         "PYTHONUNBUFFERED": "1",  # else last words are lost with the process
+        _MARK: "1",
         "OMP_NUM_THREADS": str(threads),
         "OMP_WAIT_POLICY": "PASSIVE",  # waiting threads would take the cores that decoding needs
     }

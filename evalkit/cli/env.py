@@ -1,0 +1,66 @@
+"""``evalkit env``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+_EPILOG = """\
+examples:
+  evalkit env create mxnet
+  evalkit env list
+"""
+
+
+def configure(parser: argparse.ArgumentParser, name: str) -> None:
+    """Add the options."""
+    from evalkit.environments import ENVIRONMENTS
+
+    parser.epilog = _EPILOG
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    make = actions.add_parser("create", help="build one, or go on with one that was interrupted")
+    make.add_argument("name", choices=sorted(ENVIRONMENTS), help="the backend that it brings")
+    make.add_argument(
+        "--path", type=Path, metavar="DIR", help="where (default: in the cache, $EVALKIT_CACHE)"
+    )
+    make.add_argument(
+        "--base", metavar="PYTHON", help="interpreter to build it from (one that fits is found)"
+    )
+    make.set_defaults(run=create)
+    actions.add_parser("list", help="say which there are, and where").set_defaults(run=show)
+
+
+def create(arguments: argparse.Namespace) -> int:
+    """Build an environment, see that its backend runs there, say how to use it."""
+    from evalkit import environments
+    from evalkit.backends.worker.session import probe_in
+    from evalkit.errors import UnavailableError
+    from evalkit.progress import Progress
+
+    name = arguments.name
+    usual = environments.folder_of(name)
+    folder = (arguments.path or usual).expanduser().absolute()
+    python = environments.create(name, folder, arguments.base, Progress().say)
+    probe = probe_in(python, name)
+    if not probe.available:
+        raise UnavailableError(
+            f"{folder} is made, but {name} does not run there: {probe.reason} {probe.remedy}"
+        )
+    print(f"{name} {probe.version} runs: {', '.join(probe.devices)}, {', '.join(probe.precisions)}")
+    if folder == usual.absolute():
+        print(f"--backend {name} finds it by itself; to name it:")
+    print(f"--backend {name} --python {python}")
+    return 0
+
+
+def show(arguments: argparse.Namespace) -> int:
+    """Print a table of the environments."""
+    from evalkit.environments import ENVIRONMENTS, folder_of, state
+    from evalkit.report.table import text_table
+
+    rows = []
+    for name, pins in sorted(ENVIRONMENTS.items()):
+        folder = folder_of(name)
+        rows.append([name, state(name, folder), str(folder), " ".join(pins.packages)])
+    print(text_table(["name", "state", "folder", "packages"], rows, left=4))
+    return 0
