@@ -158,7 +158,7 @@ def test_the_interval_of_all_alike_is_that_of_the_beta_distribution(trials: int)
 
 
 def test_stages_that_are_reused_are_marked(
-    evalkit: Command, ran: Result, tiny_ijbc: Path, capsys: pytest.CaptureFixture[str]
+    capsys: pytest.CaptureFixture[str], evalkit: Command, ran: Result, tiny_ijbc: Path
 ) -> None:
     first = capsys.readouterr().out
     assert "reused" not in first
