@@ -50,7 +50,7 @@ def is_truncated(data: bytes) -> bool:
             continue
         length = int.from_bytes(data[at + 2 : at + 4], "big")
         if data[at + 1] == _JPEG_SCAN:
-            return data.find(_JPEG_END, at + 2 + length) < 0
+            return data.rfind(_JPEG_END, at + 2 + length) < 0
         at += 2 + length
     return True
 

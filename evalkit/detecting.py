@@ -1,17 +1,28 @@
-"""The way of the data for detectors: decode ahead, size, infer in buckets of equal size, store."""
+"""The way of the data for detectors.
+
+Images are read and sized ahead of the session in threads, and inferred in batches of equal size.
+While one batch infers, the faces of the one before are read from its outputs.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evalkit.backends.base import Session
+from evalkit.buffers import Buffers
 from evalkit.config import InputSpec
-from evalkit.heads.detection import DetectionHead, DetectionOptions, Detections, detect
+from evalkit.heads.detection import (
+    DetectionHead,
+    DetectionOptions,
+    Detections,
+    Outputs,
+    detect,
+)
 from evalkit.heads.sizing import Geometry, Sizing, batches_by_size, pad_colour, place
 from evalkit.heads.voting import vote
 from evalkit.pipeline import (
@@ -33,6 +44,7 @@ from evalkit.store import Shard, Store
 FIELDS = ("counts", "detections")
 SHARD = 32
 TASK = 4
+_DECODERS = 1
 _MAX_PIXELS = 1 << 22
 _ROW = 15
 """x1 y1 x2 y2 score and five points, NaN where the model gives none."""
@@ -96,6 +108,7 @@ class Detector:
         self.batch_size = session.inputs[0].batch or batch_size
         self.normalise = Normaliser(spec, session.inputs[0].dtype)
         self.colour = pad_colour(sizing.pad, spec.mean, spec.color)
+        self.buffers = Buffers()
         self.seconds = 0.0
 
     def prepare(self, source: ImageSource, indices: Sequence[int]) -> Prepared:
@@ -111,18 +124,32 @@ class Detector:
                 pixels.append(place(image, geometry, self.colour))
         return Prepared(self._batches(views, pixels), notes, time.perf_counter() - start)
 
-    def __call__(self, prepared: Prepared, count: int) -> list[Detections | None]:
-        """Return the faces of each of `count` images; None where an output is not finite."""
+    def infer(self, prepared: Prepared) -> list[Outputs]:
+        """Return the raw outputs of each batch."""
         start = time.perf_counter()
+        outputs: list[Outputs] = [self.session.run(tensor) for tensor, _ in prepared.batches]
+        self.seconds += time.perf_counter() - start
+        return outputs
+
+    def decode(
+        self, prepared: Prepared, outputs: Sequence[Outputs], count: int
+    ) -> list[Detections | None]:
+        """Return the faces of each of `count` images; None where an output is not finite.
+
+        The batches are used up: their memory goes to later ones.
+        """
         found: list[list[Detections | None]] = [[] for _ in range(count)]
-        for tensor, views in prepared.batches:
-            outputs = self.session.run(tensor)
+        for (tensor, views), raw in zip(prepared.batches, outputs, strict=True):
             geometries = [view.geometry for view in views]
-            detected = detect(self.head, outputs, geometries, self.options)
+            detected = detect(self.head, raw, geometries, self.options)
+            self.buffers.give(tensor)
             for view, faces in zip(views, detected, strict=True):
                 found[view.image].append(faces)
-        self.seconds += time.perf_counter() - start
         return [self._joined(views) for views in found]
+
+    def __call__(self, prepared: Prepared, count: int) -> list[Detections | None]:
+        """Infer and decode."""
+        return self.decode(prepared, self.infer(prepared), count)
 
     def _batches(
         self, views: Sequence[View], pixels: Sequence[NDArray[np.uint8]]
@@ -131,7 +158,9 @@ class Detector:
         made = []
         for batch in batches_by_size(sizes, self.batch_size, _MAX_PIXELS):
             rows = self.session.inputs[0].batch or len(batch)
-            tensor = self.normalise.empty(rows, sizes[batch[0]])
+            shape = self.normalise.shape(rows, sizes[batch[0]])
+            tensor = self.buffers.take(shape, self.normalise.dtype)
+            tensor[len(batch) :] = 0
             for index, out in zip(batch, tensor, strict=False):
                 self.normalise(pixels[index], out)
             made.append((tensor, tuple(views[index] for index in batch)))
@@ -169,14 +198,15 @@ def fill_detections(
     failures = list(known)
     parts: list[Shard] = []
     first = 0
-    for task, prepared in batches_ahead(
-        shard_tasks(store, starts, TASK),
-        lambda task: detector.prepare(source, task),
-        decode_threads,
+    for done, part in batches_ahead(
+        _inferred(shard_tasks(store, starts, TASK), source, detector, decode_threads),
+        lambda inferred: _decoded(inferred, source, detector),
+        _DECODERS,
     ):
+        task = done.task
         if not parts:
             first = task.start
-        parts.append(_detect(task, prepared, source, detector))
+        parts.append(part)
         advance(len(task))
         if task.stop == store.span(first).stop:
             shard = join_shards(parts)
@@ -196,10 +226,29 @@ def rows_of(shard: Shard) -> list[NDArray[np.float32] | None]:
     ]
 
 
-def _detect(task: range, prepared: Prepared, source: ImageSource, detector: Detector) -> Shard:
-    before = detector.seconds
-    found = detector(prepared, len(task))
-    failures = dict(prepared.notes.failures)
+@dataclass(frozen=True, slots=True)
+class _Inferred:
+    """Some images with the raw outputs of their batches, and the seconds that the session took."""
+
+    task: range
+    prepared: Prepared
+    outputs: list[Outputs]
+    seconds: float
+
+
+def _inferred(
+    tasks: Sequence[range], source: ImageSource, detector: Detector, threads: int
+) -> Iterator[_Inferred]:
+    for task, prepared in batches_ahead(tasks, lambda t: detector.prepare(source, t), threads):
+        before = detector.seconds
+        outputs = detector.infer(prepared)
+        yield _Inferred(task, prepared, outputs, detector.seconds - before)
+
+
+def _decoded(inferred: _Inferred, source: ImageSource, detector: Detector) -> Shard:
+    task, notes = inferred.task, inferred.prepared.notes
+    found = detector.decode(inferred.prepared, inferred.outputs, len(task))
+    failures = dict(notes.failures)
     for at, faces in enumerate(found):
         if faces is None:
             failures.setdefault(at, not_finite(source.name(task[at])))
@@ -209,11 +258,11 @@ def _detect(task: range, prepared: Prepared, source: ImageSource, detector: Dete
             "counts": np.array([-1 if faces is None else len(faces) for faces in found], np.int64),
             "detections": np.concatenate([np.empty((0, _ROW), np.float32), *rows]),
         },
-        digests=prepared.notes.digests,
-        stamps=prepared.notes.stamps,
+        digests=notes.digests,
+        stamps=notes.stamps,
         failures=tuple(failures[at] for at in sorted(failures)),
-        decode_seconds=prepared.seconds,
-        inference_seconds=detector.seconds - before,
+        decode_seconds=inferred.prepared.seconds,
+        inference_seconds=inferred.seconds,
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +31,7 @@ from evalkit.store import Shard, Store
 
 Tensor: TypeAlias = NDArray[np.float32] | NDArray[np.uint8]
 
+T = TypeVar("T")
 B = TypeVar("B")
 
 _BATCHES_AHEAD = 3
@@ -141,19 +142,27 @@ class Normaliser:
         std = np.broadcast_to(np.asarray(spec.std, np.float32), 3)
         self._tables = (np.arange(256, dtype=np.float32) - mean[:, None]) / std[:, None]
 
-    def empty(self, count: int, size: tuple[int, int] | None = None) -> Tensor:
-        """Return zeros in the shape of a batch, of (height, width) or the model's own size."""
+    @property
+    def dtype(self) -> str:
+        """Element type of the batches."""
+        return "uint8" if self.raw else "float32"
+
+    def shape(self, count: int, size: tuple[int, int] | None = None) -> tuple[int, int, int, int]:
+        """Return the shape of a batch, of (height, width) or the model's own size."""
         height, width = size or self.spec.size
-        shape = (3, height, width) if self.spec.layout == "nchw" else (height, width, 3)
-        if self.raw:
-            return np.zeros((count, *shape), np.uint8)
-        return np.zeros((count, *shape), np.float32)
+        if self.spec.layout == "nchw":
+            return count, 3, height, width
+        return count, height, width, 3
+
+    def empty(self, count: int, size: tuple[int, int] | None = None) -> Tensor:
+        """Return zeros in the shape of a batch."""
+        tensor: Tensor = np.zeros(self.shape(count, size), self.dtype)
+        return tensor
 
     def __call__(self, image: NDArray[np.uint8], out: Tensor) -> None:
         """Write an RGB image, shape (height, width, 3), into its place in a batch."""
-        order = (0, 1, 2) if self.spec.color == "rgb" else (2, 1, 0)
-        for channel, source in enumerate(order):
-            plane = cv2.extractChannel(image, source)
+        planes = cv2.split(image)
+        for channel, plane in enumerate(planes if self.spec.color == "rgb" else planes[::-1]):
             if self.spec.layout == "nhwc":
                 out[..., channel] = plane if self.raw else cv2.LUT(plane, self._tables[channel])
             elif self.raw:
@@ -196,11 +205,14 @@ def prepare(source: ImageSource, indices: Sequence[int], normalise: Normaliser) 
 
 
 def batches_ahead(
-    tasks: Sequence[range], work: Callable[[range], B], threads: int
-) -> Iterator[tuple[range, B]]:
-    """Yield prepared batches in order, with a bounded number of them in the making."""
-    with _one_opencv_thread(), ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
-        waiting: deque[tuple[range, Future[B]]] = deque()
+    tasks: Iterable[T], work: Callable[[T], B], threads: int
+) -> Iterator[tuple[T, B]]:
+    """Yield what work makes of the tasks, in order, with a bounded number of them in the making.
+
+    The tasks are taken one by one, as room for them comes: they may themselves be in the making.
+    """
+    with _one_opencv_thread(), ThreadPoolExecutor(threads, thread_name_prefix="ahead") as pool:
+        waiting: deque[tuple[T, Future[B]]] = deque()
         try:
             for task in tasks:
                 waiting.append((task, pool.submit(work, task)))

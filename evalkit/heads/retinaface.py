@@ -109,16 +109,17 @@ class RetinaFace(DetectionHead):
         ]
 
     def _probabilities(self, scores: Floats) -> Floats:
+        background, face = scores[:, :, 0], scores[:, :, 1]
         softmaxed = self.scores == "softmax"
         if self.scores == "auto":
-            sums = scores.sum(axis=2)
             # Comparisons with NaN are false: a broken output stays as it is and is found later.
-            logits = (scores < -0.01).any() or (scores > 1.01).any()
-            softmaxed = not (logits or (np.abs(sums - 1) > 0.05).any())
+            lowest, highest = np.fmin.reduce(scores, axis=None), np.fmax.reduce(scores, axis=None)
+            logits = lowest < -0.01 or highest > 1.01
+            softmaxed = not (logits or (np.abs(background + face - 1) > 0.05).any())
         if softmaxed:
-            return scores[:, :, 1]
-        face: Floats = np.float32(1) / (1 + np.exp(scores[:, :, 0] - scores[:, :, 1]))
-        return face
+            return face
+        probabilities: Floats = np.float32(1) / (1 + np.exp(background - face))
+        return probabilities
 
     def _decode_image(
         self,

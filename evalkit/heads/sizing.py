@@ -296,11 +296,12 @@ def place(
         image = cv2.resize(np.ascontiguousarray(image), (width, height))
     if geometry.resized == geometry.input:
         return np.ascontiguousarray(image)
-    canvas = np.empty((*geometry.input, 3), np.uint8)
-    canvas[:] = colour
     top, left = geometry.offset
-    canvas[top : top + height, left : left + width] = image
-    return canvas
+    bottom, right = geometry.input[0] - top - height, geometry.input[1] - left - width
+    padded: NDArray[np.uint8] = cv2.copyMakeBorder(
+        np.ascontiguousarray(image), top, bottom, left, right, cv2.BORDER_CONSTANT, value=colour
+    )
+    return padded
 
 
 def pad_colour(
