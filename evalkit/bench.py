@@ -1,0 +1,391 @@
+"""Throughput, latency, memory and size of a model by backend, precision, batch size and threads.
+
+What is timed is `Session.run` alone, as an evaluation calls it, on batches ready in memory. The
+configurations take turns, repetition by repetition, so that whatever else the machine does falls on
+all of them alike; the spread over the repetitions tells how far their figures can be trusted.
+"""
+
+from __future__ import annotations
+
+import datetime
+import gc
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import psutil
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+import evalkit
+from evalkit import environment
+from evalkit.backends.base import Precision, Session
+from evalkit.config import ModelConfig, RunConfig, validate
+from evalkit.errors import EvalkitError
+from evalkit.evaluations.inference import (
+    choose_backend,
+    image_shape,
+    open_model,
+    weights_beside,
+)
+from evalkit.files import atomic_write
+from evalkit.pipeline import Normaliser
+from evalkit.progress import Advance, Progress
+from evalkit.results import ModelInfo, RanInfo, Text
+
+_WARM_UP_RUNS = 2
+_WARM_UP_S = 0.2
+_MB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """One configuration to time.
+
+    Attributes
+    ----------
+    backend : str
+        Registered name.
+    precision : str
+    batch_size : int
+        Images a run.
+    threads : int or None
+        CPU threads of the runtime; None takes the cores that this process may use.
+    device : str
+    """
+
+    backend: str
+    precision: Precision = "fp32"
+    batch_size: int = 1
+    threads: int | None = None
+    device: str = "cpu"
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class Spread(_Record):
+    """Median over the repetitions, the lowest and the highest of them."""
+
+    median: float
+    low: float
+    high: float
+
+
+class Latency(_Record):
+    """Quantiles of the time of one run, in milliseconds, over all runs of all repetitions."""
+
+    p50: float
+    p90: float
+    p99: float
+
+
+class Timing(_Record):
+    """What one configuration reached, or why it could not run.
+
+    Attributes
+    ----------
+    backend, precision, batch_size, threads, device
+        As asked for; `ran` says what came of it.
+    problem : str or None
+        Why it could not run; every figure is None then.
+    ran : RanInfo or None
+        What really ran.
+    model : ModelInfo or None
+        The file and its hash.
+    images_per_second : Spread or None
+    latency_ms : Latency or None
+    runs : int
+        Timed runs of all repetitions; the p99 of fewer than 100 is close to their maximum.
+    open_seconds : float or None
+        To load the model, optimise it and see what it runs.
+    memory_mb : float or None
+        Growth of this process's peak resident memory, and of its workers' memory, from before the
+        model was opened until it had run this batch size and those below; MiB. The runtime's
+        library itself is loaded before.
+    model_mb : float or None
+        Size of the model's files; MiB.
+    """
+
+    backend: str
+    precision: str
+    batch_size: int
+    threads: int | None
+    device: str
+    problem: Text | None = None
+    ran: RanInfo | None = None
+    model: ModelInfo | None = None
+    images_per_second: Spread | None = None
+    latency_ms: Latency | None = None
+    runs: int = 0
+    open_seconds: float | None = None
+    memory_mb: float | None = None
+    model_mb: float | None = None
+
+
+class BenchResult(_Record):
+    """Everything that one benchmark found.
+
+    Attributes
+    ----------
+    model : str
+        Its name; each timing has the file.
+    repeats : int
+    seconds : float
+        Least time of one configuration in one repetition.
+    """
+
+    schema_version: Literal[1] = 1
+    kind: Literal["bench"] = "bench"
+    evalkit_version: str
+    started: str
+    command: Text
+    model: Text
+    repeats: int
+    seconds: float
+    timings: tuple[Timing, ...]
+    environment: dict[str, Any]
+
+    def save(self, path: Path) -> None:
+        """Write the JSON file atomically."""
+        with atomic_write(path) as file:
+            file.write(self.model_dump_json(indent=2).encode() + b"\n")
+
+
+def bench(
+    model: ModelConfig,
+    setups: Sequence[Setup],
+    *,
+    repeats: int = 5,
+    seconds: float = 1.0,
+    progress: Progress | None = None,
+    command: str = "",
+) -> BenchResult:
+    """Time configurations of a model and record the circumstances; see `measure`."""
+    started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    timings = measure(model, setups, repeats=repeats, seconds=seconds, progress=progress)
+    return BenchResult(
+        evalkit_version=evalkit.__version__,
+        started=started,
+        command=command,
+        model=model.name,
+        repeats=repeats,
+        seconds=seconds,
+        timings=timings,
+        environment=environment.describe(),
+    )
+
+
+def measure(
+    model: ModelConfig,
+    setups: Sequence[Setup],
+    *,
+    repeats: int = 5,
+    seconds: float = 1.0,
+    progress: Progress | None = None,
+) -> tuple[Timing, ...]:
+    """Time configurations of a model, by turns.
+
+    All sessions are open at once, each warmed up; configurations that differ only in the batch
+    size share one. It changes the peak of memory that the operating system tells of this process.
+
+    Parameters
+    ----------
+    model : ModelConfig
+        Its `files` say which file each backend and precision takes.
+    setups : sequence of Setup
+    repeats : int
+        Rounds through all configurations.
+    seconds : float
+        In each round a configuration runs until this time is over, once at least.
+    progress : Progress, optional
+
+    Returns
+    -------
+    tuple of Timing
+        In the order of `setups`. A configuration that cannot run says why in `problem` and stops
+        none of the others.
+    """
+    progress = progress or Progress(quiet=True)
+    cells = [_Cell(setup) for setup in setups]
+    with ExitStack() as stack:
+        with progress.stage("opening", len(cells), "configurations") as advance:
+            for sharing in _sharing(cells):
+                _open(model, sharing, stack)
+                advance(len(sharing))
+        running = [cell for cell in cells if cell.problem is None]
+        with progress.stage("timing", repeats * len(running), "repetitions") as advance:
+            for _ in range(repeats):
+                _round(running, seconds, advance)
+    return tuple(cell.timing() for cell in cells)
+
+
+@dataclass(slots=True)
+class _Cell:
+    """A configuration while it is measured."""
+
+    setup: Setup
+    problem: str | None = None
+    session: Session | None = None
+    batch: NDArray[Any] | None = None
+    repetitions: list[NDArray[np.float64]] = field(default_factory=list)
+    told: dict[str, Any] = field(default_factory=dict)
+
+    def run(self) -> float:
+        """Run once; return the seconds."""
+        if self.session is None or self.batch is None:
+            raise AssertionError("a configuration that is not open")
+        start = time.perf_counter()
+        self.session.run(self.batch)
+        return time.perf_counter() - start
+
+    def timing(self) -> Timing:
+        """Put the record together."""
+        setup = self.setup
+        asked: dict[str, Any] = {
+            "backend": setup.backend,
+            "precision": setup.precision,
+            "batch_size": setup.batch_size,
+            "threads": setup.threads,
+            "device": setup.device,
+        }
+        if self.problem is not None or not self.repetitions:
+            return Timing(**asked, problem=self.problem or "no repetition was asked for")
+        rates = [setup.batch_size * len(runs) / runs.sum() for runs in self.repetitions]
+        runs = np.concatenate(self.repetitions)
+        p50, p90, p99 = np.percentile(1000 * runs, [50, 90, 99]).tolist()
+        return Timing(
+            **asked,
+            **self.told,
+            images_per_second=Spread(
+                median=float(np.median(rates)), low=float(min(rates)), high=float(max(rates))
+            ),
+            latency_ms=Latency(p50=p50, p90=p90, p99=p99),
+            runs=len(runs),
+        )
+
+
+def _sharing(cells: Sequence[_Cell]) -> Iterator[list[_Cell]]:
+    """Group the configurations that one session serves, the smallest batch first."""
+
+    def session(cell: _Cell) -> tuple[str, str, int, str]:
+        setup = cell.setup
+        return setup.backend, setup.precision, setup.threads or 0, setup.device
+
+    ordered = sorted(cells, key=lambda cell: (session(cell), cell.setup.batch_size))
+    for _, group in groupby(ordered, session):
+        yield list(group)
+
+
+def _open(model: ModelConfig, cells: list[_Cell], stack: ExitStack) -> None:
+    """Open the session of some configurations and warm each up."""
+    setup = cells[0].setup
+    asked = {name: getattr(setup, name) for name in ("backend", "precision", "device", "threads")}
+    try:
+        run = validate(RunConfig, asked, f"{setup.backend} at {setup.precision}")
+        choose_backend(run, model).probe()  # loads its library, which is no part of the model
+        memory = _Memory()
+        start = time.perf_counter()
+        opened = stack.enter_context(open_model(run, model))
+        seconds = time.perf_counter() - start
+    except EvalkitError as error:
+        for cell in cells:
+            cell.problem = str(error)
+        return
+    file = Path(opened.info.file or "")
+    for cell in cells:
+        size = cell.setup.batch_size
+        cell.session = opened.session
+        try:
+            cell.batch = _images(opened.session, model, size)
+            _warm_up(cell)
+        except EvalkitError as error:
+            cell.problem = str(error)
+        ran = {**asdict(opened.session.ran), "batch_size": size}
+        cell.told = {
+            "ran": RanInfo.model_validate(ran),
+            "model": opened.info,
+            "open_seconds": seconds,
+            "memory_mb": memory.growth_mb(),
+            "model_mb": model_bytes(file) / _MB,
+        }
+
+
+def _round(cells: Sequence[_Cell], seconds: float, advance: Advance) -> None:
+    """Time each configuration once."""
+    for cell in cells:
+        runs: list[float] = []
+        try:
+            while cell.problem is None and (not runs or sum(runs) < seconds):
+                runs.append(cell.run())
+        except EvalkitError as error:
+            cell.problem = str(error)
+        cell.repetitions.append(np.array(runs))
+        advance(1)
+
+
+def _warm_up(cell: _Cell) -> None:
+    """Run a few times: the first ones choose kernels, allocate memory and fill caches."""
+    spent = 0.0
+    runs = 0
+    while runs < _WARM_UP_RUNS or spent < _WARM_UP_S:
+        spent += cell.run()
+        runs += 1
+
+
+def _images(session: Session, model: ModelConfig, count: int) -> NDArray[Any]:
+    """Make a batch of random pixels, normalised as the model wants them."""
+    info = session.inputs[0]
+    sizes = zip(info.shape[1:], image_shape(model), strict=True)
+    shape = [held if isinstance(held, int) else guess for held, guess in sizes]
+    height, width = shape[1:] if model.input.layout == "nchw" else shape[:2]
+    normalise = Normaliser(model.input, info.dtype)
+    batch = normalise.empty(count, (height, width))
+    rng = np.random.default_rng(0)
+    for out in batch:
+        normalise(rng.integers(0, 256, (height, width, 3), np.uint8), out)
+    return batch
+
+
+def model_bytes(file: Path) -> int:
+    """Size of a model in bytes: its file, or all files of its folder, and weights beside it."""
+    if file.is_dir():
+        return sum(path.stat().st_size for path in file.rglob("*") if path.is_file())
+    return sum(path.stat().st_size for path in {file, *weights_beside(file)})
+
+
+@dataclass(slots=True)
+class _Memory:
+    """Growth of memory from here on: the peak of this process, and what its workers hold."""
+
+    start: int = 0
+    peaks: bool = False
+
+    def __post_init__(self) -> None:
+        gc.collect()
+        with suppress(OSError):  # only Linux forgets an older peak
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+            self.peaks = True
+        self.start = psutil.Process().memory_info().rss + _workers()
+
+    def growth_mb(self) -> float:
+        """MiB since the start."""
+        own = psutil.Process().memory_info().rss
+        if self.peaks:
+            own = max(own, int(environment.peak_memory_mb() * _MB))
+        return max(0, own + _workers() - self.start) / _MB
+
+
+def _workers() -> int:
+    """Bytes that the processes started by this one hold."""
+    held = 0
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            held += child.memory_info().rss
+    return held
