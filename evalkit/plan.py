@@ -294,6 +294,10 @@ class Plan(_Part):
                 f"reference: {self.reference_mode} is no row of the matrix; the reference is the "
                 "fp32 run of a backend in it"
             )
+        for protocol in self.protocols:
+            if protocol.data is not None and self.model_of(protocol) is None:
+                wanted = "detector" if protocol.kind == "widerface" else "recognition"
+                raise ValueError(f"protocols: {protocol.name} has data; name models.{wanted} too")
         names = [protocol.name for protocol in self.protocols]
         if len(set(names)) < len(names):
             raise ValueError("protocols: give each a name of its own")
@@ -328,6 +332,29 @@ def mode_of(name: str) -> Mode:
         if backend and named == precision:
             return Mode(backend, precision)
     raise ValueError(f"{name!r} is no backend:precision, such as torch:bf16")
+
+
+def find_plan(named_or_file: str) -> tuple[Plan, str]:
+    """Read a plan, and say how it is called: a YAML file, or one of ``configs/signoff`` by name.
+
+    Raises
+    ------
+    evalkit.errors.InputError
+        There is none, or it is wrong.
+    """
+    import evalkit.configs  # noqa: PLC0415 - a folder of data files, found only where asked
+
+    path = Path(named_or_file)
+    ready = Path(evalkit.configs.__path__[0]) / "signoff"
+    if not path.exists() and path.name == named_or_file:
+        chosen = ready / f"{named_or_file}.yaml"
+        if not chosen.is_file():
+            known = ", ".join(sorted(file.stem for file in ready.glob("*.yaml")))
+            raise InputError(
+                f"There is no plan {named_or_file!r}. Give a YAML file or one of: {known}."
+            )
+        path = chosen
+    return load_plan(path), path.stem
 
 
 def load_plan(path: Path) -> Plan:

@@ -1,8 +1,9 @@
-"""A gate's verdict as JUnit XML, which GitLab, Jenkins and others show."""
+"""Verdicts as JUnit XML, which GitLab, Jenkins and others show."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from xml.etree import ElementTree
 
 from evalkit.gate import Check, Verdict
@@ -11,27 +12,37 @@ _NOT_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def junit(verdict: Verdict) -> bytes:
-    """Return the XML: a test case for every check.
+    """Return a gate's XML: a test case for every check.
 
     A regression is a ``failure``, what cannot be judged an ``error``.
     """
-    outcomes = [check.outcome for check in verdict.checks]
+    return document(
+        f"evalkit gate: {verdict.protocol} on {verdict.dataset}",
+        f"evalkit.gate.{verdict.protocol}",
+        {"baseline": verdict.baseline, "candidate": verdict.candidate},
+        verdict.checks,
+    )
+
+
+def document(
+    name: str, classname: str, properties: Mapping[str, str], checks: Sequence[Check]
+) -> bytes:
+    """Return the XML of one suite with a test case for every check."""
+    outcomes = [check.outcome for check in checks]
     counts = {
         "tests": len(outcomes),
         "failures": outcomes.count("fail"),
         "errors": outcomes.count("cannot_judge"),
         "skipped": outcomes.count("skipped"),
     }
-    totals = {name: str(count) for name, count in counts.items()}
+    totals = {key: str(count) for key, count in counts.items()}
     root = ElementTree.Element("testsuites", totals)
-    name = clean(f"evalkit gate: {verdict.protocol} on {verdict.dataset}")
-    suite = ElementTree.SubElement(root, "testsuite", {"name": name, **totals})
-    properties = ElementTree.SubElement(suite, "properties")
-    for key in ("baseline", "candidate"):
-        value = clean(getattr(verdict, key))
-        ElementTree.SubElement(properties, "property", {"name": key, "value": value})
-    for check in verdict.checks:
-        _case(suite, check, verdict)
+    suite = ElementTree.SubElement(root, "testsuite", {"name": clean(name), **totals})
+    held = ElementTree.SubElement(suite, "properties")
+    for key, value in properties.items():
+        ElementTree.SubElement(held, "property", {"name": key, "value": clean(value)})
+    for check in checks:
+        _case(suite, check, clean(classname))
     ElementTree.indent(root)
     written: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
     return written + b"\n"
@@ -42,8 +53,7 @@ def clean(text: str) -> str:
     return _NOT_XML.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
-def _case(suite: ElementTree.Element, check: Check, verdict: Verdict) -> None:
-    classname = clean(f"evalkit.gate.{verdict.protocol}")
+def _case(suite: ElementTree.Element, check: Check, classname: str) -> None:
     case = ElementTree.SubElement(
         suite, "testcase", {"classname": classname, "name": clean(check.name)}
     )

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from evalkit.errors import InputError
 from evalkit.files import atomic_write
-from evalkit.gate import Verdict
+from evalkit.gate import Check, Verdict
 from evalkit.report.junit import junit
 from evalkit.report.markdown import TITLES, figure, markdown
 from evalkit.report.table import text_table
@@ -39,7 +39,7 @@ def publish(
     """
     say(describe(verdict))
     if os.environ.get("GITHUB_ACTIONS") == "true":
-        for line in workflow_commands(verdict):
+        for line in workflow_commands("evalkit gate", verdict.checks):
             say(line)
     if output is not None:
         _write(output, verdict.model_dump_json(indent=2).encode() + b"\n")
@@ -47,9 +47,7 @@ def publish(
         _write(junit_file, junit(verdict))
     if markdown_file is not None:
         _write(markdown_file, _utf8(markdown(verdict)))
-    summary = os.environ.get("GITHUB_STEP_SUMMARY")
-    if summary:
-        _append(Path(summary), _utf8(markdown(verdict) + "\n"))
+    append_summary(markdown(verdict))
 
 
 def describe(verdict: Verdict) -> str:
@@ -77,7 +75,20 @@ def describe(verdict: Verdict) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def workflow_commands(verdict: Verdict) -> list[str]:
+def append_summary(text: str) -> None:
+    """Append Markdown to the file that ``GITHUB_STEP_SUMMARY`` names, if it names one.
+
+    Raises
+    ------
+    evalkit.errors.InputError
+        It cannot be written.
+    """
+    summary = os.environ.get("GITHUB_STEP_SUMMARY")
+    if summary:
+        _append(Path(summary), _utf8(text + "\n"))
+
+
+def workflow_commands(title: str, checks: Sequence[Check]) -> list[str]:
     """Return GitHub's workflow commands for every check that did not pass.
 
     The escapes are those of the toolkit's ``command.ts``: a message or a title cannot start
@@ -85,9 +96,9 @@ def workflow_commands(verdict: Verdict) -> list[str]:
     """
     levels = {"fail": "error", "cannot_judge": "error", "skipped": "notice"}
     return [
-        f"::{levels[check.outcome]} title={_property(f'evalkit gate: {check.name}')}::"
+        f"::{levels[check.outcome]} title={_property(f'{title}: {check.name}')}::"
         f"{_data(check.message)}"
-        for check in verdict.checks
+        for check in checks
         if check.outcome in levels
     ]
 

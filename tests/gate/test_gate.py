@@ -364,7 +364,7 @@ def test_hostile_names_stay_text_in_markdown(hostile: Verdict) -> None:
 
 
 def test_hostile_names_start_no_command_in_the_log(hostile: Verdict) -> None:
-    lines = workflow_commands(hostile)
+    lines = workflow_commands("evalkit gate", hostile.checks)
     assert len(lines) == 2
     for line in lines:
         assert "\n" not in line

@@ -1,0 +1,65 @@
+"""``evalkit signoff``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from evalkit.cli.options import command_line
+
+_EPILOG = """\
+exit codes: 0 all cells passed, 1 a cell failed, 2 the plan is wrong, 3 cannot be judged: a cell is
+inconclusive or could not run
+
+Every cell of the plan's matrix is an ordinary evaluation, kept in DIR/cells; interrupted, the same
+command goes on where it was. DIR holds signoff.json (the record), .md, .csv and .xml (JUnit).
+A cell passes where the one-sided bound of its change lies within the margin that the plan fixes,
+and fails where the change lies beyond the margin with the same confidence.
+
+examples:
+  evalkit signoff sample                    a ready plan on the embedded samples
+  evalkit signoff plan.yaml --dry-run       the cells, what is there, and how long the rest takes
+  evalkit signoff plan.yaml --out release-1.4
+  evalkit signoff plan.yaml --out release-1.4 --only torch:int8
+"""
+
+
+def configure(parser: argparse.ArgumentParser, name: str) -> None:
+    """Add the options."""
+    parser.epilog = _EPILOG
+    parser.add_argument("plan", metavar="PLAN", help="a plan's YAML, or a ready one's name")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="cells and record (signoff-PLAN in this folder)"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="show the cells; run nothing but short probes"
+    )
+    parser.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="CELL",
+        help="run this protocol/backend:precision (or either part) and its reference; repeatable",
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress, only the tables")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Preview, or run, judge and publish."""
+    from evalkit.plan import find_plan
+    from evalkit.progress import Progress
+    from evalkit.report.signoff import describe_preview, publish
+    from evalkit.signoff.preview import preview
+    from evalkit.signoff.run import signoff
+
+    plan, named = find_plan(arguments.plan)
+    folder = arguments.out or Path(f"signoff-{named}")
+    progress = Progress(quiet=arguments.quiet)
+    if arguments.dry_run:
+        print(describe_preview(preview(plan, folder, progress)))
+        return 0
+    record = signoff(plan, folder, progress, only=arguments.only, command=command_line(arguments))
+    written = publish(record, folder, print)
+    print("\n" + "\n".join(f"written: {path}" for path in written))
+    return record.exit_code

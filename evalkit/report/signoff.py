@@ -1,0 +1,270 @@
+"""A sign-off for its readers: terminal, Markdown, CSV, JUnit XML, annotations, the page."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from evalkit.files import atomic_write
+from evalkit.gate import Check
+from evalkit.gate import Outcome as CheckOutcome
+from evalkit.report.junit import document
+from evalkit.report.markdown import escape, table
+from evalkit.report.table import text_table
+from evalkit.report.verdict import append_summary, printable, workflow_commands
+from evalkit.signoff.preview import Preview
+from evalkit.signoff.record import Cell, Limit, Outcome, Overall, Signoff
+
+TITLES: dict[Outcome | Overall, str] = {
+    "pass": "PASS",
+    "fail": "FAIL",
+    "inconclusive": "INCONCLUSIVE",
+    "cannot_run": "CANNOT RUN",
+    "not_run": "not run",
+    "reference": "reference",
+}
+_COLUMNS = (
+    "verdict", "protocol", "backend", "precision", "ran", "figure", "reference", "value",
+    "difference", "bound low", "bound high", "margin", "detectable", "drift p1", "FMR ratio",
+    "FNMR change", "images/s", "model MB", "memory MB", "why",
+)  # fmt: skip
+
+
+def publish(record: Signoff, folder: Path, say: Callable[[str], object]) -> list[Path]:
+    """Write a record and all that is made from it beside each other.
+
+    Parameters
+    ----------
+    record : Signoff
+    folder : Path
+        Of the record; its cells' results lie below.
+    say : callable
+        Prints a line into the log.
+
+    Returns
+    -------
+    list of Path
+        What was written.
+
+    Notes
+    -----
+    The Markdown is also appended to the file that ``GITHUB_STEP_SUMMARY`` names, and where
+    ``GITHUB_ACTIONS`` is ``true`` whatever did not pass becomes an annotation.
+    """
+    say(describe(record))
+    checks = checks_of(record)
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        for line in workflow_commands("evalkit signoff", checks):
+            say(line)
+    name = f"evalkit signoff: {record.name}"
+    texts = {
+        "signoff.md": markdown(record).encode("utf-8", "replace"),
+        "signoff.csv": csv_table(record).encode("utf-8", "replace"),
+        "signoff.xml": document(name, "evalkit.signoff", {"plan": record.plan.sha256}, checks),
+    }
+    written = [record.save(folder)]
+    for file_name, content in texts.items():
+        with atomic_write(folder / file_name) as file:
+            file.write(content)
+        written.append(folder / file_name)
+    append_summary(markdown(record))
+    return written
+
+
+def checks_of(record: Signoff) -> list[Check]:
+    """Return the cells as checks: what could not be judged is an error, unless it is optional."""
+    outcomes: dict[Outcome, CheckOutcome] = {"pass": "pass", "reference": "pass", "fail": "fail"}
+    return [
+        Check(
+            name=f"{cell.protocol}/{cell.mode}",
+            outcome="skipped"
+            if cell.optional and cell.outcome in {"cannot_run", "not_run"}
+            else outcomes.get(cell.outcome, "cannot_judge"),
+            message=f"{TITLES[cell.outcome]}: {cell.reason}",
+        )
+        for cell in record.cells
+    ]
+
+
+def describe(record: Signoff) -> str:
+    """Lay a record out for the terminal: the verdict, the matrix, the tests, the reasons."""
+    level = f"{100 * record.plan.statistics.level:g} %"
+    parts = [
+        f"sign-off {printable(record.name)}: {TITLES[record.outcome]}\n{printable(record.reason)}",
+        _matrix(record),
+        f"tests; figures in %, one-sided {level} bounds and margins in points\n{_tests(record)}",
+        _beside(record),
+        _reasons(record),
+        "\n".join(f"warning: {printable(warning)}" for warning in record.warnings),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def markdown(record: Signoff) -> str:
+    """Return the same tables for Markdown."""
+    header, rows = _matrix_rows(record)
+    lines = [
+        f"## evalkit signoff: {TITLES[record.outcome]}",
+        "",
+        f"{escape(record.name)}: {escape(record.reason)}",
+        "",
+        table([escape(cell) for cell in header], rows),
+        "",
+        table(_COLUMNS, [_row(cell) for cell in record.cells]),
+    ]
+    lines += ["", *(f"- warning: {escape(warning)}" for warning in record.warnings)]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def csv_table(record: Signoff) -> str:
+    """Return a row for each cell; texts that a spreadsheet would compute are quoted."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(_COLUMNS)
+    writer.writerows([_inert(value) for value in _row(cell)] for cell in record.cells)
+    return file.getvalue()
+
+
+def describe_preview(preview: Preview) -> str:
+    """Lay out what a sign-off would do."""
+    rows = [
+        [
+            printable(cell.job.name),
+            printable(cell.state),
+            "" if cell.seconds is None else f"{cell.seconds:,.0f}",
+            cell.basis,
+        ]
+        for cell in preview.cells
+    ]
+    known = [cell.seconds for cell in preview.cells if cell.seconds is not None]
+    unknown = [c for c in preview.cells if c.seconds is None and c.state == "to run"]
+    lines = [f"about {sum(known):,.0f} s in all"]
+    if unknown:
+        lines.append(f"(without {len(unknown)} cells whose time is not known)")
+    changes = [f"the plan has changed: {printable(change)}" for change in preview.changes]
+    return "\n\n".join(
+        part
+        for part in (
+            text_table(["cell", "state", "seconds", "going by"], rows, left=2),
+            " ".join(lines),
+            "\n".join(changes),
+        )
+        if part
+    )
+
+
+def _matrix(record: Signoff) -> str:
+    header, rows = _matrix_rows(record)
+    return text_table([printable(cell) for cell in header], rows, left=len(header))
+
+
+def _matrix_rows(record: Signoff) -> tuple[list[str], list[list[str]]]:
+    header = ["", *(f"{p.name}: {p.primary}, margin {p.margin}" for p in record.protocols)]
+    rows = [
+        [mode, *(_short(record.cell(p.name, mode)) for p in record.protocols)]
+        for mode in record.modes
+    ]
+    return header, rows
+
+
+def _short(cell: Cell) -> str:
+    """Return a cell's verdict, its change and what must show at a glance."""
+    words = [TITLES[cell.outcome]]
+    if cell.test is not None:
+        words.append(f"{100 * cell.test.difference:+.2f}")
+    words += [_alarm(limit) for limit in cell.limits if limit.outcome in {"fail", "flag"}]
+    if cell.run is not None and cell.run.ran.precision_ran != cell.precision:
+        words.append(f"(ran: {cell.run.ran.precision_ran})")
+    return " ".join(words)
+
+
+def _alarm(limit: Limit) -> str:
+    shown = "" if limit.value is None else f" {limit.value:.3g}"
+    return f"! {limit.name}{shown}"
+
+
+def _tests(record: Signoff) -> str:
+    rows = []
+    for cell in record.cells:
+        test = cell.test
+        if test is None:
+            continue
+        rows.append(
+            [
+                TITLES[cell.outcome],
+                f"{cell.protocol}/{cell.mode}",
+                f"{100 * test.reference:.3f}",
+                f"{100 * test.candidate:.3f}",
+                f"{100 * test.difference:+.3f}",
+                _points(test.low),
+                _points(test.high),
+                f"{100 * test.margin:.3f}",
+                _points(test.detectable, sign=""),
+            ]
+        )
+    if not rows:
+        return "none"
+    header = ["verdict", "cell", "reference", "value", "change"]
+    return text_table([*header, "low", "high", "margin", "detectable"], rows, left=2)
+
+
+def _beside(record: Signoff) -> str:
+    """Return what is reported and not tested."""
+    rows = [
+        [f"{cell.protocol}/{cell.mode}", *_row(cell)[13:19]]
+        for cell in record.cells
+        if cell.run is not None
+    ]
+    header = ["beside, not tested", *_COLUMNS[13:19]]
+    return text_table(header, rows) if rows else ""
+
+
+def _reasons(record: Signoff) -> str:
+    return "\n".join(
+        f"{TITLES[cell.outcome]}: {cell.protocol}/{cell.mode}: {printable(cell.reason)}"
+        for cell in record.cells
+        if cell.outcome not in {"pass", "reference"}
+        or any(x.outcome == "flag" for x in cell.limits)
+    )
+
+
+def _row(cell: Cell) -> list[str]:
+    test, run, carried = cell.test, cell.run, cell.deployment
+    drift = next((x.value for x in cell.limits if x.name == "drift cosine p1"), None)
+    ratio = carried.fmr_ratio if carried else None
+    return [
+        TITLES[cell.outcome],
+        cell.protocol,
+        cell.backend,
+        cell.precision,
+        run.ran.precision_ran if run else "",
+        test.metric if test else "",
+        f"{100 * test.reference:.4f}" if test else "",
+        f"{100 * test.candidate:.4f}" if test else "",
+        f"{100 * test.difference:+.4f}" if test else "",
+        _points(test.low if test else None, digits=4),
+        _points(test.high if test else None, digits=4),
+        f"{100 * test.margin:.4f}" if test else "",
+        _points(test.detectable if test else None, sign="", digits=4),
+        "" if drift is None else f"{drift:.6f}",
+        "" if ratio is None else f"{ratio:.3f}",
+        f"{100 * carried.fnmr_change:+.3f}" if carried else "",
+        f"{run.throughput:,.1f}" if run and run.throughput else "",
+        f"{run.model_bytes / 1e6:.2f}" if run and run.model_bytes else "",
+        f"{run.peak_memory_mb:,.0f}" if run else "",
+        cell.reason,
+    ]
+
+
+def _points(value: float | None, *, sign: str = "+", digits: int = 3) -> str:
+    return "" if value is None else f"{100 * value:{sign}.{digits}f}"
+
+
+def _inert(text: str) -> str:
+    number = text.lstrip("+-").replace(",", "").replace(".", "")
+    return (
+        text if number.isdigit() or text[:1] not in {"=", "+", "-", "@", "\t", "\r"} else f"'{text}"
+    )

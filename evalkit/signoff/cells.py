@@ -1,0 +1,301 @@
+"""The cells of a sign-off: each an ordinary evaluation in a process of its own.
+
+A runtime that crashes takes its own cell down and nothing else, memory and timings are those of one
+run, and what a cell was made by can be run again by hand: its folder holds the settings.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import evalkit
+from evalkit.config import ModelConfig, RunConfig, load_model_config
+from evalkit.datasets.sample import sample_path
+from evalkit.errors import EvalkitError, InputError
+from evalkit.evaluations import detector, inference
+from evalkit.files import atomic_write, cache_dir, sha256_json
+from evalkit.plan import Mode, Override, Plan, ProtocolPlan
+from evalkit.progress import Progress
+from evalkit.results import Result, load_result
+from evalkit.signoff.probing import Prober
+
+_PATIENCE_S = 60.0
+_IMAGES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
+
+
+class CellError(EvalkitError):
+    """A cell cannot run; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """What a protocol runs on.
+
+    Attributes
+    ----------
+    path : Path
+    state : str
+        Hash of the names, sizes and times of all files: it changes when they do. The results
+        themselves hold hashes of the content.
+    images : int
+        Files of images, or images in a ``.bin``.
+    """
+
+    path: Path
+    state: str
+    images: int
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A cell to run.
+
+    Attributes
+    ----------
+    folder : Path
+        Of this cell: settings, result, log.
+    settings : dict
+        Of the run, as its ``--config`` says them.
+    model : ModelConfig
+    """
+
+    protocol: ProtocolPlan
+    mode: Mode
+    override: Override
+    data: Data
+    folder: Path
+    settings: dict[str, Any]
+    model: ModelConfig
+
+    @property
+    def name(self) -> str:
+        """``protocol/backend:precision``."""
+        return f"{self.protocol.name}/{self.mode}"
+
+    @property
+    def result(self) -> Path:
+        """The result file."""
+        return self.folder / "result.json"
+
+    @property
+    def python(self) -> str:
+        """The interpreter."""
+        return self.override.python or sys.executable
+
+
+def jobs_of(plan: Plan, folder: Path, progress: Progress) -> list[Job]:
+    """Return all cells, by protocol, the reference first.
+
+    Raises
+    ------
+    evalkit.errors.InputError
+        The plan names data or a model that is not there.
+    """
+    modes = sorted(plan.matrix.modes(), key=lambda mode: mode != plan.reference_mode)
+    jobs = []
+    for protocol in plan.protocols:
+        data = find_data(plan, protocol, progress)
+        jobs += [_job(plan, protocol, mode, data, folder) for mode in modes]
+    return jobs
+
+
+def find_data(plan: Plan, protocol: ProtocolPlan, progress: Progress) -> Data:
+    """Find a protocol's data; the embedded sample is rendered where none is named.
+
+    Raises
+    ------
+    evalkit.errors.InputError
+        They are not there.
+    """
+    if protocol.data is None:
+        with progress.counting(f"{protocol.name}: rendering the sample", "images") as report:
+            path = sample_path(protocol.kind, cache_dir(), progress=report)
+    else:
+        path = (plan.folder / protocol.data.expanduser()).absolute()
+    if not path.exists():
+        raise InputError(f"protocol {protocol.name}: there are no data at {path}.")
+    if protocol.kind == "lfw" and path.is_dir():
+        raise InputError(f"protocol {protocol.name}: {path} is a folder; name one .bin in it.")
+    digests = []
+    images = 0
+    for file in _files(path):
+        status = file.stat()
+        digests.append((str(file.relative_to(path)), status.st_size, status.st_mtime_ns))
+        images += file.suffix.lower() in _IMAGES
+    if protocol.kind == "lfw":
+        from evalkit.datasets.lfw import load_bin  # noqa: PLC0415 - heavy
+
+        images = 2 * len(load_bin(path))
+    return Data(path, sha256_json(digests), images)
+
+
+def _files(path: Path) -> Iterator[Path]:
+    if path.is_file():
+        yield path
+        return
+    for folder, below, names in os.walk(path, followlinks=True):
+        below.sort()
+        yield from (Path(folder) / name for name in sorted(names))
+
+
+def _job(plan: Plan, protocol: ProtocolPlan, mode: Mode, data: Data, root: Path) -> Job:
+    override = plan.matrix.override(mode)
+    folder = root / "cells" / protocol.name / f"{mode.backend}-{mode.precision}"
+    settings: dict[str, Any] = {**protocol.settings, "data": str(data.path)}
+    if "ground_truth" in settings:
+        settings["ground_truth"] = str((plan.folder / settings["ground_truth"]).absolute())
+    settings |= {"backend": mode.backend, "precision": mode.precision}
+    for name in ("device", "threads", "batch_size"):
+        if getattr(override, name) is not None:
+            settings[name] = getattr(override, name)
+    named = _model_name(plan, protocol)
+    model = load_model_config(named, RunConfig())
+    settings["model"] = named
+    if override.file is not None:
+        file = str((plan.folder / Path(override.file).expanduser()).absolute())
+        model = model.model_copy(update={"files": {str(mode): file}})
+        settings["model"] = str((folder / "model.yaml").absolute())
+    return Job(protocol, mode, override, data, folder, settings, model)
+
+
+def _model_name(plan: Plan, protocol: ProtocolPlan) -> str:
+    named = plan.model_of(protocol)
+    if named is None:
+        widerface = protocol.kind == "widerface"
+        return detector.SAMPLE_MODEL if widerface else inference.SAMPLE_MODEL
+    path = (plan.folder / Path(named).expanduser()).absolute()
+    return str(path) if path.exists() or path.suffix in {".yaml", ".yml"} else named
+
+
+def key_of(job: Job, prober: Prober) -> str:
+    """Hash everything that a cell's result depends on.
+
+    Raises
+    ------
+    CellError
+        The backend cannot run here, or has no file of this model.
+    """
+    probe = prober.probe(job.mode.backend, job.python)
+    if not probe.available:
+        raise CellError(f"backend {job.mode.backend}: {probe.reason} {probe.remedy}".rstrip())
+    try:
+        file = job.model.file_for(*job.mode)
+        model = inference.model_sha256(file)
+    except InputError as error:
+        raise CellError(str(error)) from error
+    return sha256_json(
+        {
+            "settings": job.settings,
+            "kind": job.protocol.kind,
+            "data": job.data.state,
+            "model": [job.model.model_dump(mode="json", exclude={"files"}), model],
+            "runtime": [job.python, probe.version],
+            "evalkit": evalkit.__version__,
+        }
+    )
+
+
+def finished(job: Job, key: str) -> Result | None:
+    """Return a cell's result if it stands from an earlier run and nothing has changed since."""
+    try:
+        if (job.folder / "key").read_text(encoding="ascii").strip() != key:
+            return None
+        result = load_result(job.result)
+    except (OSError, ValueError, InputError):
+        return None
+    beside = result.scores_file is None or (job.folder / result.scores_file).is_file()
+    stored = result.store is None or Path(result.store).is_dir()
+    return result if beside and stored and result.status == "complete" else None
+
+
+def run(job: Job, key: str, progress: Progress) -> Result:
+    """Run a cell.
+
+    Raises
+    ------
+    CellError
+        It did not end well.
+    """
+    job.folder.mkdir(parents=True, exist_ok=True)
+    (job.folder / "key").unlink(missing_ok=True)
+    job.result.unlink(missing_ok=True)
+    if job.override.file is not None:
+        held = job.model.model_dump(mode="json", exclude_unset=True) | {"files": job.model.files}
+        _write(job.folder / "model.yaml", yaml.safe_dump(held))
+    output = {"output": str(job.result.absolute())}
+    code, lines = evaluate(job, {**job.settings, **output}, progress)
+    _write(job.folder / "log.txt", "\n".join(lines) + "\n")
+    if code != 0:
+        raise CellError(_reason(job, code, lines))
+    result = load_result(job.result)
+    _write(job.folder / "key", f"{key}\n")
+    return result
+
+
+def evaluate(job: Job, settings: dict[str, Any], progress: Progress) -> tuple[int, list[str]]:
+    """Run a job's command with some settings; return its exit code and what it said."""
+    file = job.folder / "settings.yaml"
+    _write(file, yaml.safe_dump(settings))
+    environment = {k: v for k, v in os.environ.items() if k != "EVALKIT_DATA"}
+    lines = []
+    with (
+        (job.folder / "table.txt").open("wb") as table,
+        subprocess.Popen(
+            [job.python, "-m", "evalkit", job.protocol.kind, "--config", str(file)],
+            stdin=subprocess.DEVNULL,
+            stdout=table,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="backslashreplace",
+            env=environment,
+            start_new_session=True,  # an interruption reaches it once, from here
+        ) as child,
+    ):
+        try:
+            for line in child.stderr or ():
+                lines.append(line.rstrip())
+                progress.say(f"  {line.rstrip()}")
+            return child.wait(), lines
+        except BaseException:
+            _stop(child)
+            raise
+
+
+def _stop(child: subprocess.Popen[str]) -> None:
+    """Let a run keep what it has, then end it."""
+    with contextlib.suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
+        child.send_signal(signal.SIGINT)
+        child.communicate(timeout=_PATIENCE_S)
+        return
+    child.kill()
+
+
+def _reason(job: Job, code: int, lines: list[str]) -> str:
+    """Return why a run ended badly, out of its last words."""
+    log = job.folder / "log.txt"
+    if code < 0:
+        return f"the run crashed ({signal.Signals(-code).name}); see {log}"
+    said = f"evalkit {job.protocol.kind}: "
+    places = [row for row, line in enumerate(lines) if line.startswith(said)]
+    if not places:
+        return f"the run ended with code {code}; see {log}"
+    message = "\n".join(lines[places[-1] :]).removeprefix(said)
+    if code == 70:
+        fault = lines[places[-1] - 1] if places[-1] else message
+        return f"{fault}: a fault of evalkit; see {log}"
+    return message
+
+
+def _write(path: Path, text: str) -> None:
+    with atomic_write(path) as file:
+        file.write(text.encode("utf-8", "backslashreplace"))
