@@ -24,6 +24,7 @@ COMMANDS = {
     "inspect": ("evalkit.cli.inspect", "say what a .bin holds"),
     "compare": ("evalkit.cli.compare", "two results on the same data: what changed, for whom"),
     "gate": ("evalkit.cli.gate", "a result against a pinned baseline, for CI"),
+    "signoff": ("evalkit.cli.signoff", "a matrix of backends and precisions against a plan"),
     "sample": ("evalkit.cli.sample", "write a sample data set in a benchmark's own format"),
     "env": ("evalkit.cli.env", "build an environment for a runtime with old pins"),
     "signoff": ("evalkit.cli.signoff", "a matrix of backends and precisions against a plan"),
