@@ -27,7 +27,6 @@ COMMANDS = {
     "signoff": ("evalkit.cli.signoff", "a matrix of backends and precisions against a plan"),
     "sample": ("evalkit.cli.sample", "write a sample data set in a benchmark's own format"),
     "env": ("evalkit.cli.env", "build an environment for a runtime with old pins"),
-    "signoff": ("evalkit.cli.signoff", "a matrix of backends and precisions against a plan"),
 }
 
 _EPILOG = """\
