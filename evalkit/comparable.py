@@ -60,6 +60,14 @@ def named(result: Result, name: str) -> Metric | None:
     return next((metric for metric in result.metrics if metric.name == name), None)
 
 
+def run_label(result: Result) -> str:
+    """Return model, runtime and precision in a few words."""
+    ran = result.ran
+    if ran.backend == READY_MADE:
+        return f"{result.model.name}, {READY_MADE}"
+    return f"{result.model.name}, {ran.backend} {ran.version}, {ran.precision_ran}"
+
+
 def _different_data(baseline: DatasetInfo, candidate: DatasetInfo) -> list[Mismatch]:
     """Compare the data's hashes; beside ready-made input, for which no image was read, the rest."""
     images = baseline.content_sha256, candidate.content_sha256

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from evalkit.comparable import mismatches, named
+from evalkit.comparable import mismatches, named, run_label
 from evalkit.compare_scores import Flips, Paired, pair_changes, template_changes
 from evalkit.errors import CannotJudgeError, InputError
 from evalkit.results import Interval, Result, Text, load_result
@@ -226,8 +226,7 @@ def _carried(paired: Paired) -> list[MetricChange]:
 
 
 def _label(result: Result, path: Path) -> str:
-    ran = result.ran
-    return f"{path.name}: {result.model.name}, {ran.backend} {ran.version}, {ran.precision_ran}"
+    return f"{path.name}: {run_label(result)}"
 
 
 def _differs(before: Result, after: Result) -> dict[str, tuple[str, str]]:

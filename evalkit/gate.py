@@ -14,7 +14,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from evalkit.comparable import mismatches, named
+from evalkit.comparable import mismatches, named, run_label
 from evalkit.config import read_yaml, validate
 from evalkit.errors import (
     EXIT_CANNOT_JUDGE,
@@ -179,8 +179,8 @@ def judge(result: Result, baseline: Result, policy: Policy) -> Verdict:
         exit_code=codes[outcome],
         protocol=result.protocol,
         dataset=result.dataset.name,
-        baseline=_label(baseline),
-        candidate=_label(result),
+        baseline=run_label(baseline),
+        candidate=run_label(result),
         checks=tuple(checks),
         policy=policy,
     )
@@ -218,7 +218,7 @@ def update_baseline(result: Result, path: Path) -> list[str]:
     if absent or not result.metrics:
         listed = ", ".join(absent) or "any metric"
         raise CannotJudgeError(f"This result has no value of {listed}; a baseline needs it.")
-    lines = [f"baseline: {path} is now {_label(result)}"]
+    lines = [f"baseline: {path} is now {run_label(result)}"]
     if path.exists():
         old = load_result(path)
         lines += [f"  was of other data or rules: {m.message}" for m in mismatches(old, result)]
@@ -361,8 +361,3 @@ def _trials(metric: Metric) -> int | None:
 
 def _finite(value: float | None) -> bool:
     return value is not None and math.isfinite(value)
-
-
-def _label(result: Result) -> str:
-    ran = result.ran
-    return f"{result.model.name}, {ran.backend} {ran.version}, {ran.precision_ran}"

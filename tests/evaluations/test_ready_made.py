@@ -83,6 +83,7 @@ def test_ready_made_scores_compare_with_the_run_of_the_same_release(
     shown = capsys.readouterr().out
     assert "\nrun.scores: ready-made, evalkit ran no model\n" in shown
     assert evalkit("compare", tmp_path / "run.json", tmp_path / "ready.json") == 0
+    assert "candidate  ready.json: run.scores, ready-made\n" in capsys.readouterr().out
     assert evalkit("compare", tmp_path / "ready.json", tmp_path / "run.json") == 0
     ready = load_result(tmp_path / "ready.json")
 
@@ -161,7 +162,8 @@ def test_stages_that_are_reused_are_marked(
     capsys: pytest.CaptureFixture[str], evalkit: Command, ran: Result, tiny_ijbc: Path
 ) -> None:
     first = capsys.readouterr().out
-    assert "reused" not in first
+    assert " reused\n" not in first
+    assert "reused: " not in first
     assert "images/s, wall" in first
     assert evalkit("ijbc", "--data", tiny_ijbc) == 0
     shown = capsys.readouterr().out
