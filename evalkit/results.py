@@ -111,12 +111,20 @@ class DatasetInfo(_Record):
 
 
 class ModelInfo(_Record):
-    """The model file and how images are prepared for it."""
+    """The model file and how images are prepared for it.
+
+    Attributes
+    ----------
+    conversion : dict or None
+        For a model of ``evalkit convert``: what the record beside it says of source, toolchain,
+        calibration and excluded layers.
+    """
 
     name: Text
     file: Text | None
     sha256: str | None
     preprocessing: dict[str, Any]
+    conversion: dict[str, Any] | None = None
 
 
 class RanInfo(_Record):

@@ -20,6 +20,7 @@ COMMANDS = {
     "ijbb": ("evalkit.cli.ijb", "IJB-B, the same protocol on its own release"),
     "lfw": ("evalkit.cli.lfw", "LFW, CFP, AgeDB and any .bin of pairs: ten-fold accuracy"),
     "widerface": ("evalkit.cli.widerface", "WIDER FACE: Easy, Medium and Hard AP of any detector"),
+    "convert": ("evalkit.cli.convert", "build fp16, bf16 or int8 with the backend's toolchain"),
     "pack": ("evalkit.cli.pack", "make a .bin of your own images and pairs"),
     "inspect": ("evalkit.cli.inspect", "say what a .bin holds"),
     "compare": ("evalkit.cli.compare", "two results on the same data: what changed, for whom"),

@@ -59,7 +59,7 @@ def add_run_options(
     model.add_argument("--layout", choices=["nchw", "nhwc"], help="tensor layout (nchw)")
     for name, does in (("--mean", "subtracted"), ("--std", "divided by")):
         model.add_argument(
-            name, type=_scale, metavar="X[,X,X]", help=f"{does}, in pixel units (127.5)"
+            name, type=scale, metavar="X[,X,X]", help=f"{does}, in pixel units (127.5)"
         )
     speed = parser.add_argument_group("speed")
     speed.add_argument("--batch-size", type=int, metavar="N", help="images a batch (32)")
@@ -176,7 +176,8 @@ def numbers(text: str) -> tuple[float, ...]:
         ) from None
 
 
-def _scale(text: str) -> float | tuple[float, ...]:
+def scale(text: str) -> float | tuple[float, ...]:
+    """Read one number, or one for each channel, for argparse."""
     parts = numbers(text)
     if len(parts) not in {1, 3}:
         raise argparse.ArgumentTypeError("give one number, or three separated by commas")

@@ -32,6 +32,7 @@ from evalkit.pipeline import (
     fill_store,
     unchanged,
 )
+from evalkit.precision.sidecar import conversion_of
 from evalkit.progress import Advance, Progress
 from evalkit.results import Failure, ModelInfo, RanInfo, Stage
 from evalkit.store import SHARD, Store, held_layout, store_name
@@ -100,10 +101,12 @@ def open_model(run: RunConfig, config: ModelConfig) -> Iterator[OpenModel]:
         architecture=config.architecture,
         image=image_shape(config),
     )
+    sha256 = model_sha256(file)
     info = ModelInfo(
         name=config.name,
         file=str(file),
-        sha256=model_sha256(file),
+        sha256=sha256,
+        conversion=conversion_of(file, sha256),
         preprocessing={
             **config.input.model_dump(mode="json"),
             "head": config.head,
@@ -114,9 +117,6 @@ def open_model(run: RunConfig, config: ModelConfig) -> Iterator[OpenModel]:
     with backend.open(file, options) as session:
         yield OpenModel(session, config, info)
 
-
-def model_sha256(file: Path) -> str:
-    """Hash a model: its file, or all files of its folder, and the weights that lie beside it.
 
 def choose_backend(run: RunConfig, config: ModelConfig) -> type[Backend]:
     """Return the run's backend, of another interpreter where the run or the model names one."""
@@ -130,6 +130,9 @@ def choose_backend(run: RunConfig, config: ModelConfig) -> type[Backend]:
         return BACKENDS.get(run.backend)
     return isolated(run.backend, python, run.worker_timeout or config.runtime.timeout)
 
+
+def model_sha256(file: Path) -> str:
+    """Hash a model: its file, or all files of its folder, and the weights that lie beside it.
 
     ONNX keeps large weights in files of their own, which the model names as ``location`` in its
     tensors' ``external_data``; OpenVINO, MXNet and Caffe keep them under the same stem.
@@ -287,8 +290,8 @@ def embed(
             "recognition model, or run 'evalkit widerface'."
         )
     with open_model(run, config) as model:
-        _check_input(model.session, model.config)
-        source = source_of(_side(model.config))
+        check_input(model.session, model.config)
+        source = source_of(face_side(model.config))
         stored = _stored_fields(run, model, fingerprint, len(source), flip=flip)
         normalise = Normaliser(model.config.input, model.session.inputs[0].dtype)
         embedder = Embedder(
@@ -362,7 +365,8 @@ def image_shape(config: ModelConfig) -> tuple[int, int, int]:
     return (3, height, width) if config.input.layout == "nchw" else (height, width, 3)
 
 
-def _side(config: ModelConfig) -> int:
+def face_side(config: ModelConfig) -> int:
+    """Return the side of the aligned faces that a model takes, in pixels."""
     height, width = config.input.size
     if height != width:
         raise InputError(
@@ -399,7 +403,7 @@ def _summary(store: Store, model: ModelInfo, ran: RanInfo, reused: int, most: in
     )
 
 
-def _check_input(session: Session, config: ModelConfig) -> None:
+def check_input(session: Session, config: ModelConfig) -> None:
     """Refuse a model whose input is not the image that its configuration describes."""
     if len(session.inputs) != 1:
         named = ", ".join(info.name for info in session.inputs)

@@ -1,0 +1,65 @@
+"""The record that lies beside a converted model: what it came from, how, and how close it is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from evalkit.errors import InputError
+
+SUFFIX = ".evalkit.json"
+SCHEMA_VERSION = 1
+_LONG_LISTS = ("images", "identities", "held_out")
+
+
+def sidecar_path(model: Path) -> Path:
+    """Path of a model's record: its own name and ``.evalkit.json``."""
+    return model.with_name(model.name + SUFFIX)
+
+
+def dumped(record: dict[str, Any]) -> bytes:
+    """Return a record as it is written."""
+    return json.dumps(record, indent=1, ensure_ascii=True).encode() + b"\n"
+
+
+def conversion_of(model: Path, sha256: str) -> dict[str, Any] | None:
+    """Read what a result says of how its model was converted.
+
+    Parameters
+    ----------
+    model : Path
+    sha256 : str
+        Of the model as it is now.
+
+    Returns
+    -------
+    dict or None
+        The record without its long lists; of the calibration its data set, count and hash stay.
+        None where the model has no record.
+
+    Raises
+    ------
+    evalkit.errors.InputError
+        The record cannot be read, or is of another model.
+    """
+    path = sidecar_path(model)
+    if not path.is_file():
+        return None
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        built = record["built"]["sha256"]
+        calibration = record["calibration"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path} is no record of a conversion ({error!r}). Remove it, or convert the model "
+            "again."
+        ) from error
+    if built != sha256:
+        raise InputError(
+            f"{path} describes another model than {model.name} beside it, which has changed since. "
+            "Convert again with --overwrite, or remove the record."
+        )
+    if calibration is not None:
+        record["calibration"] = {k: v for k, v in calibration.items() if k not in _LONG_LISTS}
+    return {name: value for name, value in record.items() if name != "environment"}

@@ -1,0 +1,86 @@
+"""What a conversion gave, for the terminal."""
+
+from __future__ import annotations
+
+from evalkit.precision.convert import Conversion
+from evalkit.precision.exclusion import Trial
+from evalkit.report.table import text_table
+
+_SHOWN = 10
+
+
+def describe(found: Conversion) -> str:
+    """Lay out source and built model, the calibration, and the trade of excluded layers."""
+    record, final = found.record, found.final
+    fp32 = ["fp32", _megabytes(found.source_size), f"{found.source_speed:.1f}", "1", "1", "1"]
+    table = text_table(
+        ["precision", "MB", "images/s", "cosine mean", "p1", "min"],
+        [fp32, [record["precision"], *_figures(final)]],
+    )
+    lines = [
+        f"source     {record['source']['file']}",
+        f"out        {found.out}" + ("" if found.failure is None else " (not written)"),
+        f"toolchain  {', '.join(f'{k} {v}' for k, v in record['toolchain'].items())}",
+        f"ran        {found.ran.backend} {found.ran.version}, {found.ran.precision_ran}, on "
+        f"{found.ran.device} with {found.ran.threads} threads",
+        *_calibration(found),
+        f"compared   on {final.agreement.images} images that were held out",
+        f"excluded   {_names(final.excluded)}",
+    ]
+    parts = ["\n".join(lines), table]
+    if found.ranked:
+        rows = [[name, f"{loss:.2e}"] for name, loss in found.ranked[:_SHOWN]]
+        parts.append(text_table(["layer, quantised alone", "1 - cosine"], rows))
+    if found.trials:
+        parts.append(_trade(found.trials))
+    parts += [f"note: {note}" for note in found.warnings]
+    if found.failure is None:
+        key = f"{record['backend']}:{record['precision']}"
+        parts.append(f"in a model YAML, under 'files':  {key}: {found.out}")
+    return "\n\n".join(parts)
+
+
+def _calibration(found: Conversion) -> list[str]:
+    calibration = found.record["calibration"]
+    if calibration is None:
+        return []
+    people = calibration["identities"]
+    of = "" if people is None else f" of {len(people)} identities"
+    settings = found.record["settings"]
+    return [
+        f"calibrated {settings['method']}, {calibration['count']} images{of} from "
+        f"{calibration['data']}, seed {calibration['seed']}, sha256 {calibration['sha256'][:12]}"
+    ]
+
+
+def _figures(trial: Trial) -> list[str]:
+    agreement = trial.agreement
+    return [
+        _megabytes(trial.size),
+        f"{trial.images_per_second:.1f}",
+        *(f"{value:.5f}" for value in (agreement.mean, agreement.p1, agreement.minimum)),
+    ]
+
+
+def _trade(trials: tuple[Trial, ...]) -> str:
+    verified = any(trial.accuracy is not None for trial in trials)
+    header = ["excluded", "MB", "images/s", "cosine mean", "p1", "min", "last excluded"]
+    rows = []
+    for trial in trials:
+        accuracy = "-" if trial.accuracy is None else f"{100 * trial.accuracy:.2f}"
+        cells = [str(len(trial.excluded)), *_figures(trial), *([accuracy] if verified else [])]
+        rows.append([*cells, trial.excluded[-1] if trial.excluded else "-"])
+    if verified:
+        header.insert(6, "accuracy %")
+    return text_table(header, rows)
+
+
+def _names(names: tuple[str, ...]) -> str:
+    if not names:
+        return "nothing"
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"{len(names)} layers: {', '.join(names[:_SHOWN])}{more}"
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.2f}"
