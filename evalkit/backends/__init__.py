@@ -14,5 +14,6 @@ BACKENDS: Registry[type[Backend]] = Registry(
         "onnxruntime": Entry("evalkit.backends.onnxruntime:OnnxRuntimeBackend", extra="cpu"),
         "openvino": Entry("evalkit.backends.openvino:OpenVinoBackend", extra="openvino"),
         "torch": Entry("evalkit.backends.torch:TorchBackend", extra="torch"),
+        "tvm": Entry("evalkit.backends.tvm:TvmBackend", extra="tvm"),
     },
 )

@@ -1,0 +1,86 @@
+"""ONNX files as TVM's importer takes them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import version_converter
+
+from evalkit.backends.base import TensorInfo
+from evalkit.backends.tensors import first_line
+from evalkit.errors import InputError
+
+OPSET = 13  # the oldest that the importer knows whole
+
+
+def load_onnx(model: Path) -> Any:
+    """Read an ONNX file with the data beside it.
+
+    Raises
+    ------
+    evalkit.errors.InputError
+        It is no ONNX model, or names data outside its folder, or has several inputs.
+    """
+    try:
+        proto = onnx.load(model)
+    except Exception as error:
+        raise InputError(
+            f"{model}: it cannot be read as ONNX: {first_line(error)}. It is no ONNX model, or is "
+            "cut short, or its external data is missing: export or fetch it again."
+        ) from error
+    if not proto.graph.node or not proto.graph.output:
+        raise InputError(f"{model} is no ONNX model: it holds no graph. Export or fetch it again.")
+    inputs = _image_inputs(proto)
+    if len(inputs) != 1:
+        named = ", ".join(value.name for value in inputs)
+        raise InputError(f"{model} has {len(inputs)} inputs ({named}); one image is expected.")
+    return proto
+
+
+def onnx_infos(proto: Any) -> tuple[TensorInfo, tuple[TensorInfo, ...]]:
+    """Describe the input and the outputs as the file declares them."""
+    (image,) = _image_inputs(proto)
+    return _info(image), tuple(_info(value) for value in proto.graph.output)
+
+
+def mended(proto: Any) -> Any:
+    """Write what the importer stumbles over in another way of the same meaning.
+
+    Old opsets are raised; sizes and scales that ``Resize`` gets empty are left out.
+    """
+    opset = next((held.version for held in proto.opset_import if not held.domain), OPSET)
+    if opset < OPSET:
+        proto = version_converter.convert_version(proto, OPSET)
+    empty = _empty_tensors(proto.graph)
+    for node in proto.graph.node:
+        if node.op_type == "Resize":
+            node.input[:] = ["" if name in empty else name for name in node.input]
+    return proto
+
+
+def _empty_tensors(graph: Any) -> set[str]:
+    names = {tensor.name for tensor in graph.initializer if 0 in tensor.dims}
+    for node in graph.node:
+        if node.op_type == "Constant":
+            values = (held.t for held in node.attribute if held.name == "value")
+            names |= {node.output[0] for value in values if 0 in value.dims}
+    return names
+
+
+def _image_inputs(proto: Any) -> list[Any]:
+    """Leave out the initializers, which old exporters list as inputs too."""
+    held = {tensor.name for tensor in proto.graph.initializer}
+    return [value for value in proto.graph.input if value.name not in held]
+
+
+def _info(value: Any) -> TensorInfo:
+    kind = value.type.tensor_type
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type) if kind.elem_type else "float32"
+    sizes = (
+        dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else dim.dim_param or None
+        for dim in kind.shape.dim
+    )
+    return TensorInfo(value.name, np.dtype(dtype).name, tuple(sizes))

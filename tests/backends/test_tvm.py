@@ -1,0 +1,333 @@
+"""TVM: the contract, and that the precision reported is the one that ran."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+tvm = pytest.importorskip("tvm", reason="needs the tvm extra")
+onnx = pytest.importorskip("onnx", reason="needs the test extra")
+
+from tiny_network import Tiny, batch, write_onnx  # noqa: E402
+
+from evalkit.backends import tvm_build  # noqa: E402
+from evalkit.backends.base import SessionOptions  # noqa: E402
+from evalkit.backends.tvm import TvmBackend  # noqa: E402
+from evalkit.backends.tvm_onnx import load_onnx  # noqa: E402
+from evalkit.errors import InputError, UnavailableError  # noqa: E402
+from evalkit.testing import BackendContract  # noqa: E402
+
+ONE = SessionOptions(threads=1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache of this module's own."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EVALKIT_CACHE", str(folder))
+        yield folder
+
+
+class TestDynamicBatch(BackendContract):
+    backend = TvmBackend
+
+    @pytest.fixture(autouse=True, scope="class")
+    @classmethod
+    def files(cls, tiny: Tiny, models: Path, cache: Path) -> None:
+        cls.model = write_onnx(tiny, models / "tvm_dynamic.onnx")
+        cls.batch = batch()
+        cls.reference = {"output0": tiny(cls.batch)}
+
+
+class TestFixedBatch(TestDynamicBatch):
+    @pytest.fixture(autouse=True, scope="class")
+    @classmethod
+    def files(cls, tiny: Tiny, models: Path, cache: Path) -> None:
+        cls.model = write_onnx(tiny, models / "tvm_fixed.onnx", size=4)
+        cls.batch = batch()
+        cls.reference = {"output0": tiny(cls.batch)}
+
+
+class TestHalf(TestDynamicBatch):
+    """The yardstick is that of ten bits of mantissa."""
+
+    options = SessionOptions("fp16", threads=1)
+    rtol = 1e-2
+
+
+class TestLibrary(TestDynamicBatch):
+    @pytest.fixture(autouse=True, scope="class")
+    @classmethod
+    def files(cls, tiny: Tiny, models: Path, cache: Path) -> None:
+        cls.model = library(write_onnx(tiny, models / "to_compile.onnx"), models / "tiny.so")
+        cls.batch = batch()
+        cls.reference = {"output0": tiny(cls.batch)}
+
+
+def library(source: Path, out: Path) -> Path:
+    made = tvm_build.compile_graph(load_onnx(source), (4, 3, 16, 16), "fp32", source)
+    tvm_build.write_library(*made, out)
+    return out
+
+
+def cosine(given: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    lengths = np.linalg.norm(given, axis=1) * np.linalg.norm(wanted, axis=1)
+    return (given * wanted).sum(1) / lengths
+
+
+def by_onnxruntime(file: Path, images: np.ndarray) -> list[np.ndarray]:
+    ort = pytest.importorskip("onnxruntime", reason="needs the cpu or gpu extra")
+    session = ort.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    return session.run(None, {session.get_inputs()[0].name: images})
+
+
+def quantised(source: Path, out: Path, images: np.ndarray) -> Path:
+    quantization = pytest.importorskip("onnxruntime.quantization", reason="needs the cpu extra")
+
+    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.left = [{onnx.load(source).graph.input[0].name: images}]
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            return self.left.pop() if self.left else None
+
+    kind = quantization.QuantType.QInt8
+    quantization.quantize_static(
+        source, out, Reader(), per_channel=True, activation_type=kind, weight_type=kind
+    )
+    return out
+
+
+def test_fp32_graph_runs_in_fp32(tiny: Tiny, tmp_path: Path) -> None:
+    with TvmBackend.open(write_onnx(tiny, tmp_path / "m.onnx"), ONE) as session:
+        assert session.ran.precision_ran == "fp32"
+        assert session.ran.notes == ()
+        assert session.ran.details["heavy_kernels_by_precision"] == {"fp32": 2}
+        assert session.inputs[0].shape == ("n", 3, 16, 16)
+        assert session.outputs[0].shape == ("n", 5)
+
+
+def test_fp16_multiplies_halves(tiny: Tiny, tmp_path: Path) -> None:
+    file = write_onnx(tiny, tmp_path / "m.onnx")
+    with TvmBackend.open(file, SessionOptions("fp16", threads=1)) as session:
+        out = session.run(batch())["output0"]
+        assert session.ran.precision_ran == "fp16"
+        assert session.ran.details["heavy_kernels_by_precision"] == {"fp16": 2}
+        assert "accuracy, not speed" in session.ran.notes[0]
+    wanted = tiny(batch())
+    assert cosine(out, wanted).min() > 0.9999
+    assert not np.allclose(out, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_int8_graph_is_told_as_simulated(tiny: Tiny, tmp_path: Path) -> None:
+    source = write_onnx(tiny, tmp_path / "m.onnx")
+    file = quantised(source, tmp_path / "int8.onnx", batch(8))
+    with TvmBackend.open(file, SessionOptions("int8", threads=1)) as session:
+        out = session.run(batch())["output0"]
+        assert session.ran.precision_ran == "fp32 (int8 weights)"
+        assert "simulates int8" in session.ran.notes[0]
+    assert cosine(out, by_onnxruntime(file, batch())[0]).min() > 0.9999
+    assert not np.allclose(out, tiny(batch()), rtol=1e-5, atol=1e-6)
+    with pytest.raises(InputError, match="built in int8, but fp32"):
+        TvmBackend.open(file, ONE)
+    with pytest.raises(InputError, match="built in int8, but fp16"):
+        TvmBackend.open(file, SessionOptions("fp16", threads=1))
+
+
+def test_int8_label_on_an_fp32_graph_is_refused(tiny: Tiny, tmp_path: Path) -> None:
+    file = write_onnx(tiny, tmp_path / "m.onnx")
+    with pytest.raises(InputError, match="built in fp32, but int8"):
+        TvmBackend.open(file, SessionOptions("int8", threads=1))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_sample_recogniser_agrees_with_onnxruntime(precision: str) -> None:
+    file = Path(__file__).parents[2] / "datasets" / "sample" / "recognition.onnx"
+    images = np.random.default_rng(0).normal(0, 1, (3, 3, 112, 112)).astype(np.float32)
+    with TvmBackend.open(file, SessionOptions(precision, threads=2)) as session:  # type: ignore[arg-type]
+        (out,) = session.run(images).values()
+    (wanted,) = by_onnxruntime(file, images)
+    if precision == "fp32":
+        np.testing.assert_allclose(out, wanted, rtol=1e-3, atol=1e-5)
+    assert cosine(out, wanted).min() > 0.9999
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("mobilefacenet", (2, 3, 112, 112)),
+        ("y1", (2, 3, 112, 112)),
+        ("retinaface_mnet025", (1, 3, 320, 320)),
+        ("scrfd_500m_bnkps", (1, 3, 640, 640)),
+        ("ulfg_version-RFB-320", (1, 3, 240, 320)),
+        ("yunet_n_dynamic", (1, 3, 320, 320)),
+    ],
+)
+def test_real_models_agree_with_onnxruntime(
+    shared_data: Path, name: str, shape: tuple[int, ...]
+) -> None:
+    file = shared_data / "models" / f"{name}.onnx"
+    images = np.random.default_rng(1).normal(0, 1, shape).astype(np.float32)
+    with TvmBackend.open(file, SessionOptions(threads=2, image=shape[1:])) as session:  # type: ignore[arg-type]
+        outputs = session.run(images)
+    for given, wanted in zip(outputs.values(), by_onnxruntime(file, images), strict=True):
+        assert np.abs(given - wanted).max() <= 1e-6 + 1e-3 * np.abs(wanted).max()
+
+
+def test_what_was_compiled_is_found_again(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVALKIT_CACHE", str(tmp_path / "cache"))
+    file = write_onnx(tiny, tmp_path / "m.onnx")
+    with TvmBackend.open(file, ONE) as session:
+        first = session.run(batch())["output0"]
+        ran = session.ran
+    monkeypatch.setattr(tvm_build, "compile_graph", None)
+    with TvmBackend.open(file, ONE) as session:
+        assert np.array_equal(session.run(batch())["output0"], first)
+        assert session.ran == ran
+
+
+def test_a_damaged_cache_is_made_anew(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVALKIT_CACHE", str(tmp_path / "cache"))
+    file = write_onnx(tiny, tmp_path / "m.onnx", size=4)
+    TvmBackend.open(file, ONE).close()
+    (kept,) = (tmp_path / "cache" / "tvm").glob("*/model.so")
+    whole = kept.read_bytes()
+    kept.unlink()  # the loader may still map it
+    kept.write_bytes(whole[: len(whole) // 2])
+    with TvmBackend.open(file, ONE) as session:
+        assert np.isfinite(session.run(batch())["output0"]).all()
+    assert kept.stat().st_size > len(whole) // 2
+    assert [path.name for path in kept.parent.parent.iterdir()] == [kept.parent.name]
+
+
+def test_without_a_compiler_models_run_uncached(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVALKIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(tvm_build.cc, "get_cc", lambda: None)
+    file = write_onnx(tiny, tmp_path / "m.onnx")
+    with TvmBackend.open(file, ONE) as session:
+        given = session.run(batch())["output0"]
+    np.testing.assert_allclose(given, tiny(batch()), rtol=1e-3, atol=1e-5)
+    assert not (tmp_path / "cache").exists()
+    with pytest.raises(UnavailableError, match="g\\+\\+"):
+        library(file, tmp_path / "m.so")
+
+
+def test_a_library_is_refused_before_its_code_is_loaded(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = library(write_onnx(tiny, tmp_path / "m.onnx"), tmp_path / "m.so")
+    monkeypatch.setattr("evalkit.backends.tvm.load_library", None)
+    beside = tvm_build.record_file(file)
+    record = json.loads(beside.read_text())
+    changes = {
+        "another processor": ({"features": ["avx9000"]}, "lacks avx9000"),
+        "another version": ({"tvm": "0.1"}, "compiled by TVM 0.1"),
+        "another library": ({"sha256": "0" * 64}, "not the library"),
+        "another form": ({"surprise": 1}, "no record"),
+    }
+    for change, told in changes.values():
+        beside.write_text(json.dumps({**record, **change}))
+        with pytest.raises((InputError, UnavailableError), match=told):
+            TvmBackend.open(file, ONE)
+    beside.write_text(json.dumps(record))
+    with pytest.raises(InputError, match="compiled at fp32, but fp16"):
+        TvmBackend.open(file, SessionOptions("fp16", threads=1))
+    beside.unlink()
+    with pytest.raises(InputError, match="no record"):
+        TvmBackend.open(file, ONE)
+
+
+def test_unknown_operator_is_the_models_fault(tmp_path: Path) -> None:
+    from onnx import TensorProto, helper
+
+    infos = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, 2]) for n in "ab"]
+    node = helper.make_node("Frobnicate", ["a"], ["b"], domain="nowhere")
+    graph = helper.make_graph([node], "odd", infos[:1], infos[1:])
+    file = tmp_path / "odd.onnx"
+    imports = [helper.make_opsetid("", 17), helper.make_opsetid("nowhere", 1)]
+    onnx.save(helper.make_model(graph, opset_imports=imports, ir_version=8), file)
+    with pytest.raises(InputError, match=r"odd\.onnx.*Frobnicate"):
+        TvmBackend.open(file, ONE)
+
+
+def test_two_inputs_are_refused(tmp_path: Path) -> None:
+    from onnx import TensorProto, helper
+
+    infos = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, 2]) for n in "abc"]
+    node = helper.make_node("Add", ["a", "b"], ["c"])
+    file = tmp_path / "two.onnx"
+    graph = helper.make_graph([node], "add", infos[:2], infos[2:])
+    imports = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=imports, ir_version=8), file)
+    with pytest.raises(InputError, match="has 2 inputs"):
+        TvmBackend.open(file, ONE)
+
+
+def test_external_data_outside_the_folder_is_refused(tiny: Tiny, tmp_path: Path) -> None:
+    (tmp_path / "inside").mkdir()
+    file = write_onnx(tiny, tmp_path / "inside" / "m.onnx")
+    model = onnx.load(file)
+    tensor = next(t for t in model.graph.initializer if t.name == "fc.weight")
+    (tmp_path / "secret.bin").write_bytes(tensor.raw_data)
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    entry = tensor.external_data.add()
+    entry.key, entry.value = "location", "../secret.bin"
+    file.write_bytes(model.SerializeToString())
+    with pytest.raises(InputError, match=r"m\.onnx"):
+        TvmBackend.open(file, ONE)
+
+
+def test_an_unwritable_cache_is_told(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("EVALKIT_CACHE", str(tmp_path / "file"))
+    with pytest.raises(InputError, match="EVALKIT_CACHE"):
+        TvmBackend.open(write_onnx(tiny, tmp_path / "m.onnx"), ONE)
+
+
+def test_the_callers_cores_threads_and_environment_are_left_alone(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    file = write_onnx(tiny, tmp_path / "m.onnx")
+    cores, variables = os.sched_getaffinity(0), dict(os.environ)
+    before = {thread.ident for thread in threading.enumerate()}
+    tasks = len(list(Path("/proc/self/task").iterdir()))
+    with TvmBackend.open(file, SessionOptions(threads=2)) as session:
+        session.run(batch())
+        assert os.sched_getaffinity(0) == cores
+        assert dict(os.environ) == variables
+    assert {thread.ident for thread in threading.enumerate()} == before
+    for _ in range(500):  # the system's threads end a moment after Python's
+        if len(list(Path("/proc/self/task").iterdir())) <= tasks:
+            break
+        time.sleep(0.01)
+    else:
+        raise AssertionError("threads are left behind")
+
+
+def test_sessions_of_different_threads_run_side_by_side(tiny: Tiny, tmp_path: Path) -> None:
+    file = write_onnx(tiny, tmp_path / "m.onnx")
+    with (
+        TvmBackend.open(file, SessionOptions(threads=1)) as one,
+        TvmBackend.open(file, SessionOptions(threads=3)) as three,
+    ):
+        assert (one.ran.threads, three.ran.threads) == (1, 3)
+        given = [session.run(batch())["output0"] for session in (one, three, one)]
+    assert np.array_equal(given[0], given[2])
+    np.testing.assert_allclose(given[0], given[1], rtol=1e-6)
