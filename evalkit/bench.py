@@ -57,6 +57,8 @@ class Setup:
     threads : int or None
         CPU threads of the runtime; None takes the cores that this process may use.
     device : str
+    python : Path or None
+        Interpreter whose worker runs the backend; None for this process, or what the model names.
     """
 
     backend: str
@@ -64,6 +66,7 @@ class Setup:
     batch_size: int = 1
     threads: int | None = None
     device: str = "cpu"
+    python: Path | None = None
 
 
 class _Record(BaseModel):
@@ -274,9 +277,9 @@ class _Cell:
 def _sharing(cells: Sequence[_Cell]) -> Iterator[list[_Cell]]:
     """Group the configurations that one session serves, the smallest batch first."""
 
-    def session(cell: _Cell) -> tuple[str, str, int, str]:
-        setup = cell.setup
-        return setup.backend, setup.precision, setup.threads or 0, setup.device
+    def session(cell: _Cell) -> tuple[str, str, int, str, str]:
+        held = cell.setup
+        return held.backend, held.precision, held.threads or 0, held.device, str(held.python or "")
 
     ordered = sorted(cells, key=lambda cell: (session(cell), cell.setup.batch_size))
     for _, group in groupby(ordered, session):
@@ -286,7 +289,7 @@ def _sharing(cells: Sequence[_Cell]) -> Iterator[list[_Cell]]:
 def _open(model: ModelConfig, cells: list[_Cell], stack: ExitStack) -> None:
     """Open the session of some configurations and warm each up."""
     setup = cells[0].setup
-    asked = {name: getattr(setup, name) for name in ("backend", "precision", "device", "threads")}
+    asked = {name: value for name, value in asdict(setup).items() if name in RunConfig.model_fields}
     try:
         run = validate(RunConfig, asked, f"{setup.backend} at {setup.precision}")
         choose_backend(run, model).probe()  # loads its library, which is no part of the model

@@ -1,0 +1,144 @@
+"""``evalkit bench``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from evalkit.cli.options import check_output, command_line
+
+if TYPE_CHECKING:
+    from evalkit.backends.base import Precision
+
+_EPILOG = """\
+examples:
+  evalkit bench                                    the embedded network on its backends
+  evalkit bench --model r50.yaml --backends onnxruntime,openvino --precisions fp32,int8
+  evalkit bench --model r50.onnx --batch-sizes 1,8,32 --threads 1,2,4 --output bench.json
+
+All configurations are open at once and take turns, so that the machine's other work falls on all
+alike. One that cannot run says why and stops none of the others.
+"""
+
+
+def configure(parser: argparse.ArgumentParser, name: str) -> None:
+    """Add the options."""
+    parser.epilog = _EPILOG
+    model = parser.add_argument_group("model")
+    model.add_argument(
+        "--model",
+        default="sample-recognition",
+        metavar="FILE",
+        help="model file, model YAML, or its name (the embedded network)",
+    )
+    model.add_argument("--architecture", metavar="NAME", help="for files of weights alone")
+    model.add_argument("--layout", choices=["nchw", "nhwc"], help="tensor layout (nchw)")
+    model.add_argument(
+        "--python",
+        type=Path,
+        metavar="FILE",
+        help="run the backends in workers of this interpreter",
+    )
+    grid = parser.add_argument_group("configurations: every combination is timed")
+    grid.add_argument(
+        "--backends", type=_names, metavar="NAME,...", help="(those that the model has files for)"
+    )
+    grid.add_argument("--precisions", type=_names, default=("fp32",), metavar="NAME,...")
+    grid.add_argument("--batch-sizes", type=_counts, default=(1, 8, 32), metavar="N,...")
+    grid.add_argument("--threads", type=_counts, metavar="N,...", help="of the runtime (cores)")
+    grid.add_argument("--device", default="cpu", metavar="DEVICE", help="cpu, cuda, ... (cpu)")
+    timing = parser.add_argument_group("timing")
+    timing.add_argument("--repeats", type=_count, default=5, metavar="N", help="rounds (5)")
+    timing.add_argument(
+        "--seconds",
+        type=_seconds,
+        default=1.0,
+        metavar="S",
+        help="least time of each configuration in each round (1)",
+    )
+    output = parser.add_argument_group("output")
+    output.add_argument("--output", type=Path, metavar="JSON", help="write the figures there")
+    output.add_argument("--quiet", action="store_true", help="no progress, only the table")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Time every combination, print the table, write the figures."""
+    from itertools import product
+
+    from evalkit.bench import Setup, bench
+    from evalkit.config import RunConfig, load_model_config, validate
+    from evalkit.errors import EXIT_OK, EXIT_USER_ERROR
+    from evalkit.progress import Progress
+    from evalkit.report.bench import describe
+
+    check_output(arguments.output)
+    given = {"architecture": arguments.architecture, "layout": arguments.layout}
+    model = load_model_config(arguments.model, validate(RunConfig, given, "command line"))
+    backends = arguments.backends or _backends_of(model.files)
+    precisions = _known_precisions(arguments.precisions)
+    grid = product(backends, precisions, arguments.threads or (None,), arguments.batch_sizes)
+    setups = [
+        Setup(backend, precision, batch_size, threads, arguments.device, arguments.python)
+        for backend, precision, threads, batch_size in dict.fromkeys(grid)
+    ]
+    result = bench(
+        model,
+        setups,
+        repeats=arguments.repeats,
+        seconds=arguments.seconds,
+        progress=Progress(quiet=arguments.quiet),
+        command=command_line(arguments),
+    )
+    print(describe(result))
+    if arguments.output is not None:
+        result.save(arguments.output)
+        print(f"\nfigures: {arguments.output}")
+    ran = any(timing.problem is None for timing in result.timings)
+    return EXIT_OK if ran else EXIT_USER_ERROR
+
+
+def _backends_of(files: dict[str, str]) -> list[str]:
+    """Return the backends that a model names files for; the default one if any file will do."""
+    named = dict.fromkeys(key.partition(":")[0] for key in files)
+    return [name for name in named if name != "any"] or ["onnxruntime"]
+
+
+def _known_precisions(names: tuple[str, ...]) -> list[Precision]:
+    from evalkit.backends.base import PRECISIONS
+    from evalkit.errors import InputError
+
+    unknown = sorted(set(names) - set(PRECISIONS))
+    if unknown:
+        raise InputError(
+            f"--precisions: there is no precision {unknown[0]!r}; known: {', '.join(PRECISIONS)}."
+        )
+    return [precision for precision in PRECISIONS if precision in names]
+
+
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    if not names:
+        raise argparse.ArgumentTypeError("give at least one name")
+    return names
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    return tuple(_count(part) for part in text.split(","))
+
+
+def _count(text: str) -> int:
+    if not text.strip().isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
+    return seconds
