@@ -128,13 +128,13 @@ def _alignment(arguments: argparse.Namespace) -> AbstractContextManager[Align | 
 
 
 def _detector(arguments: argparse.Namespace) -> AbstractContextManager[Align]:
-    from evalkit.config import RunConfig, load_model_config
+    from evalkit.config import WiderFaceConfig, load_model_config
     from evalkit.errors import InputError
     from evalkit.evaluations.face_alignment import detector_alignment
 
     if arguments.detector is None:
         raise InputError("--align detector needs --detector MODEL.")
-    run = RunConfig(backend=arguments.backend)
+    run = WiderFaceConfig(backend=arguments.backend)  # a run of a detector
     return detector_alignment(
         run,
         load_model_config(arguments.detector, run),

@@ -183,6 +183,13 @@ def test_wrong_options_are_one_clear_line(
     assert "Traceback" not in shown
 
 
+def test_only_detectors_are_offered(pack: Command, capsys: pytest.CaptureFixture[str]) -> None:
+    assert pack("--detector", "nothing") == 2
+    shown = capsys.readouterr().err
+    assert "sample-detection" in shown
+    assert "sample-recognition" not in shown
+
+
 def test_the_detector_must_be_named(
     evalkit: Command, photographs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
