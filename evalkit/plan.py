@@ -17,6 +17,7 @@ from evalkit.config import (
     validate,
 )
 from evalkit.errors import InputError
+from evalkit.evaluations.run import rate_name
 from evalkit.files import sha256_json
 from evalkit.results import Text
 
@@ -28,14 +29,6 @@ CONFIGS: dict[Kind, type[RunConfig]] = {
     "lfw": LfwConfig,
     "widerface": WiderFaceConfig,
 }
-_JUDGED = {
-    "ijbc": ("tar@far=",),
-    "ijbb": ("tar@far=",),
-    "lfw": ("accuracy/", "tar@far=", "val@far=", "auc"),
-    "widerface": ("ap/easy", "ap/medium", "ap/hard"),
-}
-"""Beginnings of the figures that have a test: rates of which more is better."""
-
 _OF_THE_CELL = frozenset(
     {
         *("data", "model", "backend", "precision", "device", "threads", "output", "outputs_dir"),
@@ -162,16 +155,11 @@ class ProtocolPlan(_Part):
 
     @model_validator(mode="after")
     def _fits(self) -> ProtocolPlan:
-        if not self.primary.startswith(_JUDGED[self.kind]) or "/no-flip" in self.primary:
-            known = ", ".join(f"{start}..." for start in _JUDGED[self.kind])
-            raise ValueError(
-                f"there is no test of {self.primary!r} for {self.kind}; known: {known}"
-            )
         foreign = sorted(_OF_THE_CELL & self.settings.keys())
         if foreign:
             raise ValueError(f"settings: {', '.join(foreign)} cannot be set for a protocol here")
         try:
-            validate(CONFIGS[self.kind], self.settings, "settings")
+            _check_primary(validate(CONFIGS[self.kind], self.settings, "settings"), self.primary)
         except InputError as error:
             raise ValueError(str(error).rstrip(".")) from error
         return self
@@ -317,6 +305,26 @@ class Plan(_Part):
         """Return the model of a protocol: a path or a ready name, as the plan says it."""
         shared = self.models.detector if protocol.kind == "widerface" else self.models.recognition
         return protocol.model or shared
+
+
+def _check_primary(config: RunConfig, primary: str) -> None:
+    """See that a run by these settings has the figure, and that there is a test of it."""
+    if isinstance(config, IjbConfig) and config.rule != "at_most":
+        raise ValueError(f"settings: the test is of the rule at_most, not of {config.rule}")
+    known: list[str] = []
+    if isinstance(config, IjbConfig | LfwConfig):
+        known += [f"tar@far={rate_name(far)}" for far in config.far]
+    if isinstance(config, LfwConfig):
+        known += [f"val@far={rate_name(far)}" for far in config.far]
+        # facexzoo counts ties as wrong either way, which no decision at a threshold does.
+        known += ["auc", *(f"accuracy/{rule}" for rule in config.rules if rule != "facexzoo")]
+    if isinstance(config, WiderFaceConfig):
+        known += ["ap/easy", "ap/medium", "ap/hard"]
+    if primary not in known:
+        raise ValueError(
+            f"there is no test of {primary!r}, or the settings do not ask for it; with these it is "
+            f"one of {', '.join(known)}"
+        )
 
 
 def mode_of(name: str) -> Mode:
