@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -18,6 +16,7 @@ from numpy.typing import NDArray
 
 from evalkit.backends import BACKENDS
 from evalkit.backends.base import Backend, Session, SessionOptions
+from evalkit.backends.onnx_files import external_data
 from evalkit.backends.worker.session import isolated
 from evalkit.config import ModelConfig, RunConfig, load_model_config
 from evalkit.environment import available_cores
@@ -152,13 +151,13 @@ def weights_beside(file: Path) -> set[Path]:
     patterns = {
         ".xml": f"{file.stem}.bin",
         ".json": f"{stem}-*.params",
+        ".params": f"{file.stem.rpartition('-')[0]}-symbol.json",
         ".prototxt": f"{file.stem}.caffemodel",
         ".caffemodel": f"{file.stem}.prototxt",
     }
     if file.suffix != ".onnx":
         return set(file.parent.glob(patterns[file.suffix])) if file.suffix in patterns else set()
-    names = re.findall(rb"\x0a\x08location\x12(?s:(.))([^\x00-\x1f]+)", file.read_bytes())
-    located = {file.parent / os.fsdecode(name[: length[0]]) for length, name in names}
+    located = {data.file(file) for data in external_data(file) if data.inside}
     return {path for path in located if path.is_file()}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import faulthandler
 import fcntl
 import importlib
 import os
@@ -38,7 +37,6 @@ def serve(numpy_version: str, channel: int, lifeline: int, given: int, made: int
     for descriptor in (channel, lifeline, given, made):
         os.set_inheritable(descriptor, False)
     _die_with_the_parent(lifeline)
-    faulthandler.enable(all_threads=False)
     connection = socket.socket(fileno=channel)
     server = _Server(SharedArea(given), SharedArea(made))
     send(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from evalkit.backends.base import Backend, Probe, Ran, Session, SessionOptions, TensorInfo
 from evalkit.backends.worker.process import TIMEOUT, Worker
-from evalkit.errors import EvalkitError, InputError
+from evalkit.errors import EvalkitError, InputError, WorkerError
 
 
 def isolated(backend: str, python: str | Path, timeout: float | None = None) -> type[Backend]:
@@ -119,7 +119,12 @@ class WorkerSession(Session):
         if batch.dtype.hasobject:
             raise InputError(f"{self.model}: a batch of objects was given; give float32 or uint8.")
         places = worker.given.write([("batch", batch)])
-        outputs = worker.ask(f"running a batch of shape {batch.shape}", do="run", batch=places)
+        try:
+            outputs = worker.ask(f"running a batch of shape {batch.shape}", do="run", batch=places)
+        except WorkerError as error:
+            raise WorkerError(
+                f"{error}\nOutputs that were stored are kept: the same command resumes."
+            ) from error
         return {name: value.copy() for name, value in worker.made.read(outputs).items()}
 
     def close(self) -> None:
