@@ -24,11 +24,12 @@ COMMANDS = {
     "pack": ("evalkit.cli.pack", "make a .bin of your own images and pairs"),
     "inspect": ("evalkit.cli.inspect", "say what a .bin holds"),
     "compare": ("evalkit.cli.compare", "two results on the same data: what changed, for whom"),
+    "backends": ("evalkit.cli.backends", "which runtimes are here; a doctor for each"),
     "bench": ("evalkit.cli.bench", "throughput, latency and memory by backend and precision"),
     "gate": ("evalkit.cli.gate", "a result against a pinned baseline, for CI"),
+    "env": ("evalkit.cli.env", "build an environment for a runtime with old pins"),
     "signoff": ("evalkit.cli.signoff", "a matrix of backends and precisions against a plan"),
     "sample": ("evalkit.cli.sample", "write a sample data set in a benchmark's own format"),
-    "env": ("evalkit.cli.env", "build an environment for a runtime with old pins"),
 }
 
 _EPILOG = """\
