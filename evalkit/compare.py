@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from evalkit.comparable import mismatches, named, run_label
+from evalkit.compare_detections import detection_changes
 from evalkit.compare_scores import Flips, Paired, pair_changes, template_changes
 from evalkit.errors import CannotJudgeError, InputError
 from evalkit.results import Interval, Result, Text, load_result
@@ -16,6 +18,13 @@ from evalkit.stats.drift import RTOL, Drift, drift, joined
 from evalkit.store import Store
 
 WORST = 10
+_PART = re.compile("/(event|height)=")
+_METHODS = {
+    "IJBB": template_changes,
+    "IJBC": template_changes,
+    "LFW": pair_changes,
+    "WIDERFACE": detection_changes,
+}
 
 
 class _Record(BaseModel):
@@ -43,6 +52,12 @@ class MetricChange(_Record):
     interval: Interval | None
     p_value: float | None = None
     flags: tuple[str, ...] = ()
+
+    @property
+    def part(self) -> str:
+        """What kind of part of the data it is of, ``event`` or ``height``; empty for all data."""
+        found = _PART.search(self.name)
+        return found[1] if found else ""
 
 
 class WorstSample(_Record):
@@ -135,9 +150,12 @@ def compare(baseline: Path, candidate: Path) -> Comparison:
     notes: list[str] = []
     paired = _paired(baseline, before, candidate, after, notes)
     metrics = (*_metric_changes(before, after, paired), *_carried(paired))
-    bare = [change.name for change in metrics if change.interval is None]
-    if bare:
-        notes.append(f"no paired interval of {', '.join(bare)}")
+    bare = [change for change in metrics if change.interval is None]
+    whole = [change.name for change in bare if not change.part]
+    if whole:
+        notes.append(f"no paired interval of {', '.join(whole)}")
+    if len(whole) < len(bare):
+        notes.append("no paired intervals of parts of the data (by height, by event)")
     return Comparison(
         protocol=before.protocol,
         dataset=before.dataset.name,
@@ -146,7 +164,7 @@ def compare(baseline: Path, candidate: Path) -> Comparison:
         differs=_differs(before, after),
         metrics=metrics,
         flips=paired.flips,
-        drift=_drifts(before, after, notes),
+        drift=() if before.protocol == "WIDERFACE" else _drifts(before, after, notes),
         notes=tuple(notes),
     )
 
@@ -172,9 +190,7 @@ def load_scores(path: Path, result: Result) -> dict[str, Any]:
 def _paired(
     baseline: Path, before: Result, candidate: Path, after: Result, notes: list[str]
 ) -> Paired:
-    method = {"IJBB": template_changes, "IJBC": template_changes, "LFW": pair_changes}.get(
-        before.protocol
-    )
+    method = _METHODS.get(before.protocol)
     absent = [
         str(path)
         for path, result in ((baseline, before), (candidate, after))

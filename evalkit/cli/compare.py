@@ -21,6 +21,7 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
     parser.add_argument("baseline", type=Path, metavar="A.json", help="the result to start from")
     parser.add_argument("candidate", type=Path, metavar="B.json", help="the result to judge")
     parser.add_argument("--output", type=Path, metavar="JSON", help="write the comparison there")
+    parser.add_argument("--all", action="store_true", help="show figures by event too")
     parser.set_defaults(run=run)
 
 
@@ -34,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.output is not None:
         with atomic_write(arguments.output) as file:
             file.write(comparison.model_dump_json(indent=2).encode() + b"\n")
-    print(describe(comparison))
+    print(describe(comparison, everything=arguments.all))
     if arguments.output is not None:
         print(f"\ncomparison: {arguments.output}")
     return 0

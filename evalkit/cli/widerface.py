@@ -79,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
     result = done.result
     print(describe(result))
     if config.output is not None:
-        result.save(config.output)
+        result.save(config.output, done.counts.arrays())
         print(f"\nresult: {config.output}")
     if config.write_predictions is not None:
         write_predictions(config.write_predictions, done.evaluation.detections)

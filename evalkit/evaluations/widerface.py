@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +23,9 @@ from evalkit.evaluations.inference import Inferred, fill
 from evalkit.evaluations.run import Clock, assemble, require_model
 from evalkit.files import cache_dir, sha256_file
 from evalkit.progress import Progress
-from evalkit.protocols.detection import ApInterval, DetectionResult, widerface
 from evalkit.results import DatasetInfo, Interval, Metric, Result
+from evalkit.stats.ap import ImageBootstrap, ImageCounts, image_counts
+from evalkit.stats.subjects import percentile_interval
 from evalkit.widerface_eval import (
     Detections,
     Evaluation,
@@ -39,6 +39,7 @@ from evalkit.widerface_eval import (
     read_ground_truth,
     read_predictions,
 )
+from evalkit.widerface_eval import evaluate as score
 
 _TRUTH_FOLDERS = ("ground_truth", "wider_face_split", "eval_tools/ground_truth", ".")
 
@@ -50,12 +51,15 @@ class Run:
     Attributes
     ----------
     result : Result
+    counts : ImageCounts
+        The scores to keep beside the result: other runs are compared by them.
     evaluation : Evaluation
     images : WiderFace or None
         None where the images were not there: ready-made predictions need none.
     """
 
     result: Result
+    counts: ImageCounts
     evaluation: Evaluation
     images: WiderFace | None
 
@@ -82,8 +86,9 @@ def evaluate(config: WiderFaceConfig, progress: Progress, *, command: str = "") 
         inferred, settings = _infer(config, _images(wider, root), progress, truth_folder)
         clock.stages += inferred.stages
         detections = _stored(inferred, truth)
-    scored = clock.run("scoring", lambda: _score(truth, detections, config))
-    evaluation = scored.evaluation
+    evaluation = clock.run("scoring", lambda: _score(truth, detections, config))
+    counts = image_counts(evaluation)
+    intervals = clock.run("intervals", lambda: _intervals(counts))
     result = assemble(
         config,
         protocol="WIDERFACE",
@@ -92,13 +97,13 @@ def evaluate(config: WiderFaceConfig, progress: Progress, *, command: str = "") 
         embedded=inferred,
         ready_file=config.predictions,
         settings={**_settings(config, evaluation), **settings},
-        metrics=_metrics(scored),
+        metrics=_metrics(evaluation, intervals),
         failures=inferred.failures if inferred else (),
         warnings=(*warnings, *evaluation.warnings),
         clock=clock,
         command=command,
     )
-    return Run(result, evaluation, wider)
+    return Run(result, counts, evaluation, wider)
 
 
 def _root(config: WiderFaceConfig, progress: Progress) -> tuple[Path, str]:
@@ -251,12 +256,24 @@ def _stored(inferred: Inferred, truth: GroundTruth) -> Detections:
     return Detections.from_rows(truth.images, rows)
 
 
-def _score(truth: GroundTruth, detections: Detections, config: WiderFaceConfig) -> DetectionResult:
+def _score(truth: GroundTruth, detections: Detections, config: WiderFaceConfig) -> Evaluation:
     settings = Settings(config.rule, config.iou, config.steps)
     try:
-        return widerface(truth, detections, settings, threads=config.threads)
+        return score(truth, detections, settings, threads=config.threads)
     except ValueError as error:
         raise InputError(str(error)) from error
+
+
+def _intervals(counts: ImageCounts) -> dict[str, Interval | None]:
+    """Return the interval of each subset's AP over images."""
+    bootstrap = ImageBootstrap(counts.images)
+    found = map(percentile_interval, bootstrap.ap(counts))
+    return {
+        subset: None
+        if held is None
+        else Interval(low=held.low, high=held.high, level=held.level, method=bootstrap.method)
+        for subset, held in zip(counts.subsets, found, strict=True)
+    }
 
 
 def _settings(config: WiderFaceConfig, evaluation: Evaluation) -> dict[str, Any]:
@@ -284,10 +301,8 @@ def _dataset_info(
     )
 
 
-def _metrics(scored: DetectionResult) -> list[Metric]:
-    evaluation = scored.evaluation
-    method = f"bootstrap over images, percentile, {scored.resamples} resamples, seed {scored.seed}"
-    metrics = [_ap_metric(evaluation, interval, method) for interval in scored.ap]
+def _metrics(evaluation: Evaluation, intervals: Mapping[str, Interval | None]) -> list[Metric]:
+    metrics = [_ap_metric(evaluation, *entry) for entry in intervals.items()]
     for part in by_height(evaluation):
         metrics += _slice_metrics(part, "height", evaluation)
     for part in by_event(evaluation):
@@ -295,20 +310,15 @@ def _metrics(scored: DetectionResult) -> list[Metric]:
     return metrics
 
 
-def _ap_metric(evaluation: Evaluation, interval: ApInterval, method: str) -> Metric:
-    summary = evaluation.curves[interval.subset].summary()
+def _ap_metric(evaluation: Evaluation, subset: str, interval: Interval | None) -> Metric:
+    summary = evaluation.curves[subset].summary()
     ap = summary.pop("ap")
     recall = summary.pop("recall")
-    bounded = math.isfinite(interval.low) and math.isfinite(interval.high)
     return Metric(
-        name=f"ap/{interval.subset}",
+        name=f"ap/{subset}",
         value=ap,
         rule=evaluation.settings.rule,
-        interval=Interval(
-            low=interval.low, high=interval.high, level=interval.confidence, method=method
-        )
-        if bounded
-        else None,
+        interval=interval,
         counts=summary,
         at={"recall": recall},
         flags=() if ap is not None else ("no_face_kept",),

@@ -12,9 +12,9 @@ _WORST_SHOWN = 5
 _WIDEST = 24
 
 
-def describe(comparison: Comparison) -> str:
-    """Lay a comparison out for the terminal."""
-    parts = [_head(comparison), _metrics(comparison)]
+def describe(comparison: Comparison, *, everything: bool = False) -> str:
+    """Lay a comparison out for the terminal; figures by event only where everything is asked."""
+    parts = [_head(comparison), _metrics(comparison, everything)]
     if comparison.flips:
         parts.append(_flips(comparison.flips, _primary(comparison)))
     if comparison.drift:
@@ -34,8 +34,9 @@ def _head(comparison: Comparison) -> str:
     return "\n".join(lines) + (f"\n\n{table}" if table else "\nno setting differs")
 
 
-def _metrics(comparison: Comparison) -> str:
-    own = [change for change in comparison.metrics if change.rule != "baseline_threshold"]
+def _metrics(comparison: Comparison, everything: bool) -> str:
+    shown = [change for change in comparison.metrics if everything or change.part != "event"]
+    own = [change for change in shown if change.rule != "baseline_threshold"]
     carried = [change for change in comparison.metrics if change.rule == "baseline_threshold"]
     header = ["metric", "baseline", "candidate", "difference", "95 % paired", "McNemar p", ""]
     rows = [_metric_row(change) for change in own]
@@ -46,6 +47,9 @@ def _metrics(comparison: Comparison) -> str:
         header = ["at the baseline's threshold", *header[1:5], ""]
         rows = [_metric_row(change) for change in carried]
         tables.append(text_table(header, [[*row[:5], row[6]] for row in rows]))
+    hidden = len(comparison.metrics) - len(shown)
+    if hidden:
+        tables[-1] += f"\n{hidden} figures by event are not shown: --all shows them"
     return "\n\n".join(tables)
 
 
@@ -63,7 +67,7 @@ def _metric_row(change: MetricChange) -> list[str]:
         "-" if change.difference is None else _signed(change.difference, change),
         bounds,
         "" if change.p_value is None else f"{change.p_value:.3g}",
-        "few" if "too_few_false_accepts" in change.flags else "",
+        "few" if any(flag.startswith("too_few_") for flag in change.flags) else "",
     ]
 
 

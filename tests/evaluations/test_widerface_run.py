@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tarfile
 from pathlib import Path
@@ -47,6 +48,54 @@ def test_perfect_predictions_have_perfect_ap(
     assert held.metric("ap/hard").value == pytest.approx(1.0)
     assert held.metric("ap/hard").counts["faces"] == held.dataset.counts["hard"]
     assert held.ran.backend == "ready-made"
+
+
+@pytest.fixture
+def two_results(evalkit: Command, tiny_wider: Path, perfect: Path, tmp_path: Path) -> list[Path]:
+    """Results of perfect predictions, and of some without their first face of each image."""
+    from evalkit.widerface_eval import write_predictions
+
+    truth = read_ground_truth(truth_of(tiny_wider))
+    held = read_predictions(perfect, truth.images).detections
+    table = np.column_stack([held.boxes, held.scores])
+    rows = [table[a + 1 : b] for a, b in zip(held.offsets[:-1], held.offsets[1:], strict=True)]
+    write_predictions(tmp_path / "fewer", Detections.from_rows(truth.images, rows))
+    results = []
+    for folder in (perfect, tmp_path / "fewer"):
+        results.append(tmp_path / f"{folder.name}.json")
+        words = ("--predictions", folder, "--data", tiny_wider, "--output", results[-1])
+        assert evalkit("widerface", *words) == 0
+    return results
+
+
+def test_two_runs_are_compared_image_by_image(
+    evalkit: Command, two_results: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "difference.json"
+    capsys.readouterr()
+    assert evalkit("compare", *two_results, "--output", out) == 0
+    shown = capsys.readouterr().out
+    assert "event=" not in shown
+    assert "--all shows them" in shown
+    assert max(map(len, shown.splitlines())) < 160
+    metrics = {m["name"]: m for m in json.loads(out.read_text())["metrics"]}
+    hard = metrics["ap/hard"]
+    assert hard["interval"]["low"] < hard["difference"] < hard["interval"]["high"] < 0
+    assert "paired" in hard["interval"]["method"]
+    assert evalkit("compare", *two_results, "--all") == 0
+    assert "ap/hard/event=" in capsys.readouterr().out
+
+
+def test_counts_of_another_result_are_refused(
+    evalkit: Command, two_results: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, other = (path.with_name(f"{path.stem}.scores.npz") for path in two_results)
+    shutil.copy(one, other)
+    assert evalkit("compare", *two_results) == 2
+    assert "do not belong together" in capsys.readouterr().err
+    other.unlink()
+    assert evalkit("compare", *two_results) == 2
+    assert "Cannot read the scores" in capsys.readouterr().err
 
 
 def test_incomplete_predictions_cannot_be_judged(
