@@ -213,7 +213,7 @@ def finished(job: Job, key: str) -> Result | None:
         result = load_result(job.result)
     except (OSError, ValueError, InputError):
         return None
-    beside = result.scores_file is None or (job.folder / result.scores_file).is_file()
+    beside = result.scores_file is not None and (job.folder / result.scores_file).is_file()
     stored = result.store is None or Path(result.store).is_dir()
     return result if beside and stored and result.status == "complete" else None
 

@@ -18,14 +18,17 @@ from evalkit.compare_scores import (
     pair_statistic,
     same_at_folds,
 )
-from evalkit.errors import CannotJudgeError
+from evalkit.errors import CannotJudgeError, InputError
 from evalkit.plan import Statistics
 from evalkit.protocols.folds import assign_folds
 from evalkit.results import Interval, Metric, Result
 from evalkit.signoff.record import Deployment
+from evalkit.stats.ap import ImageBootstrap, ImageCounts
 from evalkit.stats.noninferiority import Bounds, from_decisions, from_replicates
 from evalkit.stats.paired import mcnemar, paired_bootstrap
 from evalkit.stats.subjects import SubjectBootstrap, percentile_interval
+
+_ONE_SIDED = "paired, one-sided, at least the exact binomial width"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +103,7 @@ class Templates:
             bounds=from_replicates(difference, changes, self.level, units),
             unit="subjects",
             units=units,
-            method=f"{self.draws.method}, paired, one-sided, at least the exact binomial width",
+            method=f"{self.draws.method}, {_ONE_SIDED}",
             deployment=self._deployment(scores),
         )
 
@@ -180,7 +183,7 @@ def compare_pairs(
         unit="pairs",
         units=units,
         method=f"pair bootstrap, {statistics.replicates} draws, seed {statistics.seed}, "
-        "percentile, pair-level, one-sided, at least the exact binomial width",
+        f"percentile, pair-level, {_ONE_SIDED}",
     )
 
 
@@ -212,8 +215,39 @@ def _carried_folds(
     )
 
 
-def compare_images(
-    statistics: Statistics, reference: Side, candidate: Side, before: Metric, after: Metric
-) -> Finding:
-    """Compare detections image by image."""
-    raise CannotJudgeError("there is no paired test of detections yet")
+class Detections:
+    """Detections on images: the draws of images, and the reference's figure under them."""
+
+    def __init__(self, scores: Scores, metric: Metric, statistics: Statistics) -> None:
+        self.metric = metric
+        self.level = statistics.level
+        self.counts = _counts(scores)
+        self.subset = self.counts.subsets.index(metric.name.removeprefix("ap/"))
+        self.draws = ImageBootstrap(
+            self.counts.images, replicates=statistics.replicates, seed=statistics.seed
+        )
+        self.ap = self.draws.ap(self.counts)[self.subset]
+
+    def find(self, candidate: Scores, after: Metric) -> Finding:
+        """Compare a candidate's counts under the same draws."""
+        counts = _counts(candidate)
+        if counts.subsets != self.counts.subsets or not np.array_equal(
+            counts.faces, self.counts.faces
+        ):
+            raise CannotJudgeError("the two runs are of different images or keep different faces")
+        changes = self.draws.ap(counts)[self.subset] - self.ap
+        difference = value_of(after) - value_of(self.metric)
+        units = int(np.count_nonzero(self.counts.faces[self.subset]))
+        return Finding(
+            bounds=from_replicates(difference, changes, self.level, units),
+            unit="images",
+            units=units,
+            method=f"{self.draws.method}, {_ONE_SIDED}",
+        )
+
+
+def _counts(scores: Scores) -> ImageCounts:
+    try:
+        return ImageCounts.from_arrays(scores)
+    except ValueError as error:
+        raise InputError(f"A file of scores is damaged: {error}. Make the result again.") from error

@@ -10,10 +10,10 @@ from evalkit.errors import CannotJudgeError
 from evalkit.plan import ProtocolPlan, Statistics
 from evalkit.results import Metric, Result
 from evalkit.signoff.findings import (
+    Detections,
     Finding,
     Side,
     Templates,
-    compare_images,
     compare_pairs,
     value_of,
 )
@@ -51,7 +51,7 @@ class Judge:
         self.protocol = protocol
         self.statistics = statistics
         self.reference = reference
-        self._templates: Templates | None = None
+        self._drawn: Templates | Detections | None = None
 
     def judge(self, candidate: Side) -> Judged:
         """Judge one cell.
@@ -71,13 +71,12 @@ class Judge:
         return Judged(test, finding.deployment, limits, comparison, outcome, reason)
 
     def _find(self, before: Metric, after: Metric, candidate: Side) -> Finding:
-        if self.protocol.kind == "widerface":
-            return compare_images(self.statistics, self.reference, candidate, before, after)
         if self.protocol.kind == "lfw":
             return compare_pairs(self.statistics, self.reference, candidate, before, after)
-        if self._templates is None:
-            self._templates = Templates(self.reference.scores(), before, self.statistics)
-        return self._templates.find(candidate.scores(), after)
+        if self._drawn is None:
+            kind = Detections if self.protocol.kind == "widerface" else Templates
+            self._drawn = kind(self.reference.scores(), before, self.statistics)
+        return self._drawn.find(candidate.scores(), after)
 
     def _test(self, before: Metric, after: Metric, finding: Finding) -> NonInferiority:
         old, new = value_of(before), value_of(after)

@@ -1,0 +1,193 @@
+"""Whole sign-offs of a tiny network: what is run, what is kept, what becomes of what cannot run."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+import yaml
+
+from evalkit.cli import main
+
+Plan = dict[str, Any]
+
+
+def test_equal_modes_pass_and_a_second_run_computes_nothing(
+    plan: Plan, signoff: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, record = signoff(plan)
+    assert (code, record.exit_code, record.outcome) == (0, 0, "pass")
+    reference = record.cell("pairs", "onnxruntime:fp32")
+    assert (reference.outcome, reference.test, reference.reused) == ("reference", None, False)
+    cell = record.cell("pairs", "onnxruntime:fp16")
+    assert cell.outcome == "pass"
+    assert cell.test.low >= -cell.test.margin == -0.2
+    assert cell.test.unit == "pairs"
+    assert cell.deployment.fnmr_change == pytest.approx(0, abs=0.05)
+    assert cell.limits[0].value > 0.999
+    assert cell.run.ran.precision_ran == "fp32 (fp16 weights)"
+    assert cell.run.model_bytes < reference.run.model_bytes
+    assert (tmp_path / "out" / cell.run.result).is_file()
+    assert record.plans[0].sha256 == record.plan.sha256
+    assert "PASS" in capsys.readouterr().out.splitlines()[0]
+
+    stamps = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("result.json")}
+    code, again = signoff(plan)
+    assert code == 0
+    assert all(cell.reused for cell in again.cells)
+    assert stamps == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("result.json")}
+    assert again.cells[1].test == cell.test
+
+
+def test_a_ruined_model_fails_at_a_glance_and_a_changed_margin_shows(
+    plan: Plan, signoff: Any, network: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan["matrix"]["cells"] = {"onnxruntime:fp16": {"file": str(network.parent / "ruined.onnx")}}
+    plan["protocols"][0]["margin"] = {"points": 2}
+    code, record = signoff(plan)
+    cell = record.cell("pairs", "onnxruntime:fp16")
+    assert cell.limits[0].value < 0.9
+    assert cell.limits[0].outcome == "flag"
+    assert "! drift cosine p1" in capsys.readouterr().out
+
+    stricter = copy.deepcopy(plan)
+    stricter["protocols"][0]["limits"] = {"drift_cosine_p1": 0.98}
+    stricter["protocols"][0]["margin"] = {"points": 90}
+    code, record = signoff(stricter)
+    assert (code, record.outcome) == (1, "fail")
+    cell = record.cell("pairs", "onnxruntime:fp16")
+    assert (cell.test.outcome, cell.limits[0].outcome, cell.reused) == ("pass", "fail", True)
+    assert len(record.plans) == 2
+    assert any("margin.points: 2.0 -> 90.0" in warning for warning in record.warnings)
+    assert "margin.points: 2.0 -> 90.0" in capsys.readouterr().out
+
+
+def test_what_cannot_run_stops_nothing_and_leaves_the_whole_open(
+    plan: Plan, signoff: Any, tmp_path: Path
+) -> None:
+    plan["matrix"]["include"] = ["onnxruntime:int8", "nothing:fp32", "torch:bf16"]
+    plan["matrix"]["cells"] = {"torch:bf16": {"python": str(tmp_path / "no-python")}}
+    code, record = signoff(plan)
+    assert (code, record.outcome) == (3, "inconclusive")
+    assert record.cell("pairs", "onnxruntime:fp16").outcome == "pass"
+    reasons = {cell.mode: cell.reason for cell in record.cells if cell.outcome == "cannot_run"}
+    assert reasons.keys() == {"onnxruntime:int8", "nothing:fp32", "torch:bf16"}
+    assert "no file for backend 'onnxruntime' at int8" in reasons["onnxruntime:int8"]
+    assert "no backend 'nothing'" in reasons["nothing:fp32"]
+    assert "no-python" in reasons["torch:bf16"]
+    suites = ElementTree.parse(tmp_path / "out" / "signoff.xml").getroot()
+    assert (suites.get("tests"), suites.get("errors")) == ("5", "3")
+
+    for mode in ("onnxruntime:int8", "nothing", "torch:bf16"):
+        plan["matrix"]["cells"][mode] = {"optional": True}
+    code, record = signoff(plan)
+    assert (code, record.outcome) == (0, "pass")
+
+
+def test_a_run_that_ends_badly_says_why_and_is_tried_again(
+    plan: Plan, signoff: Any, network: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"no model")
+    plan["matrix"]["cells"] = {"onnxruntime:fp16": {"file": str(broken)}}
+    code, record = signoff(plan)
+    assert code == 3
+    cell = record.cell("pairs", "onnxruntime:fp16")
+    assert cell.outcome == "cannot_run"
+    assert "broken.onnx" in cell.reason
+    broken.write_bytes((network.parent / "fp16.onnx").read_bytes())
+    code, record = signoff(plan)
+    assert code == 0
+    assert record.cell("pairs", "onnxruntime:fp32").reused
+    assert not record.cell("pairs", "onnxruntime:fp16").reused
+
+
+def test_without_its_reference_nothing_is_judged(plan: Plan, signoff: Any, tmp_path: Path) -> None:
+    plan["matrix"]["cells"] = {"onnxruntime:fp32": {"file": str(tmp_path / "absent.onnx")}}
+    code, record = signoff(plan)
+    assert code == 3
+    assert record.cell("pairs", "onnxruntime:fp32").outcome == "cannot_run"
+    assert record.cell("pairs", "onnxruntime:fp16").outcome == "inconclusive"
+    assert "reference" in record.cell("pairs", "onnxruntime:fp16").reason
+
+
+def test_only_runs_what_is_named_and_its_reference(
+    plan: Plan, signoff: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, record = signoff(plan, "--only", "onnxruntime:fp32")
+    assert code == 3
+    assert [cell.outcome for cell in record.cells] == ["reference", "not_run"]
+    code, record = signoff(plan, "--only", "pairs/onnxruntime:fp16")
+    assert code == 0
+    plan_file = str(tmp_path / "plan.yaml")
+    assert main(["signoff", plan_file, "--out", str(tmp_path / "out"), "--only", "x"]) == 2
+    assert "no such cell" in capsys.readouterr().err
+
+
+def test_a_dry_run_tells_what_is_there_and_writes_no_record(
+    plan: Plan, signoff: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "plan.yaml"
+    path.write_text(yaml.safe_dump(plan))
+    words = ["signoff", str(path), "--out", str(tmp_path / "out"), "--dry-run", "--quiet"]
+    assert main(words) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("a probe with 40 images") == 2
+    assert not list(tmp_path.rglob("*.json"))
+    signoff(plan, "--only", "onnxruntime:fp32")
+    plan["protocols"][0]["margin"] = {"points": 3}
+    path.write_text(yaml.safe_dump(plan))
+    capsys.readouterr()
+    assert main(words) == 0
+    shown = capsys.readouterr().out
+    assert "finished" in shown
+    assert "margin.points: 20.0 -> 3.0" in shown
+
+
+def test_an_interruption_keeps_what_is_done(plan: Plan, tmp_path: Path) -> None:
+    from subprocess import PIPE, Popen
+    from sys import executable
+
+    path = tmp_path / "plan.yaml"
+    path.write_text(yaml.safe_dump(plan))
+    out = tmp_path / "out"
+    first = out / "cells" / "pairs" / "onnxruntime-fp32" / "key"
+    second = out / "cells" / "pairs" / "onnxruntime-fp16" / "settings.yaml"
+    words = [executable, "-m", "evalkit", "signoff", str(path), "--out", str(out)]
+    with Popen(words, stderr=PIPE, stdout=PIPE, text=True, env=dict(os.environ)) as run:
+        deadline = time.monotonic() + 60
+        while not second.exists() and run.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        run.send_signal(signal.SIGINT)
+        _, said = run.communicate(timeout=60)
+    assert run.returncode == 130, said
+    assert "the same command resumes" in said
+    assert first.exists()
+    assert main([*words[3:], "--quiet"]) == 0
+    cells = json.loads((out / "signoff.json").read_text())["cells"]
+    assert [cell["reused"] for cell in cells] == [True, False]
+
+
+def test_the_tables_hold_hostile_names_as_text(
+    plan: Plan, signoff: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
+    plan["name"] = "=1+1 | <script>\n::error::"
+    plan["matrix"]["include"] = ["=x|y:fp32"]
+    assert signoff(plan)[0] == 3
+    summary = (tmp_path / "summary.md").read_text()
+    assert "<script>" not in summary
+    assert summary == (tmp_path / "out" / "signoff.md").read_text() + "\n"
+    with (tmp_path / "out" / "signoff.csv").open(newline="") as file:
+        rows = list(csv.reader(file))
+    assert [row[0] for row in rows] == ["verdict", "reference", "PASS", "CANNOT RUN"]
+    assert rows[3][2] == "'=x|y"
+    assert all(len(row) == len(rows[0]) for row in rows)
