@@ -25,6 +25,10 @@ class InputError(EvalkitError):
     """The user's input (a file, an option, a model) is wrong; the message says how to fix it."""
 
 
+class WrongPrecisionError(InputError):
+    """A model was built in another precision than the one asked for."""
+
+
 class UnavailableError(EvalkitError):
     """A backend or another optional part cannot run here; the message says what brings it."""
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -32,6 +33,7 @@ from evalkit.backends.kernels import (
     describe_precision,
     read_onnxruntime_profile,
 )
+from evalkit.backends.onnx_files import check_external_data
 from evalkit.backends.tensors import (
     check_batch,
     check_file,
@@ -43,14 +45,15 @@ from evalkit.backends.tensors import (
     trial_shapes,
 )
 from evalkit.environment import available_cores
-from evalkit.errors import InputError, UnavailableError
+from evalkit.errors import InputError, UnavailableError, WrongPrecisionError
 
 PACKAGES = ("onnxruntime", "onnxruntime-gpu")
 FATAL_ONLY = 4  # what fails comes as an exception, and is told by it
 _NUMPY_NAMES = {"float": "float32", "double": "float64"}
+_NEWER = "Export it with operators and an opset that this version knows, or install a newer one."
 _REMEDIES = {
     "InvalidProtobuf": "It is no ONNX model, or is cut short: export or fetch it again.",
-    "NotImplemented": "Export it with operators and an opset that this version knows.",
+    "NotImplemented": _NEWER,
     "InvalidGraph": "Check it with onnx.checker.check_model, and export it again.",
     "NoSuchFile": "Put the external data of the model beside it.",
 }
@@ -96,6 +99,7 @@ class OnnxRuntimeBackend(Backend):
         """
         check_offered(cls.name, cls.probe(), options.device, options.precision)
         check_file(model)
+        check_external_data(model)
         return OnnxRuntimeSession(model, options)
 
 
@@ -117,7 +121,7 @@ class OnnxRuntimeSession(Session):
         plain = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         built = built_precision(_profiled(model, options, plain)[1])
         if built != options.precision:
-            raise InputError(_mismatch(model, built, options.precision))
+            raise WrongPrecisionError(_mismatch(model, built, options.precision))
         full = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
         session, kernels = _profiled(model, options, full)
         self._session: Any = session
@@ -233,10 +237,26 @@ def _load(model: Path, settings: Any, providers: list[Any]) -> Any:
     try:
         return ort.InferenceSession(str(model), settings, providers=providers)
     except Exception as error:
-        remedy = _REMEDIES.get(type(error).__name__, "Check the file and export it again.")
+        reason, remedy = _refusal(error)
         raise InputError(
-            f"{model}: ONNX Runtime {ort.__version__} cannot load it: {first_line(error)}. {remedy}"
+            f"{model}: ONNX Runtime {ort.__version__} cannot load it: {reason}. {remedy}"
         ) from error
+
+
+def _refusal(error: Exception) -> tuple[str, str]:
+    """Word why a model does not load, without the runtime's own source lines, and what to do."""
+    line = re.sub(
+        r"^\[ONNXRuntimeError\] : \d+ : \w+ : (Load model from .*? failed:)?", "", first_line(error)
+    )
+    opset = re.search(r"Opset (\d+) is under development.* is till opset (\d+)", line)
+    if opset:
+        return (
+            f"it needs opset {opset[1]}, and this version knows opsets up to {opset[2]}",
+            _NEWER,
+        )
+    if "No Op registered" in line:
+        return line, _NEWER
+    return line, _REMEDIES.get(type(error).__name__, "Check the file and export it again.")
 
 
 def _check_providers(session: Any, device: int | None) -> None:

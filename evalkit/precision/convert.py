@@ -14,7 +14,7 @@ import evalkit
 from evalkit import environment
 from evalkit.backends.base import Ran
 from evalkit.config import ModelConfig, RunConfig, load_model_config
-from evalkit.errors import InputError, UnavailableError
+from evalkit.errors import InputError, UnavailableError, WrongPrecisionError
 from evalkit.evaluations.inference import OpenModel
 from evalkit.pipeline import Normaliser
 from evalkit.precision import CONVERTERS
@@ -264,8 +264,7 @@ class _Job:
         if self.config.until_accuracy is not None and most == _ALL:
             accuracy = self.bench.accuracy(reading.rows[0])
         agreement = compare([rows[:most] for rows in self.fp32.rows], reading.rows)
-        size = sum(size_of(path) for path in out.parent.iterdir())
-        trial = Trial(excluded, agreement, accuracy, size, reading.images_per_second)
+        trial = Trial(excluded, agreement, accuracy, size_of(out), reading.images_per_second)
         return _Built(trial, how, ran, sha256)
 
 
@@ -284,8 +283,11 @@ def _prepare(
         with opened(config, converter.reference or config.backend, "fp32", model, source) as held:
             bench = Bench.of(held, images, drawn)
             fp32 = bench.read(held, progress, "fp32", _ALL)
-    except InputError as error:
-        raise InputError(f"The source of a conversion must run in fp32. {error}") from error
+    except WrongPrecisionError as error:
+        raise InputError(
+            f"{source} was not built in fp32, and a conversion starts from an fp32 model. Name the "
+            "original that it was made from."
+        ) from error
     compare(fp32.rows, fp32.rows)  # refuses NaN before anything is built
     shape = Normaliser(model.input).shape(held.session.inputs[0].batch or 1, bench.size)
     settings = ConvertSettings(

@@ -19,6 +19,7 @@ from evalkit.evaluations.inference import (
     face_side,
     image_shape,
     open_model,
+    weights_beside,
 )
 from evalkit.heads.embedding import embedding
 from evalkit.heads.sizing import Fixed, pad_colour, parse_sizing, place
@@ -167,6 +168,6 @@ def _fixed(config: ModelConfig, size: tuple[int, int]) -> Fixed:
 
 
 def size_of(path: Path) -> int:
-    """Bytes of a file, or of all files of a folder."""
-    files = (file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files)
+    """Bytes of a model: its file and the weights beside it, or all files of its folder."""
+    files = path.rglob("*") if path.is_dir() else {path, *weights_beside(path)}
+    return sum(file.stat().st_size for file in files if file.is_file())
