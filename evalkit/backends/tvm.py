@@ -1,9 +1,9 @@
 """TVM: ONNX models compiled for this processor, and libraries compiled before.
 
-An ONNX model is compiled for each shape of its input that it is given, within seconds, and kept in
-the cache (`evalkit.files.cache_dir`). What ran is read from the compiled graph: the element types
-that its convolutions and products are given. fp16 is rounded by TVM itself from an fp32 model;
-int8 is a QDQ graph, which TVM simulates.
+An ONNX model is compiled within seconds for each size of image that it is given, for any batch
+where the model allows it, and kept in the cache (`evalkit.files.cache_dir`). What ran is read from
+the compiled graph: the element types that its convolutions and products are given. fp16 is rounded
+by TVM itself from an fp32 model; int8 is a QDQ graph, which TVM simulates.
 
 A compiled library (``.so``) is native code and runs when it is opened: open only those that you
 trust.
@@ -39,6 +39,7 @@ from evalkit.backends.tensors import (
     trial_shapes,
 )
 from evalkit.backends.tvm_build import Record, cached, load_library, read_record
+from evalkit.backends.tvm_lower import Shape
 from evalkit.backends.tvm_onnx import load_onnx, onnx_infos
 from evalkit.environment import available_cores
 from evalkit.errors import InputError, UnavailableError
@@ -93,7 +94,8 @@ class TvmSession(Session):
     def __init__(self, model: Path, options: SessionOptions) -> None:
         self.model = model
         self._precision = options.precision
-        self._programs: dict[tuple[int, ...], Program] | None = {}
+        self._programs: dict[Shape, Program] | None = {}
+        self._any_batch = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="tvm")
         try:
             threads = self._within(_start_pool, options.threads or available_cores())
@@ -119,7 +121,7 @@ class TvmSession(Session):
         )
 
     def run(self, batch: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
-        """See `Session.run`: a shape that is new to the model is compiled first."""
+        """See `Session.run`: a size that is new to the model is compiled first."""
         if self._programs is None:
             raise InputError(f"The session of {self.model} is closed; open the model again.")
         (info,) = self.inputs
@@ -145,6 +147,7 @@ class TvmSession(Session):
         self._proto = load_onnx(self.model)
         info, declared = onnx_infos(self._proto)
         self.inputs = (info,)
+        self._any_batch = info.batch is None
         failures = []
         for shape in trial_shapes(info, image):
             try:
@@ -169,18 +172,29 @@ class TvmSession(Session):
                 f"for. Ask for --precision {record.precision}, or compile it again."
             )
         self.inputs, self.outputs = (record.input,), record.outputs
-        shape = tuple(int(size or 0) for size in record.input.shape)
+        self._any_batch = record.input.batch is None
+        (shape,) = trial_shapes(record.input)
         assert self._programs is not None
-        self._programs[shape] = _runnable(load_library(self.model)), record
+        self._programs[self._key(shape)] = _runnable(load_library(self.model)), record
         self._compute(np.zeros(shape, record.input.dtype))
         return record
 
+    def _key(self, shape: tuple[int, ...]) -> Shape:
+        return (None if self._any_batch else shape[0], *shape[1:])
+
     def _program(self, shape: tuple[int, ...]) -> Program:
         assert self._programs is not None
-        if shape not in self._programs:
-            module, record = cached(self._proto, shape, self._precision, self.model)
-            self._programs[shape] = _runnable(module), record
-        return self._programs[shape]
+        key = self._key(shape)
+        if key not in self._programs:
+            try:
+                module, record = cached(self._proto, key, self._precision, self.model)
+            except InputError:
+                if not self._any_batch:
+                    raise
+                self._any_batch = False  # a graph that computes with its batch size: one by one
+                return self._program(shape)
+            self._programs[key] = _runnable(module), record
+        return self._programs[key]
 
     def _compute(self, batch: NDArray[Any]) -> list[Any]:
         main, _ = self._program(batch.shape)

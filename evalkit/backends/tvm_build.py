@@ -25,12 +25,15 @@ from evalkit.backends.base import Precision, TensorInfo
 from evalkit.backends.kernels import count_arithmetic
 from evalkit.backends.tensors import check_file, first_line
 from evalkit.backends.tvm_lower import (
+    BATCH,
     HEAVY_OPS,
+    Shape,
     built_in,
     graph_kernels,
     import_graph,
     lower,
     output_types,
+    shape_text,
 )
 from evalkit.backends.tvm_onnx import onnx_infos
 from evalkit.backends.tvm_schedule import CpuRule
@@ -62,7 +65,7 @@ class Record:
     kernels : mapping of str to int
         Convolutions and products by the precision of their operands.
     input, outputs : TensorInfo
-        All sizes are numbers.
+        All sizes of the input are numbers but perhaps the batch.
     """
 
     tvm: str
@@ -94,9 +97,9 @@ def host() -> tuple[str, tuple[str, ...], tuple[str, ...]]:
 
 
 def compile_graph(
-    proto: Any, shape: tuple[int, ...], precision: Precision, model: Path
+    proto: Any, shape: Shape, precision: Precision, model: Path
 ) -> tuple[Any, Record]:
-    """Compile for this processor and one shape of the input.
+    """Compile for this processor and one shape of the input; its batch may stay open.
 
     Raises
     ------
@@ -120,8 +123,8 @@ def compile_graph(
     except Exception as error:
         raise InputError(
             f"{model}: TVM {tvm.__version__} cannot compile it at {precision} for a batch of shape "
-            f"{shape}: {first_line(error)}. Run it with --backend onnxruntime, or export it with "
-            "other operators."
+            f"{shape_text(shape)}: {first_line(error)}. Run it with --backend "
+            "onnxruntime, or export it with other operators."
         ) from error
     (image, declared) = onnx_infos(proto)
     outputs = zip(declared, output_types(graph), strict=True)
@@ -133,7 +136,7 @@ def compile_graph(
         precision=precision,
         built=built,
         kernels=dict(count_arithmetic(graph_kernels(graph), HEAVY_OPS)),
-        input=TensorInfo(image.name, image.dtype, shape),
+        input=TensorInfo(image.name, image.dtype, (shape[0] or BATCH, *shape[1:])),
         outputs=tuple(TensorInfo(info.name, *kind) for info, kind in outputs),
     )
 
@@ -217,7 +220,7 @@ def _info(fields: dict[str, Any]) -> TensorInfo:
     return TensorInfo(fields["name"], fields["dtype"], tuple(fields["shape"]))
 
 
-def cached(proto: Any, shape: tuple[int, ...], precision: Precision, model: Path) -> Any:
+def cached(proto: Any, shape: Shape, precision: Precision, model: Path) -> Any:
     """Compile, or find what was compiled before: a loaded module or executable, and its record.
 
     Without a compiler to link with, each opening compiles anew.

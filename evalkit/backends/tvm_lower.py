@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import tvm
-from tvm import relax
+from tvm import relax, tirx
 from tvm.relax import transform
 from tvm.relax.expr_functor import PyExprMutator, mutator
 from tvm.relax.frontend.onnx import from_onnx
@@ -19,6 +20,9 @@ from evalkit.backends.tensors import first_line
 from evalkit.backends.tvm_onnx import mended, onnx_infos
 from evalkit.errors import InputError
 
+Shape: TypeAlias = tuple[int | None, ...]
+Sizes: TypeAlias = tuple[int | str | None, ...]
+BATCH = "n"  # the name of a batch size that stays open
 HEAVY_OPS = frozenset(
     {"relax.nn.conv1d", "relax.nn.conv2d", "relax.nn.conv3d", "relax.matmul"}
     | {"relax.nn.conv1d_transpose", "relax.nn.conv2d_transpose", "relax.nn.attention"}
@@ -28,8 +32,8 @@ _FOLDS = 12  # rounds: each folds what the one before made constant
 _NHWC = {"relax.nn.conv2d": ["NHWC", "HWIO"]}
 
 
-def import_graph(proto: Any, shape: tuple[int, ...], model: Path) -> Any:
-    """Import for one shape of the input.
+def import_graph(proto: Any, shape: Shape, model: Path) -> Any:
+    """Import for one shape of the input; its batch may stay open.
 
     Raises
     ------
@@ -37,15 +41,16 @@ def import_graph(proto: Any, shape: tuple[int, ...], model: Path) -> Any:
         TVM lacks an operator of the model, or the shape does not fit it.
     """
     image, _ = onnx_infos(proto)
+    sizes = [tirx.Var(BATCH, "int64") if size is None else size for size in shape]
     try:
-        return from_onnx(
-            mended(proto), shape_dict={image.name: list(shape)}, keep_params_in_input=False
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it tells each name that it changes inside
+            return from_onnx(mended(proto), {image.name: sizes}, keep_params_in_input=False)
     except Exception as error:
         raise InputError(
-            f"{model}: TVM {tvm.__version__} cannot import it for a batch of shape {shape}: "
-            f"{first_line(error)}. Export it in fp32 with operators that this version knows, or "
-            "give the size that it was made for."
+            f"{model}: TVM {tvm.__version__} cannot import it for a batch of shape "
+            f"{shape_text(shape)}: {first_line(error)}. Export it in fp32 with operators that "
+            "this version knows, or give the size that it was made for."
         ) from error
 
 
@@ -85,11 +90,28 @@ def graph_kernels(graph: Any) -> list[Kernel]:
     return kernels
 
 
-def output_types(graph: Any) -> list[tuple[str, tuple[int, ...]]]:
-    """Element type and shape of each output."""
+def output_types(graph: Any) -> list[tuple[str, Sizes]]:
+    """Element type and shape of each output; the open batch has its name, what follows None."""
     kind = graph["main"].ret_ty
     fields = kind.fields if isinstance(kind, tvm.ir.TupleType) else [kind]
-    return [(str(field.dtype), tuple(int(size) for size in field.shape)) for field in fields]
+    return [(str(field.dtype), tuple(_size(size) for size in field.shape)) for field in fields]
+
+
+def shape_text(shape: Shape) -> str:
+    """Word a shape for a message.
+
+    Examples
+    --------
+    >>> shape_text((None, 3, 112, 112))
+    '(n, 3, 112, 112)'
+    """
+    return f"({', '.join(BATCH if size is None else str(size) for size in shape)})"
+
+
+def _size(size: Any) -> int | str | None:
+    if isinstance(size, tirx.IntImm):
+        return int(size)
+    return BATCH if isinstance(size, tirx.Var) else None
 
 
 def _fold(graph: Any) -> Any:

@@ -105,7 +105,7 @@ def _tile_reduction(schedule: Any, block: Any, last: Any | None) -> None:
         spatial[-1], [None, _lanes(_extent(schedule, spatial[-1]))], preserve_unit_iters=True
     )
     outer, inner = [*spatial[:-1], channels], [lanes]
-    if len(spatial) > 1:
+    if len(spatial) > 1 and _is_fixed(schedule, spatial[-2]):
         places = max(n for n in range(1, PLACES + 1) if _extent(schedule, spatial[-2]) % n == 0)
         rows, beside = schedule.split(spatial[-2], [None, places], preserve_unit_iters=True)
         outer, inner = [*spatial[:-2], rows, channels], [beside, lanes]
@@ -129,11 +129,14 @@ def _axes(schedule: Any, block: Any, kind: int) -> int:
     return sum(int(axis.iter_type) == kind for axis in schedule.get(block).iter_vars)
 
 
+def _is_fixed(schedule: Any, loop: Any) -> bool:
+    return isinstance(schedule.get(loop).extent, tirx.IntImm)
+
+
 def _extent(schedule: Any, loop: Any) -> int:
-    extent = schedule.get(loop).extent
-    if not isinstance(extent, tirx.IntImm):
+    if not _is_fixed(schedule, loop):
         raise _OtherFormError
-    return int(extent)
+    return int(schedule.get(loop).extent)
 
 
 def _lanes(extent: int) -> int:

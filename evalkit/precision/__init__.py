@@ -10,5 +10,6 @@ CONVERTERS: Registry[type[Converter]] = Registry(
     Converter,
     {
         "onnxruntime": Entry("evalkit.precision.onnxruntime:OnnxRuntimeConverter", extra="convert"),
+        "tvm": Entry("evalkit.precision.tvm:TvmConverter", extra="tvm"),
     },
 )
