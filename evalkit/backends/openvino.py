@@ -5,15 +5,23 @@ without fp16 arithmetic becomes bfloat16 in silence. So the hint is always set a
 what ran is read from the executed graph: the kernel that each operator got, after a warm-up run.
 
 Only the CPU has been run; the other devices are offered as OpenVINO lists them.
+
+OpenVINO reports each import to Google Analytics if its telemetry package is there and nobody has
+objected; here it never gets to load that package.
 """
+
+# ruff: noqa: E402 - the telemetry is shut off before OpenVINO is imported
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
+
+sys.modules.setdefault("openvino_telemetry", cast("Any", None))
 
 import numpy as np
 import openvino as ov

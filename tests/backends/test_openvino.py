@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -337,3 +340,14 @@ def test_probe_without_a_device_says_so(monkeypatch: pytest.MonkeyPatch) -> None
     assert not probe.available
     assert "no plugin" in probe.reason
     assert "pip install" in probe.remedy
+
+
+def test_nothing_is_reported_to_anyone(tmp_path: Path) -> None:
+    """OpenVINO's telemetry marks the home folder before it sends."""
+    code = (
+        "import evalkit.backends.openvino, sys\n"
+        "assert sys.modules.get('openvino_telemetry') is None\n"
+    )
+    environment = {**os.environ, "HOME": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+    assert not list(tmp_path.iterdir())
