@@ -200,8 +200,6 @@ def test_nothing_is_left_behind(model: Path) -> None:
     def held() -> tuple[int, list[str]]:
         files = map(str, Path("/dev/shm").iterdir())
         return len(list(Path("/proc/self/fd").iterdir())), sorted(files)
-            map(str, Path("/dev/shm").iterdir())
-        )
 
     HERE.open(model, ONE).close()
     before = held()
