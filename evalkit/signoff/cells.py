@@ -229,9 +229,6 @@ def run(job: Job, key: str, progress: Progress) -> Result:
     job.folder.mkdir(parents=True, exist_ok=True)
     (job.folder / "key").unlink(missing_ok=True)
     job.result.unlink(missing_ok=True)
-    if job.override.file is not None:
-        held = job.model.model_dump(mode="json", exclude_unset=True) | {"files": job.model.files}
-        _write(job.folder / "model.yaml", yaml.safe_dump(held))
     output = {"output": str(job.result.absolute())}
     code, lines = evaluate(job, {**job.settings, **output}, progress)
     _write(job.folder / "log.txt", "\n".join(lines) + "\n")
@@ -244,6 +241,9 @@ def run(job: Job, key: str, progress: Progress) -> Result:
 
 def evaluate(job: Job, settings: dict[str, Any], progress: Progress) -> tuple[int, list[str]]:
     """Run a job's command with some settings; return its exit code and what it said."""
+    if job.override.file is not None:
+        held = job.model.model_dump(mode="json", exclude_unset=True) | {"files": job.model.files}
+        _write(Path(settings["model"]), yaml.safe_dump(held))
     file = job.folder / "settings.yaml"
     _write(file, yaml.safe_dump(settings))
     environment = {k: v for k, v in os.environ.items() if k != "EVALKIT_DATA"}

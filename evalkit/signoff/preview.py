@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -87,17 +89,17 @@ def _probed(job: Job, progress: Progress) -> Expected:
     progress.say(f"{job.name}: probing with {images} images")
     trial = replace(job, folder=job.folder / "probe")
     output = trial.folder / "result.json"
-    settings = {**job.settings, "model": job.settings["model"], "limit": images}
+    settings = {**job.settings, "limit": images, "output": str(output.absolute())}
     try:
-        code, lines = evaluate(
-            trial, {**settings, "output": str(output.absolute())}, Progress(quiet=True)
-        )
+        code, lines = evaluate(trial, settings, Progress(quiet=True))
         if code == 0:
             about = seconds_of(load_result(output), job.data.images)
             return Expected(job, "to run", about, f"a probe with {images} images")
         return Expected(job, "to run", None, f"the probe failed: {lines[-1] if lines else code}")
     finally:
         shutil.rmtree(trial.folder, ignore_errors=True)
+        with contextlib.suppress(OSError):  # what was made for the probe alone
+            os.removedirs(job.folder)
 
 
 def seconds_of(result: Result, images: int) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -69,8 +71,8 @@ def _write_network(path: Path, kind: int, noise: float) -> None:
     onnx.save(model, path)
 
 
-@pytest.fixture
-def plan(network: Path, tiny_pairs: Path) -> dict[str, Any]:
+@pytest.fixture(scope="session")
+def base(network: Path, tiny_pairs: Path) -> dict[str, Any]:
     """A plan of two modes that pass on a tiny set, given its wide margin."""
     return {
         "name": "tiny",
@@ -90,8 +92,26 @@ def plan(network: Path, tiny_pairs: Path) -> dict[str, Any]:
 
 
 @pytest.fixture
+def plan(base: dict[str, Any]) -> dict[str, Any]:
+    """A copy of the plan, to be changed."""
+    return copy.deepcopy(base)
+
+
+@pytest.fixture(scope="session")
+def done(base: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder where the plan's cells have run."""
+    folder = tmp_path_factory.mktemp("done")
+    (folder / "plan.yaml").write_text(yaml.safe_dump(base))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EVALKIT_CACHE", str(folder / "cache"))
+        out = folder / "out"
+        assert main(["signoff", str(folder / "plan.yaml"), "--out", str(out), "--quiet"]) == 0
+    return out
+
+
+@pytest.fixture
 def signoff(tmp_path: Path) -> SignOff:
-    """Run ``evalkit signoff`` on a plan and return its exit code and record."""
+    """Run ``evalkit signoff`` on a plan in ``out`` and return its exit code and record."""
 
     def run(plan: dict[str, Any], *options: str) -> tuple[int, Signoff]:
         path = tmp_path / "plan.yaml"
@@ -100,3 +120,10 @@ def signoff(tmp_path: Path) -> SignOff:
         return code, load_signoff(tmp_path / "out" / "signoff.json")
 
     return run
+
+
+@pytest.fixture
+def resumed(signoff: SignOff, done: Path, tmp_path: Path) -> SignOff:
+    """Do the same in a copy of the folder where the plan's cells have run."""
+    shutil.copytree(done, tmp_path / "out")
+    return signoff
