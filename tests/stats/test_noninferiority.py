@@ -1,0 +1,63 @@
+"""One-sided bounds and the verdicts made from them."""
+
+from __future__ import annotations
+
+from statistics import NormalDist
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import beta
+
+from evalkit.stats.noninferiority import Bounds, from_decisions, from_replicates, least_width
+from evalkit.stats.paired import difference_interval
+
+
+def test_the_least_width_is_the_exact_binomial_bound() -> None:
+    for units in (1, 10, 300, 3531):
+        assert least_width(units, 0.95) == pytest.approx(beta.ppf(0.95, 1, units))
+    with pytest.raises(ValueError, match="at least 1"):
+        least_width(0, 0.95)
+
+
+def test_bounds_of_replicates_are_their_quantiles_where_they_are_wide() -> None:
+    replicates = np.random.default_rng(0).normal(-0.01, 0.005, 4001)
+    bounds = from_replicates(-0.01, replicates, 0.95, units=10_000)
+    assert bounds is not None
+    assert [bounds.low, bounds.high] == pytest.approx(np.quantile(replicates, [0.05, 0.95]))
+    z = NormalDist().inv_cdf
+    # With a normal spread this is the textbook's (z of the level + z of the power) * sigma.
+    assert bounds.detectable == pytest.approx((z(0.95) + z(0.8)) * 0.005, rel=0.05)
+
+
+def test_where_nothing_changed_the_bounds_keep_a_width() -> None:
+    bounds = from_replicates(0.0, np.zeros(100), 0.95, units=200)
+    assert bounds is not None
+    assert -bounds.low == bounds.high == bounds.detectable == least_width(200, 0.95)
+    assert bounds.judged(0.01) == "inconclusive"
+    assert bounds.judged(0.02) == "pass"
+    assert from_replicates(0.0, np.full(100, np.nan), 0.95) is None
+
+
+def test_bounds_of_decisions_are_tangos_at_twice_the_tail() -> None:
+    bounds = from_decisions(3, 9, 500, 0.95)
+    assert (bounds.low, bounds.high) == difference_interval(3, 9, 500, 0.9)
+    assert bounds.difference == pytest.approx(-0.012)
+
+
+rates = st.floats(-0.5, 0.5)
+
+
+@given(rates, st.floats(0, 0.2), st.floats(0, 0.2), st.floats(0.0001, 0.3), st.floats(0, 0.3))
+def test_no_verdict_turns_round_with_a_wider_margin(
+    difference: float, below: float, above: float, margin: float, wider: float
+) -> None:
+    bounds = Bounds(difference, difference - below, difference + above, 0.95, below)
+    order = ["fail", "inconclusive", "pass"]
+    verdict = bounds.judged(margin)
+    assert order.index(bounds.judged(margin + wider)) >= order.index(verdict)
+    if verdict == "pass":
+        assert difference >= -margin
+    if verdict == "fail":
+        assert difference < -margin
