@@ -9,6 +9,8 @@ What the toolchain gets wrong if it is left to itself:
   ever cut off: MinMax in disguise. It is created here with `HISTOGRAM_BINS`.
 - Its histogram calibrators keep every activation of every batch until the end: several GB. They
   are fed `CHUNK` batches at a time here.
+- It writes scales for each channel into graphs of an opset that has none, which then do not load.
+  Older graphs are brought to `PER_CHANNEL_OPSET` here.
 - There is no int8 kernel for PRelu, sigmoids and the like on the CPU: quantising their inputs and
   weights costs accuracy and time. Only `QUANTISED` operators are.
 """
@@ -29,6 +31,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import onnx
+import onnx.version_converter
 import onnxruntime as ort
 from numpy.typing import NDArray
 from onnxruntime import quantization as ort_quantization
@@ -42,11 +45,17 @@ from evalkit.precision.base import Batches, Build, Built, Converter, ConvertSett
 
 HISTOGRAM_BINS = 2048
 CHUNK = 4
+PER_CHANNEL_OPSET = 13  # the first whose DequantizeLinear has a scale for each channel
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 QUANTISED = (
     *LAYERS,
     *("Add", "Relu", "Clip", "MaxPool", "AveragePool", "GlobalAveragePool", "Concat", "Resize"),
     *("Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze"),
+)
+SYMMETRIC_NOTE = (
+    "Symmetric int8 is the form that OpenVINO, TVM and TensorRT read too. ONNX Runtime on x86 "
+    "leaves convolutions at residual additions in fp32 then; --no-symmetric runs them in int8, often "
+    "faster and closer to fp32."
 )
 _METHODS: dict[Method, Any] = {
     "minmax": ort_quantization.CalibrationMethod.MinMax,
@@ -143,6 +152,9 @@ def _preprocessed(source: Path, folder: Path) -> Path:
     """Fold constants and BatchNorm into the convolutions, and infer shapes."""
     named, out = _named(source, folder), folder / "preprocessed.onnx"
     with _toolchain(source, "pre-processing for quantisation"):
+        if _opset(named) < PER_CHANNEL_OPSET:
+            model = onnx.version_converter.convert_version(onnx.load(named), PER_CHANNEL_OPSET)
+            onnx.save(model, named)
         # Symbolic shapes help transformers; for these networks ONNX's own inference says the same.
         quant_pre_process(str(named), str(out), skip_symbolic_shape=True)
     return out
@@ -228,6 +240,7 @@ def _write_int8(model: Path, cache: Path, out: Path, settings: ConvertSettings) 
             "histogram_bins": None if settings.method == "minmax" else HISTOGRAM_BINS,
             "opset": _opset(out),
         },
+        notes=(SYMMETRIC_NOTE,) if settings.symmetric else (),
     )
 
 
