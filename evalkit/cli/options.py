@@ -117,8 +117,8 @@ def command_line(arguments: argparse.Namespace) -> str:
     )
 
 
-def check_output(path: Path | None) -> None:
-    """Make the folder of ``--output`` and see that it can be written, before the long work.
+def check_output(path: Path | None, option: str = "--output") -> None:
+    """Make the folder of an output file and see that it can be written, before the long work.
 
     Raises
     ------
@@ -130,8 +130,8 @@ def check_output(path: Path | None) -> None:
     if path is None:
         return
     if path.is_dir():
-        raise InputError(f"--output {path} is a folder. Name a file in it, such as result.json.")
-    _check_writable(path.parent, f"--output {path}")
+        raise InputError(f"{option} {path} is a folder. Name a file in it, such as result.json.")
+    _check_writable(path.parent, f"{option} {path}")
 
 
 def check_folder(path: Path | None, option: str) -> None:
