@@ -42,6 +42,11 @@ class Reading:
     malformed: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
 
+    @property
+    def lost(self) -> int:
+        """How many images count as without detections because their files are no use."""
+        return len(self.missing) + len(self.empty) + len(self.malformed)
+
     def warnings(self) -> tuple[str, ...]:
         """One sentence for each kind of problem that was allowed."""
         kinds = {

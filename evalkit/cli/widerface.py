@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from evalkit.cli.options import add_run_options, check_output, command_line, resolve
+from evalkit.cli.options import add_run_options, check_folder, check_output, command_line, resolve
 
 _EPILOG = """\
 examples:
@@ -28,7 +28,10 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
     )
     truth = parser.add_argument_group("protocol")
     truth.add_argument(
-        "--ground-truth", type=Path, metavar="DIR", help="of the official .mat files (in --data)"
+        "--ground-truth",
+        type=Path,
+        metavar="DIR",
+        help="folder of the official .mat files (looked for in --data)",
     )
     truth.add_argument("--events", type=_names, metavar="NAME,...", help="only these events")
     truth.add_argument(
@@ -43,14 +46,23 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
     detector.add_argument(
         "--sizing", metavar="TEXT", help="such as 'original' or 'short_side=800 max=1333'"
     )
-    detector.add_argument("--score-threshold", type=float, metavar="X", help="(0.02)")
-    detector.add_argument("--nms-threshold", type=float, metavar="X", help="(0.4)")
+    detector.add_argument(
+        "--score-threshold", type=float, metavar="X", help="least score of a detection (0.02)"
+    )
+    detector.add_argument(
+        "--nms-threshold",
+        type=float,
+        metavar="X",
+        help="overlap above which the weaker of two detections goes (0.4)",
+    )
     ready = parser.add_argument_group("ready-made input, instead of a model")
     ready.add_argument(
         "--predictions", type=Path, metavar="PATH", help="folder of event/image.txt, .json or .npz"
     )
     ready.add_argument(
-        "--allow-missing", action="store_true", help="count missing files as without detections"
+        "--allow-missing",
+        action="store_true",
+        help="count missing files as without detections; the result is then partial, for no gate",
     )
     looks = parser.add_argument_group("more output")
     looks.add_argument(
@@ -74,6 +86,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     config = resolve(arguments, WiderFaceConfig)
     check_output(config.output)
+    check_folder(config.save_images, "--save-images")
+    _check_new(config.write_predictions)
     progress = Progress(quiet=getattr(arguments, "quiet", False))
     done = evaluate(config, progress, command=command_line(arguments))
     result = done.result
@@ -88,6 +102,15 @@ def run(arguments: argparse.Namespace) -> int:
         written += write_pr_curves(config.save_images, {result.model.name: done.evaluation.curves})
         progress.say(f"pictures: {len(written)} files in {config.save_images}")
     return 0
+
+
+def _check_new(predictions: Path | None) -> None:
+    """See before the long work that predictions can be written, over nothing that is there."""
+    from evalkit.errors import InputError
+
+    if predictions is not None and predictions.exists():
+        raise InputError(f"--write-predictions {predictions} is there already. Name a new one.")
+    check_output(predictions, "--write-predictions")
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -31,6 +31,7 @@ from evalkit.widerface_eval import (
     Evaluation,
     GroundTruth,
     IncompleteError,
+    Reading,
     Settings,
     Slice,
     WiderFaceError,
@@ -40,6 +41,10 @@ from evalkit.widerface_eval import (
     read_predictions,
 )
 from evalkit.widerface_eval import evaluate as score
+
+FEW_FACES = 30
+"""A figure over fewer faces is too coarse to judge a model by: one face is over 3 points."""
+TOO_FEW = "too_few_faces"
 
 _TRUTH_FOLDERS = ("ground_truth", "wider_face_split", "eval_tools/ground_truth", ".")
 
@@ -79,8 +84,11 @@ def evaluate(config: WiderFaceConfig, progress: Progress, *, command: str = "") 
     inferred: Inferred | None = None
     settings: dict[str, Any] = {}
     warnings: tuple[str, ...] = ()
+    lost = 0
     if config.predictions is not None:
-        detections, warnings = _read(config, truth)
+        reading = _read(config, truth)
+        detections, warnings, lost = reading.detections, reading.warnings(), reading.lost
+        settings = {"images_without_predictions": lost}
     else:
         require_model(config, root, SAMPLE_MODEL)
         inferred, settings = _infer(config, _images(wider, root), progress, truth_folder)
@@ -93,7 +101,7 @@ def evaluate(config: WiderFaceConfig, progress: Progress, *, command: str = "") 
         config,
         protocol="WIDERFACE",
         dataset=_dataset_info(name, root, truth_folder, truth, inferred),
-        partial=config.limit == len(truth.images),
+        partial=config.limit == len(truth.images) or lost > 0,
         embedded=inferred,
         ready_file=config.predictions,
         settings={**_settings(config, evaluation), **settings},
@@ -174,18 +182,17 @@ def _images(wider: WiderFace | None, root: Path) -> WiderImages:
     return wider.images
 
 
-def _read(config: WiderFaceConfig, truth: GroundTruth) -> tuple[Detections, tuple[str, ...]]:
+def _read(config: WiderFaceConfig, truth: GroundTruth) -> Reading:
     if config.predictions is None:
         raise InputError("--predictions names nothing.")
     try:
-        reading = read_predictions(
+        return read_predictions(
             config.predictions, truth.images, allow_missing=config.allow_missing
         )
     except IncompleteError as error:
         raise CannotJudgeError(str(error)) from error
     except WiderFaceError as error:
         raise InputError(str(error)) from error
-    return reading.detections, reading.warnings()
 
 
 def _infer(
@@ -321,7 +328,7 @@ def _ap_metric(evaluation: Evaluation, subset: str, interval: Interval | None) -
         interval=interval,
         counts=summary,
         at={"recall": recall},
-        flags=() if ap is not None else ("no_face_kept",),
+        flags=_flags(summary["faces"]),
     )
 
 
@@ -336,6 +343,13 @@ def _slice_metrics(part: Slice, kind: str, evaluation: Evaluation) -> Sequence[M
             value=value,
             rule=evaluation.settings.rule,
             counts=summary,
+            flags=_flags(summary["faces"]),
         )
         for figure, value in values.items()
     ]
+
+
+def _flags(faces: int) -> tuple[str, ...]:
+    if not faces:
+        return ("no_face_kept",)
+    return (TOO_FEW,) if faces < FEW_FACES else ()

@@ -6,11 +6,13 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
+from evalkit.evaluations.widerface import FEW_FACES, TOO_FEW
 from evalkit.report.common import foot, interval, model_line, percent, stage_table
 from evalkit.report.table import text_table
 from evalkit.results import Metric, Result
 
 _WORST_EVENTS = 8
+_COUNTS = ("recall %", "recalled", "proposals", "")
 _SETTINGS: Final = {
     "rule": "rule {}",
     "iou": "IoU >= {}",
@@ -48,7 +50,11 @@ def _head(result: Result) -> str:
     if settings:
         lines.append("; ".join(settings))
     if result.status == "partial":
-        lines.insert(1, "PARTIAL: a quick look at some images; no gate accepts it")
+        lost = result.settings.get("images_without_predictions")
+        why = "a quick look at some images"
+        if lost:
+            why = f"prediction files missing or of no use: {lost:,}"
+        lines.insert(1, f"PARTIAL: {why}; no gate accepts it")
     return "\n".join(lines)
 
 
@@ -64,21 +70,21 @@ def _subset_table(result: Result) -> str:
             percent(metric.value),
             interval(metric),
             *_counts(metric),
-            f"{metric.counts['proposals']:,}",
         ]
         for metric in metrics
     ]
-    header = ["subset", "AP %", "95 %", "recall %", "recalled", "proposals"]
-    return text_table(header, rows) + "\nrecall and proposals: at the lowest score of the set"
+    few = f"; few: fewer than {FEW_FACES} faces" if any(map(_few, result.metrics)) else ""
+    header = ["subset", "AP %", "95 %", *_COUNTS]
+    return text_table(header, rows) + f"\nrecall and proposals: at the lowest score of the set{few}"
 
 
 def _height_table(result: Result) -> str:
     """AP and recall by the height of the face in pixels, in each subset that has them."""
     rows = [
-        [subset, band, percent(metric.value), *_counts(metric), f"{metric.counts['proposals']:,}"]
+        [subset, band, percent(metric.value), *_counts(metric)]
         for subset, band, metric in _parts(result, "height")
     ]
-    header = ["subset", "height px", "AP %", "recall %", "recalled", "proposals"]
+    header = ["subset", "height px", "AP %", *_COUNTS]
     return text_table(header, rows, left=2) if rows else ""
 
 
@@ -94,10 +100,9 @@ def _event_table(result: Result) -> str:
     events = [(event, metric) for of, event, metric in parts if of == subset]
     events.sort(key=lambda entry: entry[1].value or 0.0)
     rows = [
-        [event, percent(metric.value), *_counts(metric), f"{metric.counts['proposals']:,}"]
-        for event, metric in events[:_WORST_EVENTS]
+        [event, percent(metric.value), *_counts(metric)] for event, metric in events[:_WORST_EVENTS]
     ]
-    table = text_table(["event", "AP %", "recall %", "recalled", "proposals"], rows)
+    table = text_table(["event", "AP %", *_COUNTS], rows)
     return f"events of lowest AP in {subset}, {len(rows)} of {len(events)}\n{table}"
 
 
@@ -114,4 +119,13 @@ def _parts(result: Result, kind: str) -> Sequence[tuple[str, str, Metric]]:
 
 def _counts(metric: Metric) -> list[str]:
     recalled, faces = metric.counts["recalled"], metric.counts["faces"]
-    return [percent(recalled / faces if faces else None), f"{recalled:,}/{faces:,}"]
+    return [
+        percent(recalled / faces if faces else None),
+        f"{recalled:,}/{faces:,}",
+        f"{metric.counts['proposals']:,}",
+        "few" if _few(metric) else "",
+    ]
+
+
+def _few(metric: Metric) -> bool:
+    return TOO_FEW in metric.flags

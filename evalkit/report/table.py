@@ -33,5 +33,5 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: in
         )
         return "  ".join(placed).rstrip()
 
-    rule = "  ".join("-" * width for width in widths)
+    rule = "  ".join("-" * width for width in widths).rstrip()
     return "\n".join([line(header), rule, *(line(row) for row in rows)])

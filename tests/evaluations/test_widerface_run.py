@@ -98,15 +98,48 @@ def test_counts_of_another_result_are_refused(
     assert "Cannot read the scores" in capsys.readouterr().err
 
 
-def test_incomplete_predictions_cannot_be_judged(
-    evalkit: Command, tiny_wider: Path, perfect: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_incomplete_predictions_are_for_no_gate(
+    evalkit: Command, tiny_wider: Path, perfect: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    words = ("widerface", "--predictions", perfect, "--data", tiny_wider, "--allow-missing")
+    whole, part = tmp_path / "whole.json", tmp_path / "part.json"
+    assert evalkit(*words, "--output", whole) == 0
+    assert load_result(whole).status == "complete"
     gone = sorted(perfect.rglob("*.txt"))[0]
     gone.unlink()
-    words = ("widerface", "--predictions", perfect, "--data", tiny_wider)
-    assert evalkit(*words) == 3
+    assert evalkit(*words[:-1]) == 3
     assert gone.stem in capsys.readouterr().err
-    assert evalkit(*words, "--allow-missing") == 0
+    assert evalkit(*words, "--output", part) == 0
+    assert "PARTIAL: prediction files missing or of no use: 1;" in capsys.readouterr().out
+    assert load_result(part).status == "partial"
+    assert load_result(part).settings["images_without_predictions"] == 1
+    assert evalkit("gate", part, "--baseline", whole) == 3
+
+
+def test_few_faces_are_flagged(two_results: list[Path]) -> None:
+    metrics = load_result(two_results[0]).metrics
+    flagged = {metric.name for metric in metrics if "too_few_faces" in metric.flags}
+    assert flagged == {metric.name for metric in metrics if 0 < metric.counts["faces"] < 30}
+    assert flagged
+
+
+@pytest.mark.parametrize("option", ["--save-images", "--write-predictions", "--output"])
+def test_outputs_are_tried_before_the_work(
+    evalkit: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    (tmp_path / "file").write_text("")
+    assert evalkit("widerface", "--data", "nowhere", option, tmp_path / "file" / "there") == 2
+    shown = capsys.readouterr().err
+    assert option in shown
+    assert "nowhere" not in shown
+
+
+def test_predictions_that_are_there_stay(
+    evalkit: Command, perfect: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evalkit("widerface", "--data", "nowhere", "--write-predictions", perfect) == 2
+    assert "is there already" in capsys.readouterr().err
 
 
 def test_the_sample_end_to_end(evalkit: Command, tiny_wider: Path, tmp_path: Path) -> None:

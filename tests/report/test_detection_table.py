@@ -16,13 +16,14 @@ from evalkit.results import (
 )
 
 
-def metric(name, value, faces, recalled, proposals, interval=None):
+def metric(name, value, faces, recalled, proposals, interval=None, flags=()):
     return Metric(
         name=name,
         value=value,
         rule="python",
         interval=interval,
         counts={"faces": faces, "recalled": recalled, "proposals": proposals},
+        flags=flags,
     )
 
 
@@ -120,7 +121,23 @@ def test_what_moves_the_figure_is_told(lines):
 
 def test_a_quick_look_says_so():
     text = describe(result_of(METRICS, status="partial"))
-    assert "PARTIAL" in text.splitlines()[1]
+    assert text.splitlines()[1] == "PARTIAL: a quick look at some images; no gate accepts it"
+
+
+def test_missing_predictions_are_told_apart_from_a_quick_look():
+    settings = {"rule": "python", "images_without_predictions": 1234}
+    text = describe(result_of(METRICS, status="partial", settings=settings))
+    told = "PARTIAL: prediction files missing or of no use: 1,234; no gate accepts it"
+    assert text.splitlines()[1] == told
+
+
+def test_figures_over_few_faces_are_marked(lines):
+    assert not any("few" in line for line in lines)
+    few = metric("ap/hard/event=99--Event", 0.01, 9, 9, 20, flags=("too_few_faces",))
+    marked = describe(result_of([*METRICS, few])).splitlines()
+    assert cells(marked, "99--Event")[0][-1] == "few"
+    assert cells(marked, "11--Event")[0][-1] != "few"
+    assert sum("few: fewer than 30 faces" in line for line in marked) == 1
 
 
 def test_tables_without_content_are_left_out():
