@@ -230,6 +230,8 @@ def _pr_panel(axes: Axes, subset: str, curves: Mapping[str, Curve | None]) -> No
         recall, precision = curve.recall[known], curve.precision[known]
         style = _style(index, len(curves), f"{run}, AP {curve.ap:.4f}")
         axes.plot(recall, precision, **style)
+        if len(curves) == 1:
+            continue
         # Letters lie on rays from the origin, so that those of like curves keep apart.
         ray = np.tan(_spread(index, len(curves), 0.45, 1.1))
         at = int(np.argmin(np.abs(precision - ray * recall)))
@@ -278,6 +280,8 @@ def _roc_panel(
                 face = "white" if point.too_few else style["color"]
                 dot = {"color": style["color"], "markerfacecolor": face, "markersize": 5}
                 axes.plot(point.far, point.tar, "o", clip_on=False, **dot)
+        if len(lines) == 1:
+            continue
         # At a quarter of a decade, where no achieved point is hidden.
         decade = (1 - _spread(index, len(lines), 0.15, 0.7)) * math.log10(left)
         place = 10 ** (math.floor(2 * decade) / 2 + 0.25)
@@ -389,7 +393,7 @@ def _style(index: int, count: int, label: str) -> dict[str, Any]:
         "color": _COLOURS[index % len(_COLOURS)],
         "linestyle": _DASHES[index % len(_DASHES)],
         "linewidth": min(1.6 + 0.9 * (count - 1 - index), 4.5),
-        "label": f"{_letter(index)}  {label}",
+        "label": label if count == 1 else f"{_letter(index)}  {label}",
     }
 
 

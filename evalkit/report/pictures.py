@@ -53,7 +53,8 @@ _THUMBNAIL = (480, 360)
 _SMALLEST = 18
 _GAP = 12
 _BAR = 44
-_CAPTION = 46
+_CAPTION = 66
+_LINE = 20
 _PAPER: Colour = (36, 36, 36)
 _INK: Colour = (240, 240, 240)
 _UNREADABLE: Colour = (96, 96, 96)
@@ -86,15 +87,15 @@ class _Scene:
     found: NDArray[np.float64]
 
     @property
-    def counts(self) -> str:
-        """Say how many there are of each kind."""
+    def counts(self) -> tuple[str, str]:
+        """Say how many there are of each kind: those that count, and those ignored."""
         hits, misses, alarms = (len(self.boxes[kind]) for kind in _COUNTED)
         detections = len(self.scores["ignored"])
         faces = len(self.boxes["ignored"]) - detections
         return (
             f"{_number(hits, 'hit')}, {_number(misses, 'miss', 'misses')}, "
-            f"{_number(alarms, 'false alarm')}; ignored: {_number(faces, 'face')}, "
-            f"{_number(detections, 'detection')}"
+            f"{_number(alarms, 'false alarm')}",
+            f"ignored: {_number(faces, 'face')}, {_number(detections, 'detection')}",
         )
 
 
@@ -241,7 +242,7 @@ def _write_subset(
         image, remark = _load(wider, place[scene.name], scene)
         title = f"{subset} {rank}/{len(scenes)}   {scene.name}   {remark}"
         path = folder / f"{_safe(f'{subset}-{rank:02d}-{scene.name}')}.jpg"
-        _save(path, _framed(_close_up(image, scene), title, f"{scene.counts}; {drawn_from}"))
+        _save(path, _framed(_close_up(image, scene), title, "; ".join((*scene.counts, drawn_from))))
         paths.append(path)
         cells.append(_thumbnail(image, scene))
     overview = folder / f"{_safe(subset)}-overview.jpg"
@@ -415,8 +416,8 @@ def _sheet(cells: Sequence[Image], scenes: Sequence[_Scene]) -> Image:
         at = left + (width - wide) // 2
         sheet[top + height - high : top + height, at : at + wide] = cell
         name = f"{place + 1}  {scene.name.rpartition('/')[2]}"
-        _write(sheet, _shortened(name, width), left, top + height + 18, _SMALL)
-        _write(sheet, _shortened(scene.counts, width), left, top + height + 38, _SMALL)
+        for line, text in enumerate((name, *scene.counts), 1):
+            _write(sheet, _shortened(text, width), left, top + height + line * _LINE - 2, _SMALL)
     return sheet
 
 

@@ -96,6 +96,17 @@ def test_pr_pictures_name_runs_and_colour_them(tmp_path):
     assert "#d55e00" not in alone
 
 
+def test_one_run_alone_needs_no_letter(tmp_path):
+    """Matplotlib names each text in a comment of the SVG."""
+    several = write_pr_curves(tmp_path, PR)[1].read_text()
+    assert "<!-- A -->" in several
+    alone = write_pr_curves(tmp_path / "one", {"fp32": PR["fp32"]})[1].read_text()
+    assert "<!-- A -->" not in alone
+    assert "<!-- fp32, AP" in alone
+    roc = write_roc_curves(tmp_path / "roc", {"fp32": scores_of(1)}, targets=(1e-2,))
+    assert "<!-- A -->" not in roc[1].read_text()
+
+
 @pytest.mark.parametrize("rule", FAR_RULES)
 def test_roc_data_are_achieved_points(tmp_path, rule):
     runs = {"fp32": scores_of(1), "int8": scores_of(2, -0.03)}

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from evalkit.datasets.widerface import load_widerface
 from evalkit.errors import InputError
+from evalkit.report import pictures
 from evalkit.report.pictures import (
     COLOURS,
     _worst_scenes,
@@ -96,6 +97,16 @@ def test_every_kind_has_its_colour(wider, tmp_path):
     missed = pictures["easy-02-0--Parade-0_Parade_missed.jpg"]
     assert drawn_in(alarm) == {"hit", "false alarm"}
     assert drawn_in(missed) == {"miss", "ignored"}
+
+
+def test_captions_of_the_overview_are_whole():
+    """Counts of up to three digits fit below a thumbnail."""
+    boxes = {kind: np.zeros((999, 4)) for kind in COLOURS}
+    boxes["ignored"] = np.zeros((1998, 4))
+    scene = pictures._Scene(0, "a/b", boxes, {"ignored": np.zeros(999)}, np.zeros((0, 4)))
+    for line in scene.counts:
+        assert line.count("999") >= 2
+        assert pictures._shortened(line, pictures._THUMBNAIL[0]) == line
 
 
 def test_a_lower_threshold_shows_more(wider, tmp_path):
