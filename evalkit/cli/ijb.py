@@ -24,13 +24,24 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
         f"release folder with meta/ and loose_crop/, or the folder that holds {name.upper()}/ "
         "(default: $EVALKIT_DATA, else the embedded sample)",
     )
-    rules = parser.add_argument_group("protocol")
+    rules = parser.add_argument_group(
+        "protocol",
+        "N, D and F are InsightFace's names of the three switches of fusion (N1D1F1: all on)",
+    )
     boolean = argparse.BooleanOptionalAction
-    rules.add_argument("--keep-norm", action=boolean, help="N: keep the features' norm (on)")
+    rules.add_argument(
+        "--keep-norm",
+        action=boolean,
+        help="N: keep the norm of the features when they are pooled (on)",
+    )
     rules.add_argument(
         "--detector-score", action=boolean, help="D: weigh faces by their detector score (on)"
     )
-    rules.add_argument("--flip", choices=["none", "sum", "concat"], help="F: (sum)")
+    rules.add_argument(
+        "--flip",
+        choices=["none", "sum", "concat"],
+        help="F: how the mirrored image's feature is joined (sum)",
+    )
     rules.add_argument(
         "--rule",
         choices=["at_most", "insightface_nearest", "interpolated"],
