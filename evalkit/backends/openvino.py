@@ -90,7 +90,7 @@ class OpenVinoBackend(Backend):
             return Probe(
                 available=False,
                 version=_version(),
-                reason=f"OpenVINO finds no device: {_cause(error)}.",
+                reason=f"OpenVINO finds no device: {cause(error)}.",
                 remedy="Run: pip install --force-reinstall openvino.",
             )
         low: tuple[Precision, ...] = ("bf16",) if "BF16" in capable else ()
@@ -124,7 +124,7 @@ class OpenVinoSession(Session):
     def __init__(self, model: Path, options: SessionOptions) -> None:
         self.model = model
         device = options.device.upper()
-        graph = _read(model)
+        graph = read_graph(model)
         built = built_precision(graph)
         hint = _hint(model, built, options.precision, device)
         settings = _settings(device, hint, options.threads or available_cores())
@@ -179,7 +179,7 @@ class OpenVinoSession(Session):
         except RuntimeError as error:
             raise InputError(
                 f"{self.model}: OpenVINO cannot run a batch of shape {batch.shape}: "
-                f"{_cause(error)}. Give the size that the model was exported for, or a smaller "
+                f"{cause(error)}. Give the size that the model was exported for, or a smaller "
                 "batch."
             ) from error
         return float32_outputs((output.name for output in self.outputs), values, self.model)
@@ -200,7 +200,7 @@ class OpenVinoSession(Session):
             try:
                 self._request.infer({0: np.zeros(shape, np.dtype(info.dtype))})
             except RuntimeError as error:
-                failures.append(f"{shape}: {_cause(error)}")
+                failures.append(f"{shape}: {cause(error)}")
             else:
                 return
         raise InputError(
@@ -222,8 +222,18 @@ def _capabilities(device: str) -> frozenset[str]:
     return frozenset(_core().get_property(device, "OPTIMIZATION_CAPABILITIES"))
 
 
-def _read(model: Path) -> Any:
-    """Read a model by the front end of its suffix: no other one gets to guess at the file."""
+def read_graph(model: Path) -> Any:
+    """Read a model by the front end of its suffix: no other one gets to guess at the file.
+
+    Returns
+    -------
+    openvino.Model
+
+    Raises
+    ------
+    evalkit.errors.InputError
+        The file is of another kind, damaged, without its weights, or uses unknown operators.
+    """
     if model.suffix.lower() not in FRONT_ENDS:
         raise InputError(
             f"{model}: OpenVINO reads {' and '.join(FRONT_ENDS)} files here. Give the model as one "
@@ -239,7 +249,7 @@ def _read(model: Path) -> Any:
         if model.suffix.lower() == ".xml" and not weights.is_file():
             remedy = f"Its weights {weights.name} are missing: put them beside it."
         raise InputError(
-            f"{model}: OpenVINO {_version()} cannot read it: {_cause(error)}. {remedy}"
+            f"{model}: OpenVINO {_version()} cannot read it: {cause(error)}. {remedy}"
         ) from error
 
 
@@ -305,7 +315,7 @@ def _compile(model: Path, graph: Any, device: str, settings: dict[str, Any]) -> 
         return _core().compile_model(graph, device, settings)
     except RuntimeError as error:
         raise InputError(
-            f"{model}: OpenVINO {_version()} cannot compile it for {device}: {_cause(error)}. "
+            f"{model}: OpenVINO {_version()} cannot compile it for {device}: {cause(error)}. "
             "Export it with operators that this version knows, or choose another backend."
         ) from error
 
@@ -344,7 +354,7 @@ def _name(port: Any, default: str) -> str:
     return own if own in names else next(iter(names), default)
 
 
-def _cause(error: BaseException) -> str:
+def cause(error: BaseException) -> str:
     """Say the last line of a message: those before name OpenVINO's own source files."""
     lines = [line.strip(" -\t") for line in str(error).splitlines() if line.strip()]
     return lines[-1].rstrip(".!") if lines else type(error).__name__

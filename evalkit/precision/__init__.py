@@ -10,6 +10,7 @@ CONVERTERS: Registry[type[Converter]] = Registry(
     Converter,
     {
         "onnxruntime": Entry("evalkit.precision.onnxruntime:OnnxRuntimeConverter", extra="convert"),
+        "openvino": Entry("evalkit.precision.openvino:OpenVinoConverter", extra="openvino"),
         "tvm": Entry("evalkit.precision.tvm:TvmConverter", extra="tvm"),
     },
 )
