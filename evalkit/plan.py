@@ -128,6 +128,9 @@ class ProtocolPlan(_Part):
         The one figure that is tested: ``tar@far=1e-04``, ``accuracy/insightface``, ``ap/hard``.
     margin : Margin
     limits : Limits
+    exclude : tuple of str
+        Rows that this protocol leaves out, by ``backend:precision`` or ``backend``: those that its
+        model has no file for.
     """
 
     name: str = ""
@@ -138,6 +141,7 @@ class ProtocolPlan(_Part):
     primary: str
     margin: Margin
     limits: Limits = Limits()
+    exclude: tuple[str, ...] = ()
 
     @model_validator(mode="before")
     @classmethod
@@ -282,7 +286,16 @@ class Plan(_Part):
                 f"reference: {self.reference_mode} is no row of the matrix; the reference is the "
                 "fp32 run of a backend in it"
             )
+        rows = self.matrix.modes()
+        known = {*map(str, rows), *(mode.backend for mode in rows)}
         for protocol in self.protocols:
+            unknown = sorted(set(protocol.exclude) - known)
+            if unknown or self.reference_mode not in self.modes_of(protocol):
+                odd = ", ".join(unknown) or str(self.reference_mode)
+                raise ValueError(
+                    f"protocols: {protocol.name} cannot exclude {odd}: it is no row of the matrix, "
+                    "or the reference"
+                )
             if protocol.data is not None and self.model_of(protocol) is None:
                 wanted = "detector" if protocol.kind == "widerface" else "recognition"
                 raise ValueError(f"protocols: {protocol.name} has data; name models.{wanted} too")
@@ -300,6 +313,15 @@ class Plan(_Part):
     def sha256(self) -> str:
         """Hash of everything that the plan says."""
         return sha256_json(self.model_dump(mode="json"))
+
+    def modes_of(self, protocol: ProtocolPlan) -> tuple[Mode, ...]:
+        """Return a protocol's rows, the reference first."""
+        rows = [
+            mode
+            for mode in self.matrix.modes()
+            if not {mode.backend, str(mode)} & set(protocol.exclude)
+        ]
+        return tuple(sorted(rows, key=lambda mode: mode != self.reference_mode))
 
     def model_of(self, protocol: ProtocolPlan) -> str | None:
         """Return the model of a protocol: a path or a ready name, as the plan says it."""

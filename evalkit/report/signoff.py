@@ -163,9 +163,9 @@ def _matrix(record: Signoff) -> str:
 
 def _matrix_rows(record: Signoff) -> tuple[list[str], list[list[str]]]:
     header = ["", *(f"{p.name}: {p.primary}, margin {p.margin}" for p in record.protocols)]
+    held = {(cell.protocol, cell.mode): _short(cell) for cell in record.cells}
     rows = [
-        [mode, *(_short(record.cell(p.name, mode)) for p in record.protocols)]
-        for mode in record.modes
+        [mode, *(held.get((p.name, mode), "") for p in record.protocols)] for mode in record.modes
     ]
     return header, rows
 

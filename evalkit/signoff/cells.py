@@ -101,11 +101,10 @@ def jobs_of(plan: Plan, folder: Path, progress: Progress) -> list[Job]:
     evalkit.errors.InputError
         The plan names data or a model that is not there.
     """
-    modes = sorted(plan.matrix.modes(), key=lambda mode: mode != plan.reference_mode)
     jobs = []
     for protocol in plan.protocols:
         data = find_data(plan, protocol, progress)
-        jobs += [_job(plan, protocol, mode, data, folder) for mode in modes]
+        jobs += [_job(plan, protocol, mode, data, folder) for mode in plan.modes_of(protocol)]
     return jobs
 
 

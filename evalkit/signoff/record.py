@@ -269,7 +269,7 @@ class Signoff(_Record):
         Raises
         ------
         KeyError
-            There is none.
+            There is none: the plan excludes that row from the protocol.
         """
         for cell in self.cells:
             if (cell.protocol, cell.mode) == (protocol, mode):

@@ -70,6 +70,15 @@ def test_a_plan_says_its_rows_and_overrides(tmp_path: Path) -> None:
     assert plan.folder == tmp_path
 
 
+def test_a_protocol_leaves_out_rows_and_starts_with_the_reference(tmp_path: Path) -> None:
+    values = protocol(exclude=["torch:int8", "onnxruntime:fp16"])
+    values["matrix"] = {"backends": ["torch", "onnxruntime"], "precisions": ["fp32", "fp16"]}
+    values["matrix"]["include"] = ["torch:int8"]
+    plan = load_plan(written(tmp_path, values))
+    found = [str(mode) for mode in plan.modes_of(plan.protocols[0])]
+    assert found == ["onnxruntime:fp32", "torch:fp32", "torch:fp16"]
+
+
 def test_the_hash_is_of_what_the_plan_says(tmp_path: Path) -> None:
     plan = load_plan(written(tmp_path, BASE))
     (tmp_path / "other").mkdir()
@@ -102,6 +111,8 @@ def test_margins_are_points_of_the_figure_or_a_share_of_the_errors() -> None:
         (protocol(settings={"far": [2.0]}), "between 0 and 1"),
         (protocol(settings={"backend": "torch"}), "backend cannot be set"),
         (protocol(settings={"limit": 10}), "limit cannot be set"),
+        (protocol(exclude=["onnxruntime"]), "cannot exclude onnxruntime:fp32"),
+        (protocol(exclude=["tvm"]), "cannot exclude tvm"),
         (protocol(name="../x"), "names a folder"),
         (changed(protocols=BASE["protocols"] * 2), "a name of its own"),
         (changed(models={}), "name models.recognition"),
