@@ -11,6 +11,7 @@ CONVERTERS: Registry[type[Converter]] = Registry(
     {
         "onnxruntime": Entry("evalkit.precision.onnxruntime:OnnxRuntimeConverter", extra="convert"),
         "openvino": Entry("evalkit.precision.openvino:OpenVinoConverter", extra="openvino"),
+        "tensorrt": Entry("evalkit.precision.tensorrt:TensorRtConverter", extra="tensorrt"),
         "tvm": Entry("evalkit.precision.tvm:TvmConverter", extra="tvm"),
     },
 )
