@@ -273,17 +273,30 @@ def _differs(before: Result, after: Result) -> dict[str, tuple[str, str]]:
 
 def _drifts(before: Result, after: Result, notes: list[str]) -> tuple[DriftSummary, ...]:
     try:
-        stores = [_store(result) for result in (before, after)]
-        first, second = stores
-        if first.key["data"] != second.key["data"] or len(first.starts) != len(second.starts):
-            raise InputError("the two outputs stores are of different data")
+        first, second = stores_of(before, after)
         fields = [
             name for name in ("embeddings", "flipped") if name in first.fields & second.fields
         ]
-        return tuple(_drift(first, second, field) for field in fields)
+        return tuple(
+            _summary(stored_drift(first, second, field), field, first.names()) for field in fields
+        )
     except (InputError, CannotJudgeError) as error:
         notes.append(f"embedding drift was not measured: {str(error).rstrip('.')}")
         return ()
+
+
+def stores_of(before: Result, after: Result) -> tuple[Store, Store]:
+    """Open the outputs stores of two runs.
+
+    Raises
+    ------
+    evalkit.errors.InputError
+        One is gone or never was, or they are of different data.
+    """
+    first, second = _store(before), _store(after)
+    if first.key["data"] != second.key["data"] or len(first.starts) != len(second.starts):
+        raise InputError("the two outputs stores are of different data")
+    return first, second
 
 
 def _store(result: Result) -> Store:
@@ -292,7 +305,14 @@ def _store(result: Result) -> Store:
     return Store.open(Path(result.store))
 
 
-def _drift(first: Store, second: Store, field: str) -> DriftSummary:
+def stored_drift(first: Store, second: Store, field: str) -> Drift:
+    """Compare the embeddings of two stores, image by image.
+
+    Raises
+    ------
+    evalkit.errors.InputError
+        They are of different images or different models.
+    """
     parts = []
     for (_, old), (_, new) in zip(first.shards(), second.shards(), strict=True):
         if not np.array_equal(old.digests, new.digests):
@@ -303,7 +323,7 @@ def _drift(first: Store, second: Store, field: str) -> DriftSummary:
                 "elements: these are different models"
             )
         parts.append(drift(old.outputs[field], new.outputs[field]))
-    return _summary(joined(parts), field, first.names())
+    return joined(parts)
 
 
 def _summary(found: Drift, field: str, names: list[str]) -> DriftSummary:
