@@ -9,6 +9,7 @@ CONVERTERS: Registry[type[Converter]] = Registry(
     "converter",
     Converter,
     {
+        "mxnet": Entry("evalkit.precision.mxnet:MxnetConverter"),
         "onnxruntime": Entry("evalkit.precision.onnxruntime:OnnxRuntimeConverter", extra="convert"),
         "openvino": Entry("evalkit.precision.openvino:OpenVinoConverter", extra="openvino"),
         "tensorrt": Entry("evalkit.precision.tensorrt:TensorRtConverter", extra="tensorrt"),
