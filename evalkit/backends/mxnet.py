@@ -71,7 +71,7 @@ _MAGIC = (0x112).to_bytes(8, "little")  # of a list of arrays, the only kind of 
 _EXECUTORS = 4  # kept, one for each shape of batch
 _MORE = 32  # images or pixels, to see which sizes a network leaves open
 _ENGINE = {"MXNET_SUBGRAPH_BACKEND": "NONE", "MXNET_ENGINE_TYPE": "NaiveEngine"}
-_REMEDY = (
+REMEDY = (
     "Run: evalkit env create mxnet. It builds an environment that is found from then on; or name "
     "an interpreter that has MXNet with --python."
 )
@@ -89,12 +89,12 @@ class MxnetBackend(Backend):
             elsewhere = _elsewhere()
             if elsewhere is not None:
                 return elsewhere.probe()
-            return Probe(False, reason="MXNet is not installed here.", remedy=_REMEDY)
+            return Probe(False, reason="MXNet is not installed here.", remedy=REMEDY)
         try:
             mxnet = import_mxnet()
         except Exception as error:
             reason = f"MXNet cannot be imported: {first_line(error)}."
-            return Probe(False, reason=reason, remedy=_REMEDY)
+            return Probe(False, reason=reason, remedy=REMEDY)
         return Probe(True, mxnet.__version__, ("cpu",), ("fp32", "int8"))
 
     @classmethod
