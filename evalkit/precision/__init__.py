@@ -12,6 +12,7 @@ CONVERTERS: Registry[type[Converter]] = Registry(
         "mxnet": Entry("evalkit.precision.mxnet:MxnetConverter"),
         "onnxruntime": Entry("evalkit.precision.onnxruntime:OnnxRuntimeConverter", extra="convert"),
         "openvino": Entry("evalkit.precision.openvino:OpenVinoConverter", extra="openvino"),
+        "torch": Entry("evalkit.precision.torch:TorchConverter", extra="torch"),
         "tensorrt": Entry("evalkit.precision.tensorrt:TensorRtConverter", extra="tensorrt"),
         "tvm": Entry("evalkit.precision.tvm:TvmConverter", extra="tvm"),
     },
