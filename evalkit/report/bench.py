@@ -6,8 +6,10 @@ from evalkit.bench import BenchResult, Timing
 from evalkit.report.table import text_table
 from evalkit.report.verdict import printable
 
-_HEADER = ("backend", "asked", "ran", "batch", "threads")
-_FIGURES = ("images/s", "spread", "p50 ms", "p90", "p99", "memory MiB", "model MiB")
+HEADER = (
+    "backend", "asked", "ran", "batch", "threads",
+    "images/s", "spread", "p50 ms", "p90", "p99", "memory MiB", "model MiB",
+)  # fmt: skip
 _ENOUGH_FOR_P99 = 100
 
 
@@ -18,7 +20,7 @@ def describe(result: BenchResult) -> str:
     parts = [f"{printable(result.model)}, {rounds}\n{machine}"]
     timed = [timing for timing in result.timings if timing.problem is None]
     if timed:
-        parts.append(text_table([*_HEADER, *_FIGURES], [_row(timing) for timing in timed], left=3))
+        parts.append(text_table(HEADER, [row(timing) for timing in timed], left=3))
         parts.append(_legend(timed))
     problems: dict[str, list[Timing]] = {}
     for timing in result.timings:
@@ -31,7 +33,8 @@ def describe(result: BenchResult) -> str:
     return "\n\n".join(parts)
 
 
-def _row(timing: Timing) -> list[str]:
+def row(timing: Timing) -> list[str]:
+    """Return the texts under `HEADER` of a configuration that ran."""
     rate, latency, ran = timing.images_per_second, timing.latency_ms, timing.ran
     if rate is None or latency is None or ran is None:
         raise AssertionError("a configuration without a problem has figures")

@@ -13,24 +13,11 @@ from evalkit.gate import Check
 from evalkit.gate import Outcome as CheckOutcome
 from evalkit.report.junit import document
 from evalkit.report.markdown import escape, table
+from evalkit.report.signoff_tables import COLUMNS, TITLES, inert, matrix_rows, points, row
 from evalkit.report.table import text_table
 from evalkit.report.verdict import append_summary, printable, workflow_commands
 from evalkit.signoff.preview import Preview
-from evalkit.signoff.record import Cell, Limit, Outcome, Overall, Signoff
-
-TITLES: dict[Outcome | Overall, str] = {
-    "pass": "PASS",
-    "fail": "FAIL",
-    "inconclusive": "INCONCLUSIVE",
-    "cannot_run": "CANNOT RUN",
-    "not_run": "not run",
-    "reference": "reference",
-}
-_COLUMNS = (
-    "verdict", "protocol", "backend", "precision", "ran", "figure", "reference", "value",
-    "difference", "bound low", "bound high", "margin", "detectable", "drift p1", "FMR ratio",
-    "FNMR change", "images/s", "model MB", "memory MB", "why",
-)  # fmt: skip
+from evalkit.signoff.record import Outcome, Signoff
 
 
 def publish(record: Signoff, folder: Path, say: Callable[[str], object]) -> list[Path]:
@@ -105,7 +92,7 @@ def describe(record: Signoff) -> str:
 
 def markdown(record: Signoff) -> str:
     """Return the same tables for Markdown."""
-    header, rows = _matrix_rows(record)
+    header, rows = matrix_rows(record)
     lines = [
         f"## evalkit signoff: {TITLES[record.outcome]}",
         "",
@@ -113,7 +100,7 @@ def markdown(record: Signoff) -> str:
         "",
         table([escape(cell) for cell in header], rows),
         "",
-        table(_COLUMNS, [_row(cell) for cell in record.cells]),
+        table(COLUMNS, [row(cell) for cell in record.cells]),
     ]
     lines += ["", *(f"- warning: {escape(warning)}" for warning in record.warnings)]
     return "\n".join(lines).rstrip() + "\n"
@@ -123,8 +110,8 @@ def csv_table(record: Signoff) -> str:
     """Return a row for each cell; texts that a spreadsheet would compute are quoted."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(_COLUMNS)
-    writer.writerows([_inert(value) for value in _row(cell)] for cell in record.cells)
+    writer.writerow(COLUMNS)
+    writer.writerows([inert(value) for value in row(cell)] for cell in record.cells)
     return file.getvalue()
 
 
@@ -157,33 +144,8 @@ def describe_preview(preview: Preview) -> str:
 
 
 def _matrix(record: Signoff) -> str:
-    header, rows = _matrix_rows(record)
+    header, rows = matrix_rows(record)
     return text_table([printable(cell) for cell in header], rows, left=len(header))
-
-
-def _matrix_rows(record: Signoff) -> tuple[list[str], list[list[str]]]:
-    header = ["", *(f"{p.name}: {p.primary}, margin {p.margin}" for p in record.protocols)]
-    held = {(cell.protocol, cell.mode): _short(cell) for cell in record.cells}
-    rows = [
-        [mode, *(held.get((p.name, mode), "") for p in record.protocols)] for mode in record.modes
-    ]
-    return header, rows
-
-
-def _short(cell: Cell) -> str:
-    """Return a cell's verdict, its change and what must show at a glance."""
-    words = [TITLES[cell.outcome]]
-    if cell.test is not None:
-        words.append(f"{100 * cell.test.difference:+.2f}")
-    words += [_alarm(limit) for limit in cell.limits if limit.outcome in {"fail", "flag"}]
-    if cell.run is not None and cell.run.ran.precision_ran != cell.precision:
-        words.append(f"(ran: {cell.run.ran.precision_ran})")
-    return " ".join(words)
-
-
-def _alarm(limit: Limit) -> str:
-    shown = "" if limit.value is None else f" {limit.value:.3g}"
-    return f"! {limit.name}{shown}"
 
 
 def _tests(record: Signoff) -> str:
@@ -199,10 +161,10 @@ def _tests(record: Signoff) -> str:
                 f"{100 * test.reference:.3f}",
                 f"{100 * test.candidate:.3f}",
                 f"{100 * test.difference:+.3f}",
-                _points(test.low),
-                _points(test.high),
+                points(test.low),
+                points(test.high),
                 f"{100 * test.margin:.3f}",
-                _points(test.detectable, sign=""),
+                points(test.detectable, sign=""),
             ]
         )
     if not rows:
@@ -214,11 +176,11 @@ def _tests(record: Signoff) -> str:
 def _beside(record: Signoff) -> str:
     """Return what is reported and not tested."""
     rows = [
-        [f"{cell.protocol}/{cell.mode}", *_row(cell)[13:19]]
+        [f"{cell.protocol}/{cell.mode}", *row(cell)[13:19]]
         for cell in record.cells
         if cell.run is not None
     ]
-    header = ["beside, not tested", *_COLUMNS[13:19]]
+    header = ["beside, not tested", *COLUMNS[13:19]]
     return text_table(header, rows) if rows else ""
 
 
@@ -228,43 +190,4 @@ def _reasons(record: Signoff) -> str:
         for cell in record.cells
         if cell.outcome not in {"pass", "reference"}
         or any(x.outcome == "flag" for x in cell.limits)
-    )
-
-
-def _row(cell: Cell) -> list[str]:
-    test, run, carried = cell.test, cell.run, cell.deployment
-    drift = next((x.value for x in cell.limits if x.name == "drift cosine p1"), None)
-    ratio = carried.fmr_ratio if carried else None
-    return [
-        TITLES[cell.outcome],
-        cell.protocol,
-        cell.backend,
-        cell.precision,
-        run.ran.precision_ran if run else "",
-        test.metric if test else "",
-        f"{100 * test.reference:.4f}" if test else "",
-        f"{100 * test.candidate:.4f}" if test else "",
-        f"{100 * test.difference:+.4f}" if test else "",
-        _points(test.low if test else None, digits=4),
-        _points(test.high if test else None, digits=4),
-        f"{100 * test.margin:.4f}" if test else "",
-        _points(test.detectable if test else None, sign="", digits=4),
-        "" if drift is None else f"{drift:.6f}",
-        "" if ratio is None else f"{ratio:.3f}",
-        f"{100 * carried.fnmr_change:+.3f}" if carried else "",
-        f"{run.throughput:,.1f}" if run and run.throughput else "",
-        f"{run.model_bytes / 1e6:.2f}" if run and run.model_bytes else "",
-        f"{run.peak_memory_mb:,.0f}" if run else "",
-        cell.reason,
-    ]
-
-
-def _points(value: float | None, *, sign: str = "+", digits: int = 3) -> str:
-    return "" if value is None else f"{100 * value:{sign}.{digits}f}"
-
-
-def _inert(text: str) -> str:
-    number = text.lstrip("+-").replace(",", "").replace(".", "")
-    return (
-        text if number.isdigit() or text[:1] not in {"=", "+", "-", "@", "\t", "\r"} else f"'{text}"
     )
