@@ -251,3 +251,14 @@ def test_independent_verification_figures(
     assert rule["at"]["threshold"] == pytest.approx(threshold, abs=5e-4)
     assert result["ran"]["precision_ran"] == "fp32"
     assert result["ran"]["details"]["interpreter"]["path"] == NAMED
+
+
+@needs_mxnet
+def test_independent_template_figures(shared_data: Path, cache: Path) -> None:
+    out = cache / "result.json"
+    words = ["ijbc", "--data", str(shared_data / "congress" / "IJBC"), "--backend", "mxnet"]
+    model = str(y1(shared_data, cache))
+    assert main([*words, "--model", model, "--output", str(out), "--quiet"]) == 0
+    rates = {held["name"]: held["value"] for held in json.loads(out.read_text())["metrics"]}
+    for far, rate in (("1e-04", 0.9103), ("1e-03", 0.9821), ("1e-02", 0.9910)):
+        assert rates[f"tar@far={far}"] == pytest.approx(rate, abs=5e-5)
