@@ -90,9 +90,12 @@ class RuntimeConfig(_Config):
         Interpreter of a worker process, relative to the YAML file; this process if None.
     timeout : float or None
         Seconds that a worker may take to open the model, and for each batch.
+    provider : str or None
+        What runs the model on a GPU by ONNX Runtime: ``cuda`` or ``tensorrt``.
     """
 
     python: Path | None = None
+    provider: Literal["cuda", "tensorrt"] | None = None
     timeout: float | None = Field(default=None, gt=0)
 
 
@@ -191,6 +194,11 @@ class RunConfig(_Config):
     mean: Scale | None = None
     std: Scale | None = None
     architecture: str | None = None
+    outputs: Path | None = None
+    manifest: Path | None = None
+    runtime_info: Path | None = None
+    throughput_log: Path | None = None
+    verify: int | None = Field(default=32, ge=0)
     python: Path | None = None
     worker_timeout: float | None = Field(default=None, gt=0)
 
@@ -299,6 +307,21 @@ class WiderFaceConfig(RunConfig):
     allow_missing: bool = False
     write_predictions: Path | None = None
     save_images: Path | None = None
+
+
+class DumpConfig(RunConfig):
+    """Settings of ``evalkit dump``."""
+
+    kind: Literal["lfw", "ijbb", "ijbc", "widerface"]
+    out: Path
+    format: Literal["bin", "npy", "image", "npz"] = "bin"
+    batch: int | None = Field(default=None, ge=1)
+    dtype: Literal["float32", "uint8"] | None = None
+    flip: bool = True
+    sizing: str | None = None
+    calibration: int | None = Field(default=None, ge=1)
+    calibration_data: Path | None = None
+    seed: int = Field(default=0, ge=0)
 
 
 C = TypeVar("C", bound=BaseModel)

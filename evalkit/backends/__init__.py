@@ -13,6 +13,7 @@ BACKENDS: Registry[type[Backend]] = Registry(
         "mxnet": Entry("evalkit.backends.mxnet:MxnetBackend"),
         "onnxruntime": Entry("evalkit.backends.onnxruntime:OnnxRuntimeBackend", extra="cpu"),
         "openvino": Entry("evalkit.backends.openvino:OpenVinoBackend", extra="openvino"),
+        "outputs": Entry("evalkit.devices.outputs:OutputsBackend"),
         "tensorrt": Entry("evalkit.backends.tensorrt:TensorRtBackend", extra="tensorrt"),
         "torch": Entry("evalkit.backends.torch:TorchBackend", extra="torch"),
         "tvm": Entry("evalkit.backends.tvm:TvmBackend", extra="tvm"),

@@ -29,6 +29,7 @@ COMMANDS = {
     "gate": ("evalkit.cli.gate", "a result against a pinned baseline, for CI"),
     "env": ("evalkit.cli.env", "build an environment for a runtime with old pins"),
     "signoff": ("evalkit.cli.signoff", "a matrix of backends and precisions against a plan"),
+    "dump": ("evalkit.cli.dump", "write a model's exact inputs, for a device elsewhere"),
     "sample": ("evalkit.cli.sample", "write a sample data set in a benchmark's own format"),
 }
 

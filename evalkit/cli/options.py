@@ -55,12 +55,8 @@ def add_run_options(
         metavar="S",
         help="seconds that a worker may take to open the model, and for a batch (600)",
     )
-    model.add_argument("--color", choices=["rgb", "bgr"], help="channel order (rgb)")
-    model.add_argument("--layout", choices=["nchw", "nhwc"], help="tensor layout (nchw)")
-    for name, does in (("--mean", "subtracted"), ("--std", "divided by")):
-        model.add_argument(
-            name, type=scale, metavar="X[,X,X]", help=f"{does}, in pixel units (127.5)"
-        )
+    add_preparation_options(model)
+    _add_device_options(parser)
     speed = parser.add_argument_group("speed")
     speed.add_argument("--batch-size", type=int, metavar="N", help="images a batch (32)")
     speed.add_argument("--threads", type=int, metavar="N", help="threads of the runtime (cores)")
@@ -85,6 +81,44 @@ def add_run_options(
     )
     output.add_argument("--quiet", action="store_true", help="no progress, only the table")
     parser.add_argument("--config", type=Path, metavar="YAML", help="settings from a file")
+
+
+def add_preparation_options(group: argparse._ArgumentGroup) -> None:
+    """Add what says how an image becomes a model's input."""
+    group.add_argument("--color", choices=["rgb", "bgr"], help="channel order (rgb)")
+    group.add_argument("--layout", choices=["nchw", "nhwc"], help="tensor layout (nchw)")
+    for name, does in (("--mean", "subtracted"), ("--std", "divided by")):
+        group.add_argument(
+            name, type=scale, metavar="X[,X,X]", help=f"{does}, in pixel units (127.5)"
+        )
+
+
+def _add_device_options(parser: argparse.ArgumentParser) -> None:
+    device = parser.add_argument_group("outputs of a device (--backend outputs)")
+    device.add_argument(
+        "--outputs", type=Path, metavar="DIR", help="what the device wrote for an 'evalkit dump'"
+    )
+    device.add_argument("--manifest", type=Path, metavar="DIR", help="the folder of that dump")
+    device.add_argument(
+        "--runtime-info", type=Path, metavar="YAML", help="device, runtime, precision, outputs"
+    )
+    device.add_argument(
+        "--throughput-log", type=Path, metavar="FILE", help="of ais_bench or mm_run: images/s"
+    )
+    device.add_argument(
+        "--verify",
+        type=_count_or_all,
+        metavar="N|all",
+        help="compare so many outputs with the model run here, where it can be (32)",
+    )
+
+
+def _count_or_all(text: str) -> int | None:
+    if text == "all":
+        return None
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor 'all'")
+    return int(text)
 
 
 def resolve(arguments: argparse.Namespace, kind: type[C]) -> C:

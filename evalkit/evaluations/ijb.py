@@ -16,7 +16,7 @@ from evalkit.config import IjbConfig
 from evalkit.datasets.ijb import IjbRelease, load_ijb, subset
 from evalkit.errors import InputError
 from evalkit.evaluations.ijb_intervals import intervals_of_points
-from evalkit.evaluations.inference import SAMPLE_MODEL, Inferred, embed, embeddings
+from evalkit.evaluations.inference import SAMPLE_MODEL, Inferred, OpenImages, embed, embeddings
 from evalkit.evaluations.ready import flip_of, read_features, read_scores, read_templates
 from evalkit.evaluations.run import (
     Clock,
@@ -113,6 +113,14 @@ def evaluate(
         command=command,
     )
     return result, scores
+
+
+def open_images(protocol: ProtocolName, config: IjbConfig, progress: Progress) -> OpenImages:
+    """Return the faces of a release, those that ``--limit`` leaves."""
+    release = _load(protocol, config, progress)
+    if config.limit is not None and config.limit < len(release.images):
+        release = subset(release, config.limit)
+    return OpenImages(release.faces, release.name, _identity(release), release.root)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,8 @@ from evalkit.backends.base import Backend, Session, SessionOptions
 from evalkit.backends.onnx_files import external_data
 from evalkit.backends.worker.session import isolated
 from evalkit.config import ModelConfig, RunConfig, load_model_config
+from evalkit.devices.outputs import NAME as OUTPUTS
+from evalkit.devices.outputs import outputs_backend
 from evalkit.environment import available_cores
 from evalkit.errors import CannotJudgeError, InputError, UnavailableError
 from evalkit.files import cache_dir, sha256_file, sha256_json
@@ -37,6 +39,7 @@ from evalkit.results import Failure, ModelInfo, RanInfo, Stage
 from evalkit.store import SHARD, Store, held_layout, store_name
 
 SAMPLE_MODEL = "sample-recognition"
+_HOSTS = ("onnxruntime", "torch", "openvino")
 _DETECTOR_TRIAL = (320, 320)
 PREPARATION_VERSION = 1
 """Raised when decoding, alignment or normalisation changes what a model is fed."""
@@ -49,6 +52,26 @@ class OpenModel:
     session: Session
     config: ModelConfig
     info: ModelInfo
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OpenImages:
+    """The images of a data set, before any model.
+
+    Attributes
+    ----------
+    source_of : callable
+        Gives them, faces at the side length that it is asked for.
+    name, fingerprint : str
+        The data set's name, and the SHA-256 of which images there are.
+    root : Path
+        Where the data set lies; a sample of evalkit is marked there.
+    """
+
+    source_of: Callable[[int], ImageSource]
+    name: str
+    fingerprint: str
+    root: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +115,14 @@ def open_model(run: RunConfig, config: ModelConfig) -> Iterator[OpenModel]:
     probe = backend.probe()
     if not probe.available:
         raise UnavailableError(f"Backend {run.backend!r}: {probe.reason} {probe.remedy}".rstrip())
-    file = config.file_for(run.backend, run.precision)
+    file = _model_file(run, config)
     options = SessionOptions(
         precision=run.precision,
         device=run.device,
         threads=run.threads or available_cores(),
         architecture=config.architecture,
         image=image_shape(config),
+        provider=config.runtime.provider,
     )
     sha256 = model_sha256(file)
     info = ModelInfo(
@@ -125,9 +149,50 @@ def choose_backend(run: RunConfig, config: ModelConfig) -> type[Backend]:
         python = config.runtime.python.expanduser()
         if python.parent != Path():
             python = config.folder / python
+    if run.backend == OUTPUTS:
+        return _outputs(run, config)
     if python is None:
         return BACKENDS.get(run.backend)
     return isolated(run.backend, python, run.worker_timeout or config.runtime.timeout)
+
+
+def _model_file(run: RunConfig, config: ModelConfig) -> Path:
+    """Return the model's file, or what a device wrote in its place."""
+    if run.backend != OUTPUTS:
+        return config.file_for(run.backend, run.precision)
+    if run.outputs is None:
+        raise InputError("--backend outputs needs --outputs: the folder that the device wrote.")
+    return run.outputs
+
+
+def _outputs(run: RunConfig, config: ModelConfig) -> type[Backend]:
+    return outputs_backend(
+        manifest=run.manifest,
+        runtime_info=run.runtime_info,
+        throughput_log=run.throughput_log,
+        reference=host_reference(config, run.threads),
+        verify=run.verify,
+    )
+
+
+def host_reference(config: ModelConfig, threads: int | None) -> Callable[[], Session] | None:
+    """Return what opens the model here at fp32, None where no backend can."""
+    for name in _HOSTS:
+        if not any(key in config.files for key in (f"{name}:fp32", name)):
+            continue
+        try:
+            backend = BACKENDS.get(name)
+            file = config.file_for(name)
+        except (UnavailableError, InputError):
+            continue
+        if backend.probe().available:
+            options = SessionOptions(
+                threads=threads or available_cores(),
+                architecture=config.architecture,
+                image=image_shape(config),
+            )
+            return partial(backend.open, file, options)
+    return None
 
 
 def model_sha256(file: Path) -> str:
@@ -241,9 +306,16 @@ def fill(
         ):
             store.write_names(source.name(index) for index in range(len(source)))
             compute(Todo(store, starts, failures, advance))
+    # What ran elsewhere tells its own batch size and speed.
+    elsewhere = run.backend == OUTPUTS
     batch_size = model.session.inputs[0].batch or run.batch_size
+    if elsewhere:
+        batch_size = ran["details"]["batch_size"]
     info = RanInfo.model_validate({**ran, "batch_size": batch_size})
-    return _summary(store, model.info, info, done, run.max_failures)
+    inferred = _summary(store, model.info, info, done, run.max_failures)
+    if elsewhere:
+        return replace(inferred, throughput=ran["details"]["throughput"])
+    return inferred
 
 
 def _key(model: OpenModel, fingerprint: str) -> dict[str, Any]:

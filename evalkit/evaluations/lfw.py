@@ -14,7 +14,7 @@ from evalkit.config import LfwConfig
 from evalkit.datasets.errors import DatasetError
 from evalkit.datasets.lfw import LfwImages, LfwPairs, load_bin
 from evalkit.errors import InputError
-from evalkit.evaluations.inference import SAMPLE_MODEL, Inferred, embed, embeddings
+from evalkit.evaluations.inference import SAMPLE_MODEL, Inferred, OpenImages, embed, embeddings
 from evalkit.evaluations.ready import Floats, read_array
 from evalkit.evaluations.run import (
     Clock,
@@ -141,6 +141,14 @@ def evaluate(
     if runs[0].flip:
         scores["distances_no_flip"] = runs[-1].distances.squared
     return result, scores, pairs
+
+
+def open_images(path: Path, config: LfwConfig) -> OpenImages:
+    """Return the images of a set, those that ``--limit`` leaves."""
+    pairs = _limited(load_bin(path), config.limit)
+    return OpenImages(
+        lambda side: LfwImages(pairs, side), pairs.name, _fingerprint(pairs), path.parent
+    )
 
 
 def suffix(run: Verification, runs: list[Verification]) -> str:

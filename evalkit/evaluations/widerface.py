@@ -19,7 +19,7 @@ from evalkit.detecting import FIELDS, SHARD, fill_detections, rows_of
 from evalkit.environment import available_cores
 from evalkit.errors import CannotJudgeError, InputError
 from evalkit.evaluations.detector import SAMPLE_MODEL, open_detector
-from evalkit.evaluations.inference import Inferred, fill
+from evalkit.evaluations.inference import Inferred, OpenImages, fill
 from evalkit.evaluations.run import Clock, assemble, require_model
 from evalkit.files import cache_dir, sha256_file
 from evalkit.progress import Progress
@@ -112,6 +112,14 @@ def evaluate(config: WiderFaceConfig, progress: Progress, *, command: str = "") 
         command=command,
     )
     return Run(result, counts, evaluation, wider)
+
+
+def open_images(config: WiderFaceConfig, progress: Progress) -> OpenImages:
+    """Return the images, those that ``--limit`` and ``--events`` leave."""
+    root, name = _root(config, progress)
+    truth_folder = _truth_folder(root, config)
+    images = _images(_load(root, truth_folder, config)[1], root)
+    return OpenImages(lambda _: images, name, _fingerprint(truth_folder, images), root)
 
 
 def _root(config: WiderFaceConfig, progress: Progress) -> tuple[Path, str]:

@@ -1,0 +1,1 @@
+"""Devices whose runtime is elsewhere: model inputs written out, outputs read back by a manifest."""

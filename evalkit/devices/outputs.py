@@ -1,0 +1,297 @@
+"""The backend ``outputs``: what a device wrote for the inputs of a dump, as if it ran here.
+
+An input is known by its hash: the evaluation decodes and prepares the images as it always does, and
+an output is taken only for the very tensor that was dumped. Other data, or another preparation
+than that of the dump, give inputs that the manifest does not have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+import evalkit
+from evalkit.backends.base import (
+    PRECISIONS,
+    Backend,
+    Probe,
+    Ran,
+    Session,
+    SessionOptions,
+    TensorInfo,
+)
+from evalkit.devices.checks import Halves, disagreement, spread, unlike_reference
+from evalkit.devices.manifest import Entry, Item, Manifest, read_manifest, tensor_hash
+from evalkit.devices.reading import OutputFolder, OutputMatrix, Outputs
+from evalkit.devices.runtime_info import RuntimeInfo, read_runtime_info, read_throughput
+from evalkit.errors import InputError
+
+Reference = Callable[[], Session]
+
+NAME = "outputs"
+_REMEMBERED = 64
+_DOUBT = 0.2
+"""Share of images whose two halves differ from which the result says so."""
+
+
+class OutputsBackend(Backend):
+    """Outputs that were computed elsewhere."""
+
+    name: ClassVar[str] = NAME
+    manifest: ClassVar[Path | None] = None
+    runtime_info: ClassVar[Path | None] = None
+    throughput_log: ClassVar[Path | None] = None
+    reference: ClassVar[Reference | None] = None
+    verify: ClassVar[int | None] = None
+
+    @classmethod
+    def probe(cls) -> Probe:
+        """See `Backend.probe`: reading files works everywhere."""
+        return Probe(True, evalkit.__version__, ("elsewhere",), PRECISIONS)
+
+    @classmethod
+    def open(cls, model: Path, options: SessionOptions) -> Session:
+        """See `Backend.open`; the model is the folder of outputs, or one file of them all."""
+        if not model.exists():
+            raise InputError(f"There are no outputs {model}. Name what the device wrote.")
+        info = read_runtime_info(cls.runtime_info)
+        if info.precision is not None and info.precision != options.precision:
+            raise InputError(
+                f"{cls.runtime_info} says that the device ran {info.precision}, but "
+                f"{options.precision} was asked for. Ask for --precision {info.precision}."
+            )
+        rate = None if cls.throughput_log is None else read_throughput(cls.throughput_log)
+        session = OutputsSession(model, _manifest_folder(cls.manifest, model), info, rate, options)
+        session.verify(cls.reference, cls.verify)
+        return session
+
+
+def outputs_backend(
+    *,
+    manifest: Path | None,
+    runtime_info: Path | None = None,
+    throughput_log: Path | None = None,
+    reference: Reference | None = None,
+    verify: int | None = None,
+) -> type[OutputsBackend]:
+    """Return the backend with a run's own files.
+
+    Parameters
+    ----------
+    manifest : Path or None
+        The dump's folder, or its manifest.
+    runtime_info, throughput_log : Path or None
+    reference : callable, optional
+        Opens the model here, where it can be.
+    verify : int or None
+        Inputs to run by `reference` too; None runs all.
+    """
+    given = {
+        "manifest": manifest,
+        "runtime_info": runtime_info,
+        "throughput_log": throughput_log,
+        "reference": None if reference is None else staticmethod(reference),
+        "verify": verify,
+    }
+    return type("OutputsBackend", (OutputsBackend,), given)
+
+
+class OutputsSession(Session):
+    """The outputs of a dump's inputs; see `Session`.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the outputs, or one file.
+    dump : Path
+        The folder of the manifest.
+    info : RuntimeInfo
+    throughput : float or None
+        Images a second, from the device's log.
+    options : SessionOptions
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        dump: Path,
+        info: RuntimeInfo,
+        throughput: float | None,
+        options: SessionOptions,
+    ) -> None:
+        self.folder = folder
+        self.dump = dump
+        self.manifest, written = read_manifest(dump)
+        entries = [entry for part in written for entry in part.entries]
+        self._reader = _reader(folder, entries, info, self.manifest)
+        self._places: dict[str, tuple[Entry, int]] = {
+            item.hash: (entry, row) for entry in entries for row, item in enumerate(entry.items)
+        }
+        self._entries = entries
+        self._held: dict[str, Outputs] = {}
+        notes = self._check(entries)
+        self.inputs = (_input(self.manifest, entries),)
+        first = self._reader.read(entries[0])
+        self.outputs = tuple(_output(name, value, self.manifest) for name, value in first.items())
+        self.ran = Ran(
+            backend=NAME,
+            version=evalkit.__version__,
+            device=info.device,
+            precision_requested=options.precision,
+            precision_ran=_precision(info),
+            threads=info.threads,
+            details={
+                "runtime": info.runtime,
+                "runtime_version": info.version,
+                "batch_size": info.batch_size,
+                "throughput": throughput,
+                "dump_format": self.manifest.format,
+            },
+            notes=(*notes, *((info.notes,) if info.notes else ())),
+        )
+
+    def verify(self, reference: Reference | None, most: int | None) -> None:
+        """Compare with what the model gives here for some inputs; what was found goes to `ran`.
+
+        Raises
+        ------
+        evalkit.errors.InputError
+            An output is another input's.
+        """
+        note = "The outputs were not compared with the model's own here."
+        if reference is not None and most != 0:
+            with reference() as session:
+                chosen = spread(self._entries, most)
+                found = unlike_reference(
+                    session, chosen, self._reader.read, self.dump, self.manifest
+                )
+            if found.moved:
+                first, whose = found.moved[0]
+                more = len(found.moved) - 1
+                raise InputError(
+                    f"{self.folder}: the output of {first} is that of {whose}"
+                    f"{f' (and {more} more are misplaced)' if more else ''}, as the model gives "
+                    "them here. Copy them again, under the names of their inputs."
+                )
+            note = found.note
+        self.ran = replace(self.ran, notes=(*self.ran.notes, note))
+
+    def run(self, batch: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
+        """See `Session.run`."""
+        if batch.dtype != np.dtype(self.manifest.dtype):
+            raise InputError(
+                f"{self.dump}: the dump's inputs are {self.manifest.dtype}, given {batch.dtype}."
+            )
+        found = [self._output(row) for row in batch]
+        if self.manifest.task == "detection":
+            (only,) = found
+            return {name: value.copy() for name, value in only.items()}
+        return {name: np.concatenate([row[name] for row in found]) for name in found[0]}
+
+    def _output(self, tensor: NDArray[Any]) -> Outputs:
+        place = self._places.get(tensor_hash(tensor))
+        if place is None and not tensor.any():
+            # The room of an image that could not be read: what stands there is not used.
+            return {info.name: self._nothing(info) for info in self.outputs}
+        if place is None:
+            raise InputError(
+                f"{self.dump} has no such input: these data or this preparation are not those of "
+                "the dump. Name the same --data, model YAML and options as 'evalkit dump' had."
+            )
+        entry, row = place
+        outputs = self._read(entry)
+        if self.manifest.task == "detection":
+            return outputs
+        return {name: value[row : row + 1] for name, value in outputs.items()}
+
+    def _read(self, entry: Entry) -> Outputs:
+        if entry.file not in self._held:
+            if len(self._held) >= _REMEMBERED:
+                self._held.pop(next(iter(self._held)))
+            self._held[entry.file] = self._reader.read(entry)
+        return self._held[entry.file]
+
+    def _nothing(self, info: TensorInfo) -> NDArray[np.float32]:
+        shape = tuple(size if isinstance(size, int) else 1 for size in info.shape)
+        return np.full(shape, np.nan, np.float32)
+
+    def _check(self, entries: Sequence[Entry]) -> tuple[str, ...]:
+        """Read everything once, so that what is wrong is told before anything is stored."""
+        if self.manifest.task == "detection":
+            for entry in entries:
+                self._reader.read(entry)
+            return ()
+        found = disagreement(self._halves(entries))
+        if found.exchanged:
+            first, second = found.exchanged[0]
+            more = len(found.exchanged) - 1
+            raise InputError(
+                f"{self.folder}: the outputs of {first} and {second} were exchanged"
+                f"{f' (and those of {more} more pairs)' if more else ''}: each agrees with the "
+                "mirror image of the other. Copy them again, under the names of their inputs."
+            )
+        if found.doubtful > _DOUBT * found.images:
+            return (
+                f"Of {found.images:,} images, {found.doubtful:,} have an output unlike that of "
+                "their mirror image: the outputs are misordered, or the model is broken.",
+            )
+        return ()
+
+    def _halves(self, entries: Sequence[Entry]) -> Iterator[Halves]:
+        waiting: dict[int, tuple[Item, NDArray[np.float32]]] = {}
+        for entry in entries:
+            outputs = next(iter(self._reader.read(entry).values()))
+            for item, row in zip(entry.items, outputs, strict=True):
+                if item.sample not in waiting:
+                    waiting[item.sample] = item, row
+                    continue
+                _, other = waiting.pop(item.sample)
+                yield Halves(item.name, other, row)
+
+
+def _reader(
+    folder: Path, entries: Sequence[Entry], info: RuntimeInfo, manifest: Manifest
+) -> OutputFolder | OutputMatrix:
+    if not entries:
+        raise InputError("The manifest lists no input. Dump again.")
+    if folder.is_dir():
+        return OutputFolder(folder, entries, info, manifest.task)
+    if manifest.task == "detection":
+        raise InputError(f"{folder} is one file; a detector's outputs are a folder of files.")
+    return OutputMatrix(folder, entries)
+
+
+def _manifest_folder(given: Path | None, outputs: Path) -> Path:
+    if given is not None:
+        return given if given.is_dir() else given.parent
+    raise InputError(
+        f"Which inputs {outputs} are the outputs of is not said: name the folder that 'evalkit "
+        "dump' wrote with --manifest."
+    )
+
+
+def _input(manifest: Manifest, entries: Sequence[Entry]) -> TensorInfo:
+    shapes = {item.shape for entry in entries for item in entry.items}
+    sizes: tuple[int | None, ...] = next(iter(shapes))
+    if len(shapes) > 1:
+        sizes = tuple(
+            size if len({shape[axis] for shape in shapes}) == 1 else None
+            for axis, size in enumerate(sizes)
+        )
+    batch = 1 if manifest.task == "detection" else "n"
+    return TensorInfo("input0", manifest.dtype, (batch, *sizes))
+
+
+def _output(name: str, value: NDArray[np.float32], manifest: Manifest) -> TensorInfo:
+    if manifest.task == "detection":
+        return TensorInfo(name, "float32", tuple(value.shape))
+    return TensorInfo(name, "float32", ("n", *value.shape[1:]))
+
+
+def _precision(info: RuntimeInfo) -> str:
+    return "unknown" if info.precision is None else f"{info.precision} (as its user says)"
