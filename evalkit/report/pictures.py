@@ -167,6 +167,37 @@ def write_detection_pictures(
     return written
 
 
+def worst_thumbnails(
+    wider: WiderFace, evaluation: Evaluation, subset: str, *, worst: int
+) -> Iterator[tuple[str, str, Image]]:
+    """Draw the images of one subset with most misses and false alarms, small and whole.
+
+    Parameters
+    ----------
+    wider : WiderFace
+    evaluation : Evaluation
+    subset : str
+        It keeps at least one face.
+    worst : int
+        At most this many.
+
+    Yields
+    ------
+    name : str
+        Of the image.
+    counts : str
+        How many hits, misses and false alarms it has at the subset's best F1.
+    picture : ndarray of uint8, shape (height, width, 3)
+        In OpenCV's channel order.
+    """
+    place = {name: index for index, name in enumerate(wider.images.names)}
+    row = list(evaluation.ground_truth.subsets).index(subset)
+    threshold = best_f1_threshold(evaluation, subset)
+    for scene in _worst_scenes(evaluation, row, threshold, place, worst):
+        image, _ = _load(wider, place[scene.name], scene)
+        yield scene.name, scene.counts, _thumbnail(image, scene)
+
+
 def best_f1_threshold(evaluation: Evaluation, subset: str) -> float:
     """Lowest score that counts where precision and recall have the highest harmonic mean.
 
