@@ -306,7 +306,7 @@ def _open(model: ModelConfig, cells: list[_Cell], stack: ExitStack) -> None:
         size = cell.setup.batch_size
         cell.session = opened.session
         try:
-            cell.batch = _images(opened.session, model, size)
+            cell.batch = random_batch(opened.session, model, size)
             _warm_up(cell)
         except EvalkitError as error:
             cell.problem = str(error)
@@ -342,7 +342,7 @@ def _warm_up(cell: _Cell) -> None:
         runs += 1
 
 
-def _images(session: Session, model: ModelConfig, count: int) -> NDArray[Any]:
+def random_batch(session: Session, model: ModelConfig, count: int) -> NDArray[Any]:
     """Make a batch of random pixels, normalised as the model wants them."""
     info = session.inputs[0]
     sizes = zip(info.shape[1:], image_shape(model), strict=True)
