@@ -143,7 +143,7 @@ class OutputsSession(Session):
             version=evalkit.__version__,
             device=info.device,
             precision_requested=options.precision,
-            precision_ran=_precision(info),
+            precision_ran=info.precision_ran,
             threads=info.threads,
             details={
                 "runtime": info.runtime,
@@ -291,7 +291,3 @@ def _output(name: str, value: NDArray[np.float32], manifest: Manifest) -> Tensor
     if manifest.task == "detection":
         return TensorInfo(name, "float32", tuple(value.shape))
     return TensorInfo(name, "float32", ("n", *value.shape[1:]))
-
-
-def _precision(info: RuntimeInfo) -> str:
-    return "unknown" if info.precision is None else f"{info.precision} (as its user says)"

@@ -71,6 +71,11 @@ class RuntimeInfo(BaseModel):
     outputs: tuple[OutputSpec, ...] = ()
     output_dtype: Literal["float32", "float16"] = "float32"
 
+    @property
+    def precision_ran(self) -> str:
+        """What ran, as results say it."""
+        return "unknown" if self.precision is None else f"{self.precision} (as its user says)"
+
 
 def write_template(folder: Path, outputs: tuple[OutputSpec, ...]) -> Path:
     """Write a file to fill in, unless there is one; return its path."""

@@ -13,9 +13,9 @@ import evalkit
 from evalkit import environment
 from evalkit.config import RunConfig
 from evalkit.datasets.ijb import MARKER
+from evalkit.devices.runtime_info import read_runtime_info, read_throughput
 from evalkit.errors import InputError
-from evalkit.evaluations.inference import Inferred
-from evalkit.files import sha256_file
+from evalkit.evaluations.inference import Inferred, model_sha256
 from evalkit.results import (
     READY_MADE,
     DatasetInfo,
@@ -134,7 +134,7 @@ def assemble(
         failures_to_enrol=failures,
         stages=tuple(clock.stages),
         wall_seconds=time.perf_counter() - clock.start,
-        throughput=embedded.throughput if embedded else None,
+        throughput=embedded.throughput if embedded else _ready_throughput(config),
         peak_memory_mb=environment.peak_memory_mb(),
         scores_file=None,
         store=str(embedded.store.folder.absolute()) if embedded else None,
@@ -146,19 +146,24 @@ def assemble(
 def _ready_model(file: Path | None) -> ModelInfo:
     if file is None:
         raise AssertionError("a result stands on a model or on a ready-made file")
-    sha256 = sha256_file(file) if file.is_file() else None
-    return ModelInfo(name=file.stem, file=str(file), sha256=sha256, preprocessing={})
+    return ModelInfo(name=file.stem, file=str(file), sha256=model_sha256(file), preprocessing={})
 
 
 def _ready_ran(config: RunConfig) -> RanInfo:
+    info = read_runtime_info(config.runtime_info)
+    note = "Computed elsewhere: evalkit ran no inference and takes the precision on trust."
     return RanInfo(
         backend=READY_MADE,
-        version="",
-        device="unknown",
+        version=info.version,
+        device=info.device,
         precision_requested=config.precision,
-        precision_ran="unknown",
-        threads=None,
-        batch_size=None,
-        details={},
-        notes=("Computed elsewhere: evalkit ran no inference and takes the precision on trust.",),
+        precision_ran=info.precision_ran,
+        threads=info.threads,
+        batch_size=info.batch_size,
+        details={"runtime": info.runtime} if config.runtime_info else {},
+        notes=(note, *((info.notes,) if info.notes else ())),
     )
+
+
+def _ready_throughput(config: RunConfig) -> float | None:
+    return None if config.throughput_log is None else read_throughput(config.throughput_log)

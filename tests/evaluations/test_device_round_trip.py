@@ -311,3 +311,19 @@ def test_calibration_inputs_are_of_other_people(
     shutil.rmtree(dump)
     assert evalkit(*words) == 0
     assert "both calibrated with and evaluated" in capsys.readouterr().out
+
+
+def test_predictions_say_what_device_made_them(
+    evalkit: Command, tiny_wider: Path, tmp_path: Path
+) -> None:
+    predictions = tmp_path / "predictions"
+    words = ["widerface", "--data", tiny_wider, "--quiet"]
+    assert evalkit(*words, "--write-predictions", predictions) == 0
+    info, log = tmp_path / "info.yaml", tmp_path / "mm.log"
+    info.write_text("{device: MLU370-S4, runtime: mm_run, precision: int8, batch_size: 16}")
+    log.write_text("Throughput (qps): 4096.5\n")
+    given = ["--predictions", predictions, "--runtime-info", info, "--throughput-log", log]
+    found = evaluated(evalkit, tmp_path, *words[:3], *given, "--precision", "int8")
+    assert (found.ran.device, found.ran.batch_size, found.throughput) == ("MLU370-S4", 16, 4096.5)
+    assert found.ran.precision_ran == "int8 (as its user says)"
+    assert found.model.sha256 is not None
