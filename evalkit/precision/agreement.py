@@ -117,7 +117,7 @@ def compare(reference: Sequence[NDArray[Any]], candidate: Sequence[NDArray[Any]]
                 "The fp32 model itself gives NaN or infinite values for a held-out image, so that "
                 "nothing can be calibrated or compared. Check the model and --mean and --std."
             )
-        scale = 1 / max(float((a * a).mean()), np.finfo(np.float64).tiny)
+        scale = 1 / (float((a * a).mean()) or 1.0)
         with np.errstate(over="ignore", invalid="ignore"):
             cross = cross + scale * np.einsum("nd,nd->n", a, b)
             before = before + scale * np.einsum("nd,nd->n", a, a)

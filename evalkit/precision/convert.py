@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 import evalkit
 from evalkit import environment
 from evalkit.backends.base import Ran
+from evalkit.bench import model_bytes
 from evalkit.config import ModelConfig, RunConfig, load_model_config
 from evalkit.errors import InputError, UnavailableError, WrongPrecisionError
 from evalkit.evaluations.inference import OpenModel
@@ -23,7 +24,7 @@ from evalkit.precision.base import Build, Built, Converter, ConvertSettings, Met
 from evalkit.precision.calibration import Drawn, ImageSet, draw, load_images
 from evalkit.precision.exclusion import Trial, matched, rank, search
 from evalkit.precision.sidecar import SCHEMA_VERSION, dumped, sidecar_path
-from evalkit.precision.trials import Bench, kind_of, opened, side_of, size_of
+from evalkit.precision.trials import Prepared, kind_of, opened, side_of
 from evalkit.precision.writing import check_out, put, work_folder, write_model_yaml
 from evalkit.progress import Progress
 
@@ -129,7 +130,7 @@ def convert(config: ConvertConfig, progress: Progress, *, command: str = "") -> 
                 write_model_yaml(config.yaml, model, files)
     return Conversion(
         out=config.out,
-        source_size=size_of(source),
+        source_size=model_bytes(source),
         source_speed=job.fp32.images_per_second,
         final=built.trial,
         trials=built.trials,
@@ -192,7 +193,7 @@ class _Job:
     converter: type[Converter]
     source: OpenModel
     file: Path
-    bench: Bench
+    prepared: Prepared
     settings: ConvertSettings
     fp32: Reading
     work: Path
@@ -208,8 +209,10 @@ class _Job:
         layers = self._layers()
         excluded = matched(self.config.exclude, layers)
         int8 = self.config.precision == "int8"
-        batches = self.bench.calibration(self.source) if int8 else None
-        steps = f"calibrating with {len(self.bench.drawn.calibration)} images and " if int8 else ""
+        batches = self.prepared.calibration(self.source) if int8 else None
+        steps = (
+            f"calibrating with {len(self.prepared.drawn.calibration)} images and " if int8 else ""
+        )
         self.progress.say(f"{steps}building {self.config.precision}")
         with self.converter.builder(self.file, self.settings, batches) as build:
             if not self.config.auto_exclude:
@@ -257,14 +260,14 @@ class _Job:
         how = build(out, excluded)
         precision, backend = self.config.precision, self.config.backend
         name = precision if out == self.made else ""
-        with opened(self.config, backend, precision, self.bench.config, out) as model:
-            reading = self.bench.read(model, self.progress, name, most)
+        with opened(self.config, backend, precision, self.prepared.config, out) as model:
+            reading = self.prepared.read(model, self.progress, name, most)
             ran, sha256 = model.session.ran, model.info.sha256 or ""
         accuracy = None
         if self.config.until_accuracy is not None and most == _ALL:
-            accuracy = self.bench.accuracy(reading.rows[0])
+            accuracy = self.prepared.accuracy(reading.rows[0])
         agreement = compare([rows[:most] for rows in self.fp32.rows], reading.rows)
-        trial = Trial(excluded, agreement, accuracy, size_of(out), reading.images_per_second)
+        trial = Trial(excluded, agreement, accuracy, model_bytes(out), reading.images_per_second)
         return _Built(trial, how, ran, sha256)
 
 
@@ -281,15 +284,15 @@ def _prepare(
     """Run the source, and settle what the toolchain is told."""
     try:
         with opened(config, converter.reference or config.backend, "fp32", model, source) as held:
-            bench = Bench.of(held, images, drawn)
-            fp32 = bench.read(held, progress, "fp32", _ALL)
+            prepared = Prepared.of(held, images, drawn)
+            fp32 = prepared.read(held, progress, "fp32", _ALL)
     except WrongPrecisionError as error:
         raise InputError(
             f"{source} was not built in fp32, and a conversion starts from an fp32 model. Name the "
             "original that it was made from."
         ) from error
     compare(fp32.rows, fp32.rows)  # refuses NaN before anything is built
-    shape = Normaliser(model.input).shape(held.session.inputs[0].batch or 1, bench.size)
+    shape = Normaliser(model.input).shape(held.session.inputs[0].batch or 1, prepared.size)
     settings = ConvertSettings(
         precision=config.precision,
         method=config.method or converter.methods[0],
@@ -301,7 +304,7 @@ def _prepare(
         architecture=model.architecture,
         shape=shape,
     )
-    return _Job(config, converter, held, source, bench, settings, fp32, work, progress)
+    return _Job(config, converter, held, source, prepared, settings, fp32, work, progress)
 
 
 def _failure(config: ConvertConfig, built: _Built) -> str | None:
@@ -346,8 +349,8 @@ def _record(job: _Job, built: _Built, command: str) -> dict[str, Any]:
         "settings": settings,
         "details": dict(built.how.details),
         "preprocessing": job.source.info.preprocessing,
-        "input_size": list(job.bench.size),
-        "calibration": job.bench.drawn.record if int8 else None,
+        "input_size": list(job.prepared.size),
+        "calibration": job.prepared.drawn.record if int8 else None,
         "excluded": list(trial.excluded),
         "figures": {
             "cosine": asdict(trial.agreement),

@@ -26,6 +26,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -54,8 +55,8 @@ QUANTISED = (
 )
 SYMMETRIC_NOTE = (
     "Symmetric int8 is the form that OpenVINO, TVM and TensorRT read too. ONNX Runtime on x86 "
-    "leaves convolutions at residual additions in fp32 then; --no-symmetric runs them in int8, often "
-    "faster and closer to fp32."
+    "leaves convolutions at residual additions in fp32 then; --no-symmetric runs them in int8, "
+    "often faster and closer to fp32."
 )
 _METHODS: dict[Method, Any] = {
     "minmax": ort_quantization.CalibrationMethod.MinMax,
@@ -104,6 +105,7 @@ class OnnxRuntimeConverter(Converter):
                 return
             if batches is None:
                 raise InputError("int8 needs calibration images: give --calibration.")
+            _check_version()
             ready = _preprocessed(source, folder)
             cache = _calibrate(ready, batches, settings, folder)
             yield lambda out, exclude: _write_int8(
@@ -115,6 +117,14 @@ class OnnxRuntimeConverter(Converter):
 def _folder() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="evalkit-") as folder:
         yield Path(folder)
+
+
+def _check_version() -> None:
+    if "calibration_cache_path" not in signature(ort_quantization.quantize_static).parameters:
+        raise UnavailableError(
+            f"int8 needs quantisation tools that take a calibration cache, and onnxruntime "
+            f"{ort.__version__} has none. Install a newer one: pip install -U onnxruntime."
+        )
 
 
 @contextmanager

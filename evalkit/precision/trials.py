@@ -19,7 +19,6 @@ from evalkit.evaluations.inference import (
     face_side,
     image_shape,
     open_model,
-    weights_beside,
 )
 from evalkit.heads.embedding import embedding
 from evalkit.heads.sizing import Fixed, pad_colour, parse_sizing, place
@@ -55,7 +54,7 @@ def opened(
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Bench:
+class Prepared:
     """The images of a conversion, prepared as for an evaluation.
 
     Attributes
@@ -73,7 +72,7 @@ class Bench:
     size: tuple[int, int]
 
     @classmethod
-    def of(cls, model: OpenModel, images: ImageSet, drawn: Drawn) -> Bench:
+    def of(cls, model: OpenModel, images: ImageSet, drawn: Drawn) -> Prepared:
         """Take the input size of an opened model; a detector gets one size for all images."""
         if kind_of(model.config) == "faces":
             check_input(model.session, model.config)
@@ -165,9 +164,3 @@ def _fixed(config: ModelConfig, size: tuple[int, int]) -> Fixed:
     if isinstance(sizing, Fixed) and (sizing.height, sizing.width) == size:
         return sizing
     return Fixed(*size, pad=sizing.pad)
-
-
-def size_of(path: Path) -> int:
-    """Bytes of a model: its file and the weights beside it, or all files of its folder."""
-    files = path.rglob("*") if path.is_dir() else {path, *weights_beside(path)}
-    return sum(file.stat().st_size for file in files if file.is_file())
