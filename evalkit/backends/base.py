@@ -167,6 +167,9 @@ class SessionOptions:
     image : tuple of int or None
         Sizes of one input without the batch, in the model's own order, such as (3, 112, 112): what
         to try where the file leaves them open. A file that names its sizes needs none.
+    provider : str or None
+        What runs a CUDA device where a runtime has several: ``cuda`` or ``tensorrt`` of ONNX
+        Runtime; None takes the runtime's own CUDA kernels.
     """
 
     precision: Precision = "fp32"
@@ -174,6 +177,7 @@ class SessionOptions:
     threads: int | None = None
     architecture: str | None = None
     image: tuple[int, int, int] | None = None
+    provider: Literal["cuda", "tensorrt"] | None = None
 
 
 class Backend(ABC):

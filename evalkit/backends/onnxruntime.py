@@ -1,4 +1,4 @@
-"""ONNX Runtime: the CPU, and CUDA where its GPU package is installed.
+"""ONNX Runtime: the CPU, and CUDA or TensorRT where its GPU package is installed.
 
 It runs a graph at the precision that the graph was built in. What really ran is read from its own
 profiler, after optimisation, on a warm-up batch; what the graph was built in is read from the
@@ -18,6 +18,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -34,6 +35,12 @@ from evalkit.backends.kernels import (
     read_onnxruntime_profile,
 )
 from evalkit.backends.onnx_files import check_external_data
+from evalkit.backends.onnxruntime_cuda import (
+    BoundSession,
+    check_fell_back,
+    check_provider,
+    providers,
+)
 from evalkit.backends.tensors import (
     check_batch,
     check_file,
@@ -45,7 +52,7 @@ from evalkit.backends.tensors import (
     trial_shapes,
 )
 from evalkit.environment import available_cores
-from evalkit.errors import InputError, UnavailableError, WrongPrecisionError
+from evalkit.errors import InputError, WrongPrecisionError
 
 PACKAGES = ("onnxruntime", "onnxruntime-gpu")
 FATAL_ONLY = 4  # what fails comes as an exception, and is told by it
@@ -98,6 +105,7 @@ class OnnxRuntimeBackend(Backend):
             Besides: the graph was not built in the precision asked for, or has several inputs.
         """
         check_offered(cls.name, cls.probe(), options.device, options.precision)
+        check_provider(options)
         check_file(model)
         check_external_data(model)
         return OnnxRuntimeSession(model, options)
@@ -119,16 +127,24 @@ class OnnxRuntimeSession(Session):
         self.threads = options.threads or available_cores()
         device = cuda_index(options.device)
         plain = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        built = built_precision(_profiled(model, options, plain)[1])
+        # TensorRT would swallow the operators that tell.
+        untouched = replace(options, provider=None)
+        built = built_precision(_profiled(model, untouched, plain)[1])
         if built != options.precision:
             raise WrongPrecisionError(_mismatch(model, built, options.precision))
         full = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
         session, kernels = _profiled(model, options, full)
         self._session: Any = session
+        self._bound = None if device is None else BoundSession(session, "cuda", device)
         self.inputs = _infos(session.get_inputs())
         self.outputs = _infos(session.get_outputs())
         counts = count_arithmetic(kernels)
-        ran = describe_precision(counts, built)
+        fused = _fused_by_tensorrt(kernels)
+        ran = (
+            f"unknown ({built} graph built by TensorRT)"
+            if fused
+            else (describe_precision(counts, built))
+        )
         self.ran = Ran(
             backend=OnnxRuntimeBackend.name,
             version=ort.__version__,
@@ -154,9 +170,12 @@ class OnnxRuntimeSession(Session):
         if self._session is None:
             raise InputError(f"The session of {self.model} is closed; open the model again.")
         (info,) = self.inputs
-        feed = {info.name: check_batch(batch, info, self.model)}
+        given = check_batch(batch, info, self.model)
         try:
-            values = self._session.run(None, feed)
+            if self._bound is not None:
+                values = self._bound.run(info.name, given)
+            else:
+                values = self._session.run(None, {info.name: given})
         except Exception as error:
             raise InputError(
                 f"{self.model}: ONNX Runtime cannot run a batch of shape {batch.shape}: "
@@ -167,7 +186,7 @@ class OnnxRuntimeSession(Session):
 
     def close(self) -> None:
         """See `Session.close`."""
-        self._session = None
+        self._session = self._bound = None
 
 
 def _installed(distribution: str) -> bool:
@@ -180,7 +199,6 @@ def _installed(distribution: str) -> bool:
 
 def _profiled(model: Path, options: SessionOptions, level: Any) -> tuple[Any, list[Kernel]]:
     """Open a session; list the kernels of its warm-up run; its profiler is off again afterwards."""
-    device = cuda_index(options.device)
     with _profile_folder() as folder:
         settings = ort.SessionOptions()
         settings.intra_op_num_threads = options.threads or available_cores()
@@ -192,8 +210,8 @@ def _profiled(model: Path, options: SessionOptions, level: Any) -> tuple[Any, li
         settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
         settings.enable_profiling = True
         settings.profile_file_prefix = str(folder / "profile")
-        session = _load(model, settings, _providers(device))
-        _check_providers(session, device)
+        session = _load(model, settings, providers(options))
+        check_fell_back(options, session.get_providers())
         try:
             _warm_up(session, model, options.image)
         finally:
@@ -226,13 +244,6 @@ def _read_profile(file: Path) -> list[Kernel]:
         ) from error
 
 
-def _providers(device: int | None) -> list[Any]:
-    if device is None:
-        return ["CPUExecutionProvider"]
-    # TF32 would run fp32 convolutions with ten bits of mantissa.
-    return [("CUDAExecutionProvider", {"device_id": str(device), "use_tf32": "0"})]
-
-
 def _load(model: Path, settings: Any, providers: list[Any]) -> Any:
     try:
         return ort.InferenceSession(str(model), settings, providers=providers)
@@ -257,16 +268,6 @@ def _refusal(error: Exception) -> tuple[str, str]:
     if "No Op registered" in line:
         return line, _NEWER
     return line, _REMEDIES.get(type(error).__name__, "Check the file and export it again.")
-
-
-def _check_providers(session: Any, device: int | None) -> None:
-    """Refuse the runtime's silent fall-back from CUDA to the CPU."""
-    held = session.get_providers()
-    if device is not None and "CUDAExecutionProvider" not in held:
-        raise UnavailableError(
-            f"ONNX Runtime fell back from CUDA to {', '.join(held)}. Install the CUDA and cuDNN "
-            "versions that this onnxruntime-gpu was built for, or choose --device cpu."
-        )
 
 
 def _warm_up(session: Any, model: Path, image: tuple[int, int, int] | None) -> None:
@@ -313,12 +314,21 @@ def _mismatch(model: Path, built: str, requested: str) -> str:
     )
 
 
+def _fused_by_tensorrt(kernels: list[Kernel]) -> bool:
+    return any(kernel.provider == "TensorrtExecutionProvider" for kernel in kernels)
+
+
 def _notes(ran: str, built: str, kernels: list[Kernel], device: int | None) -> tuple[str, ...]:
     notes = []
     if ran == "fp32 (fp16 weights)":
         notes.append(
             "The CPU has no fp16 kernels for this graph: it ran in fp32 with weights and some "
             "activations rounded to fp16, which measures rounding, not fp16 arithmetic."
+        )
+    elif _fused_by_tensorrt(kernels):
+        notes.append(
+            "TensorRT runs the graph as engines of its own, whose arithmetic ONNX Runtime does "
+            "not tell (it may use TF32); the TensorRT backend does."
         )
     elif built not in ran.split(" ", 1)[0]:
         notes.append(f"The graph was built in {built}, but its products ran in {ran}.")
