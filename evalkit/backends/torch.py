@@ -42,7 +42,7 @@ from evalkit.backends.torch_cuda import Carrier
 from evalkit.backends.torch_int8 import Compiled, profiled_kernels, why_not_int8
 from evalkit.backends.torch_loading import Loaded, cause, load, parameter_dtypes
 from evalkit.environment import available_cores
-from evalkit.errors import InputError, UnavailableError
+from evalkit.errors import InputError, UnavailableError, WrongPrecisionError
 
 HEAVY_OPS = frozenset(
     {"_convolution", "convolution", "conv1d", "conv2d", "conv3d", "linear", "addmm", "mm", "bmm"}
@@ -261,7 +261,7 @@ def _check_stored(model: Path, loaded: Loaded, stored: Counter[str], precision: 
     """Refuse to relabel: what was stored low stays low, an exported program stays as it is."""
     if loaded.quantised != (precision == "int8"):
         held = "int8" if loaded.quantised else ", ".join(stored)
-        raise InputError(
+        raise WrongPrecisionError(
             f"{model} holds {held} operators; {precision} would be a label only. "
             + (
                 "Ask for --precision int8, or give the float model."
@@ -273,7 +273,7 @@ def _check_stored(model: Path, loaded: Loaded, stored: Counter[str], precision: 
     if loaded.form == "exported" and precision == "fp16":
         allowed = allowed[:1]
     if foreign := sorted(set(stored) - set(allowed)):
-        raise InputError(
+        raise WrongPrecisionError(
             f"{model} holds {', '.join(foreign)} parameters; {precision} would be a label only. "
             f"Save the model again in {allowed[0]}, or ask for the precision that it holds."
         )

@@ -137,6 +137,16 @@ class TestWeights(TestTorchScript):
         cls.reference = {"output0": tiny(cls.batch)}
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+class TestCuda(TestTorchScript):
+    rtol = 3e-2
+
+    @pytest.fixture(autouse=True)
+    def on_the_gpu(self, precision: Any) -> None:
+        self.options = SessionOptions(precision, device="cuda:0", threads=1, image=ONE.image)
+
+
 @pytest.mark.parametrize(
     ("precision", "stored", "autocast"),
     [("fp32", "float32", None), ("fp16", "float16", None), ("bf16", "float32", "bfloat16")],
