@@ -9,7 +9,9 @@ BACKENDS: Registry[type[Backend]] = Registry(
     "backend",
     Backend,
     {
+        "ascend": Entry("evalkit.backends.ascend:AscendBackend"),
         "caffe": Entry("evalkit.backends.caffe:CaffeBackend"),
+        "magicmind": Entry("evalkit.backends.magicmind:MagicMindBackend"),
         "mxnet": Entry("evalkit.backends.mxnet:MxnetBackend"),
         "onnxruntime": Entry("evalkit.backends.onnxruntime:OnnxRuntimeBackend", extra="cpu"),
         "openvino": Entry("evalkit.backends.openvino:OpenVinoBackend", extra="openvino"),

@@ -80,6 +80,49 @@ def check_offered(backend: str, probe: Probe, device: str, precision: Precision)
         )
 
 
+def free_device(backend: str, probe: Probe, device: str, kind: str) -> int:
+    """Return the number of an accelerator; ``cpu``, the default, takes the first one.
+
+    Raises
+    ------
+    evalkit.errors.UnavailableError
+        The backend cannot run here, or has no such device.
+    """
+    if not probe.available:
+        raise UnavailableError(f"Backend {backend!r}: {probe.reason} {probe.remedy}".rstrip())
+    wanted = probe.devices[0] if device in {"cpu", kind} else device
+    if wanted not in probe.devices:
+        raise UnavailableError(
+            f"Backend {backend!r} has no device {device} here; it has {', '.join(probe.devices)}."
+        )
+    return int(wanted.partition(":")[2])
+
+
+def as_its_user_says(precision: str) -> str:
+    """Name a precision that nothing but the user tells.
+
+    Examples
+    --------
+    >>> as_its_user_says("int8")
+    'int8 (as its user says)'
+    """
+    return f"{precision} (as its user says)"
+
+
+def only_input(inputs: tuple[TensorInfo, ...], model: Path) -> TensorInfo:
+    """Return the one input.
+
+    Raises
+    ------
+    evalkit.errors.InputError
+        There are several, or none.
+    """
+    if len(inputs) != 1:
+        named = ", ".join(info.name for info in inputs)
+        raise InputError(f"{model} has {len(inputs)} inputs ({named}); one image is expected.")
+    return inputs[0]
+
+
 def check_file(model: Path) -> None:
     """Refuse a model that is not there.
 

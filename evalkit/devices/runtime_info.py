@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from evalkit.backends.base import Precision
+from evalkit.backends.tensors import as_its_user_says
 from evalkit.config import read_yaml, validate
 from evalkit.errors import InputError
 from evalkit.results import Text
@@ -74,7 +75,7 @@ class RuntimeInfo(BaseModel):
     @property
     def precision_ran(self) -> str:
         """What ran, as results say it."""
-        return "unknown" if self.precision is None else f"{self.precision} (as its user says)"
+        return "unknown" if self.precision is None else as_its_user_says(self.precision)
 
 
 def write_template(folder: Path, outputs: tuple[OutputSpec, ...]) -> Path:
