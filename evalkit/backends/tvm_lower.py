@@ -29,7 +29,11 @@ HEAVY_OPS = frozenset(
 )
 _QUANTISATION = frozenset({"relax.quantize", "relax.dequantize"})
 _FOLDS = 12  # rounds: each folds what the one before made constant
-_NHWC = {"relax.nn.conv2d": ["NHWC", "HWIO"]}
+# Channels last, but for transposed convolutions, which have loops for NCHW alone.
+_LAYOUTS = {
+    "relax.nn.conv2d": ["NHWC", "HWIO"],
+    "relax.nn.conv2d_transpose": ["NCHW", "IOHW"],
+}
 
 
 def import_graph(proto: Any, shape: Shape, model: Path) -> Any:
@@ -72,7 +76,7 @@ def lower(graph: Any, *, half: bool) -> Any:
         graph = tvm.transform.Sequential([transform.Normalize(), transform.ToMixedPrecision()])(
             graph
         )
-    layout = [transform.ConvertLayout(_NHWC), transform.Normalize()]
+    layout = [transform.ConvertLayout(_LAYOUTS), transform.Normalize()]
     return _fold(tvm.transform.Sequential(layout)(graph))
 
 

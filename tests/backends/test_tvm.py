@@ -331,3 +331,57 @@ def test_sessions_of_different_threads_run_side_by_side(tiny: Tiny, tmp_path: Pa
         given = [session.run(batch())["output0"] for session in (one, three, one)]
     assert np.array_equal(given[0], given[2])
     np.testing.assert_allclose(given[0], given[1], rtol=1e-6)
+
+
+def odd_network(path: Path, *, softmax: bool) -> tuple[Path, tuple[int, ...]]:
+    """Sizes that no vector divides, and operators of many forms."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    rng = np.random.default_rng(11)
+    shapes = {"a": (7, 3, 3, 3), "b": (7,), "deep": (7, 1, 3, 3), "point": (13, 7, 1, 1)}
+    shapes |= {"two": (13, 13, 2, 2), "slope": (13, 1, 1), "fc": (13, 5), "bias": (5,)}
+    weights = {n: rng.normal(0, 0.3, s).astype(np.float32) for n, s in shapes.items()}
+    weights["high"] = np.float32(2.0)
+    weights["low"] = np.float32(-0.5)
+    node = helper.make_node
+    nodes = [
+        node("Conv", ["x", "a", "b"], ["1"], strides=[2, 2], pads=[1, 1, 1, 1]),
+        node("Clip", ["1", "low", "high"], ["2"]),
+        node("Conv", ["2", "deep"], ["3"], group=7, pads=[1, 1, 1, 1]),
+        node("Add", ["3", "2"], ["4"]),
+        node("Conv", ["4", "point"], ["5"]),
+        node("PRelu", ["5", "slope"], ["6"]),
+        node("MaxPool", ["6"], ["7"], kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1]),
+        node("ConvTranspose", ["7", "two"], ["8"], strides=[2, 2]),
+        node("Sigmoid", ["8"], ["9"]),
+        node("GlobalAveragePool", ["9"], ["10"]),
+        node("Flatten", ["10"], ["11"]),
+        node("Gemm", ["11", "fc", "bias"], ["12"]),
+    ]
+    if softmax:
+        nodes.append(node("Softmax", ["12"], ["y"], axis=1))
+    else:
+        nodes.append(node("ReduceL2", ["12"], ["13"], axes=[1], keepdims=1))
+        nodes.append(node("Div", ["12", "13"], ["y"]))
+    infos = [("x", ["n", 3, 17, 23]), ("y", ["n", 5])]
+    infos = [helper.make_tensor_value_info(n, TensorProto.FLOAT, shape) for n, shape in infos]
+    held = [numpy_helper.from_array(value, name) for name, value in weights.items()]
+    graph = helper.make_graph(nodes, "odd", infos[:1], infos[1:], held)
+    imports = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=imports, ir_version=8), path)
+    return path, (3, 17, 23)
+
+
+@pytest.mark.parametrize("softmax", [True, False])
+def test_odd_sizes_and_many_operators_agree_with_onnxruntime(tmp_path: Path, softmax: bool) -> None:
+    file, image = odd_network(tmp_path / "odd.onnx", softmax=softmax)
+    images = np.random.default_rng(5).normal(0, 1, (3, *image)).astype(np.float32)
+    (wanted,) = by_onnxruntime(file, images)
+    with TvmBackend.open(file, SessionOptions(threads=2)) as session:
+        (out,) = session.run(images).values()
+        (alone,) = session.run(images[1:2]).values()
+    np.testing.assert_allclose(out, wanted, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(alone, wanted[1:2], rtol=1e-4, atol=1e-6)
+    with TvmBackend.open(file, SessionOptions("fp16", threads=2)) as session:
+        (out,) = session.run(images).values()
+    np.testing.assert_allclose(out, wanted, rtol=2e-2, atol=2e-3)
