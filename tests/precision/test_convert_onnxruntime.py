@@ -293,3 +293,13 @@ class TestHalf:
         large = write_network(tmp_path / "large.onnx", gain=1e5)
         built = OnnxRuntimeConverter.build(large, tmp_path / "h.onnx", FP16, None)
         assert "beyond fp16" in built.notes[0]
+
+    def test_values_that_halves_hold_are_not_cut(self, tmp_path: Path) -> None:
+        """The toolchain's own limit is 10,000."""
+        source = write_network(tmp_path / "large.onnx", gain=4e4)
+        before = numpy_helper.to_array(weights(source)["a"])
+        assert 1e4 < np.abs(before).max() < 65504
+        built = OnnxRuntimeConverter.build(source, tmp_path / "h.onnx", FP16, None)
+        after = numpy_helper.to_array(weights(tmp_path / "h.onnx")["a"])
+        np.testing.assert_allclose(after, before, rtol=1e-3)
+        assert not built.notes
