@@ -52,10 +52,7 @@ class External:
 
 def external_data(model: Path) -> list[External]:
     """List what the tensors of an ONNX file keep in other files; empty for what is no ONNX file."""
-    try:
-        return [_external(entries) for entries in _tensors(memoryview(model.read_bytes()), "model")]
-    except (ValueError, IndexError):  # not a protobuf, or cut short: for the runtime to tell
-        return []
+    return _read(model.read_bytes()) or []
 
 
 def check_external_data(model: Path) -> None:
@@ -66,7 +63,14 @@ def check_external_data(model: Path) -> None:
     evalkit.errors.InputError
         Names the data's file.
     """
-    for data in dict.fromkeys(external_data(model)):
+    content = model.read_bytes()
+    found = _read(content)
+    if found is None and b"location" in content:  # what cannot be checked is not loaded
+        raise InputError(
+            f"{model} keeps weights in other files, but is damaged: it cannot be read to its end. "
+            "Fetch or export it again."
+        )
+    for data in dict.fromkeys(found or []):
         if not data.inside:
             raise InputError(
                 f"{model} keeps weights in {data.location!r}, which is no path below its own "
@@ -85,6 +89,14 @@ def check_external_data(model: Path) -> None:
                 f"{model} keeps weights in {file} up to byte {data.offset + data.length:,}, but "
                 f"that file has {size:,} bytes. Fetch or export it again."
             )
+
+
+def _read(content: bytes) -> list[External] | None:
+    """List the external data; None for what is not a protobuf, or is cut short."""
+    try:
+        return [_external(entries) for entries in _tensors(memoryview(content), "model")]
+    except (ValueError, IndexError):
+        return None
 
 
 def _external(entries: dict[str, str]) -> External:
