@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from evalkit.backends.base import Precision
 from evalkit.backends.mxnet import REMEDY, SYMBOL, Network, find_files, import_mxnet, load_network
+from evalkit.backends.tensors import first_line
 from evalkit.errors import InputError, UnavailableError
 from evalkit.precision.base import Batches, Built, Converter, ConvertSettings, Method
 
@@ -154,8 +155,16 @@ def quantise(
             graph, network.arguments, states, collector, _METHODS[method], quantized_dtype=kind
         )
         graph = graph.get_backend_symbol(_FUSION)
+    except ImportError as error:
+        raise UnavailableError(
+            f"MXNet's entropy calibration lacks a package: {first_line(error)}. Run: "
+            f"{sys.executable} -m pip install scipy==1.11.4, or take --method minmax."
+        ) from error
     except mxnet.MXNetError as error:
-        raise InputError(f"{source}: MXNet cannot quantise it: {error}") from error
+        raise InputError(
+            f"{source}: MXNet cannot quantise it: {first_line(error)}. Leave the layer out with "
+            "--exclude, or take another backend's int8."
+        ) from error
     graph.save(out)
     held = {f"arg:{name}": value for name, value in arguments.items()}
     held.update({f"aux:{name}": value for name, value in states.items()})

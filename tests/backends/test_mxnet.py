@@ -14,7 +14,7 @@ from tiny_network import SIDE, Tiny, batch
 
 from evalkit import environments
 from evalkit.backends.base import Backend, SessionOptions
-from evalkit.backends.mxnet import MxnetBackend, find_files
+from evalkit.backends.mxnet import MxnetBackend, _names_that_numpy_dropped, find_files
 from evalkit.backends.worker.session import isolated
 from evalkit.cli import main
 from evalkit.errors import InputError, UnavailableError
@@ -151,6 +151,15 @@ def test_precisions_are_those_of_the_symbol(
         there.open(file, SessionOptions("int8", threads=1, image=IMAGE))
     with pytest.raises(UnavailableError, match="does not run fp16"):
         there.open(file, SessionOptions("fp16", threads=1, image=IMAGE))
+
+
+def test_names_that_numpy_dropped_are_there_for_the_import_alone() -> None:
+    before = dict(vars(np))
+    with _names_that_numpy_dropped():
+        names = vars(np).keys()
+        assert {"bool", "PZERO", "NaN", "alltrue", "product", "mirr"} <= names
+    assert vars(np).keys() == before.keys()
+    assert all(vars(np)[name] is before[name] for name in before)
 
 
 def test_files_are_found_by_any_of_their_names(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import gc
 import os
 import signal
@@ -197,16 +198,31 @@ def _group(pid: int) -> int | None:
 
 
 def test_nothing_is_left_behind(model: Path) -> None:
-    def held() -> tuple[int, list[str]]:
-        files = map(str, Path("/dev/shm").iterdir())
-        return len(list(Path("/proc/self/fd").iterdir())), sorted(files)
+    def held() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
 
     HERE.open(model, ONE).close()
     before = held()
+    pids = []
     for _ in range(2):
-        HERE.open(model, ONE).run(batch(64))  # never closed
+        session = WorkerSession("onnxruntime", model, ONE, sys.executable)
+        session.run(batch(64))
+        assert session._worker is not None
+        pids.append(session._worker._process.pid)
+        del session  # never closed
     gc.collect()
     assert comes_true(lambda: held() == before)
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+def test_a_worker_needs_numpy_alone(worker: Worker) -> None:
+    script = "import sys; assert False, sorted({name.partition('.')[0] for name in sys.modules})"
+    with pytest.raises(RuntimeError) as told:
+        call(worker, "timeit:timeit", stmt=script, number=1)
+    names = set(ast.literal_eval(str(told.value).rpartition("AssertionError: ")[2].strip()))
+    ours = names - sys.stdlib_module_names - {"__main__"}
+    hooks = {name for name in ours if "editable" in name or "distutils" in name}  # of a .pth file
+    assert ours - hooks == {"evalkit", "numpy"}
 
 
 SCRIPT = """
