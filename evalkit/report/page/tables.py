@@ -1,0 +1,428 @@
+"""The tables of a report, the same for the page, Markdown and CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from evalkit.bench import BenchResult
+from evalkit.compare import MetricChange
+from evalkit.report.bench import HEADER as BENCH_HEADER
+from evalkit.report.bench import row as bench_row
+from evalkit.report.common import interval, percent
+from evalkit.report.markdown import escape
+from evalkit.report.markdown import table as markdown_table
+from evalkit.report.page.chart import letter
+from evalkit.report.page.gather import Entry, Group, Report
+from evalkit.report.signoff_tables import TITLES, inert
+from evalkit.results import Metric, Result
+
+Facts = Callable[[Result], Iterable[tuple[str, str]]]
+
+_EVENT = "/event="
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table of texts.
+
+    Attributes
+    ----------
+    left : int
+        How many of the first columns hold words; the others numbers.
+    note : str
+        How to read it.
+    """
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    left: int = 1
+    note: str = ""
+
+
+MATRIX_HEADER = (
+    "run", "verdict", "figure %", "95 %", "change, points", "bounds, points", "margin, points",
+    "images/s", "p50 ms", "p90 ms", "p99 ms", "batch", "model MB", "memory MiB", "drift p1",
+    "FMR ratio", "FNMR change, points",
+)  # fmt: skip
+
+
+def group_tables(report: Report, group: Group) -> list[Table]:
+    """Return a group's tables: the matrix first."""
+    found = [matrix(report, group), figures(group), changes(group), flips(group), drifts(group)]
+    return [table for table in (*found, stages(group)) if table.rows]
+
+
+def report_tables(report: Report) -> list[Table]:
+    """Return all tables of a report."""
+    found = [table for group in report.groups for table in group_tables(report, group)]
+    found += [bench_table(bench) for bench in report.benches]
+    found += [settings(report), hashes(report), machines(report)]
+    return [table for table in found if table.rows]
+
+
+def markdown(report: Report) -> str:
+    """Return the report's tables as Markdown."""
+    verdict = TITLES[report.outcome] if report.outcome else "not judged"
+    parts = [f"# {escape(report.title)}: {verdict}", escape(report.reason)]
+    for table in report_tables(report):
+        parts.append(f"## {escape(table.title)}")
+        if table.note:
+            parts.append(escape(table.note))
+        parts.append(markdown_table([escape(text) for text in table.header], table.rows))
+    return "\n\n".join(parts) + "\n"
+
+
+def csv_text(report: Report) -> str:
+    """Return the report's tables as CSV: the table's name first in each row.
+
+    Texts that a spreadsheet would compute are quoted.
+    """
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    for table in report_tables(report):
+        writer.writerow(["table", *table.header])
+        writer.writerows([inert(text) for text in (table.title, *row)] for row in table.rows)
+    return file.getvalue()
+
+
+def matrix(report: Report, group: Group) -> Table:
+    """Return accuracy, speed and size of each run."""
+    rows = tuple(_matrix_row(report, group, entry) for entry in group.entries)
+    notes = [f"Figure: {group.primary}"]
+    if group.margin_text:
+        level = report.record.plan.statistics.level if report.record else 0.95
+        notes.append(f"margin {group.margin_text}; bounds are one-sided, each at {100 * level:g} %")
+    elif any(entry.comparison for entry in group.entries):
+        notes.append("bounds: the paired 95 % interval of the change")
+    if not report.benches:
+        notes.append("images/s: of the run itself, not of a benchmark")
+    else:
+        notes.append("images/s and latency: as evalkit bench measured them, else of the run itself")
+    return Table(f"{group.name}: matrix", MATRIX_HEADER, rows, 2, "; ".join(notes) + ".")
+
+
+def _matrix_row(report: Report, group: Group, entry: Entry) -> tuple[str, ...]:
+    metric, cell = entry.metric(group.primary), entry.cell
+    carried = cell.deployment if cell else None
+    timing = report.timing(entry.label)
+    latency = timing.latency_ms if timing else None
+    rate = timing.images_per_second.median if timing and timing.images_per_second else None
+    result = entry.result
+    if rate is None and result is not None:
+        rate = result.throughput
+    size = cell.run.model_bytes if cell and cell.run else None
+    if size is None and timing and timing.model_mb is not None:
+        size = int(timing.model_mb * 1024 * 1024)
+    change, low, high = change_of(group, entry)
+    lowest = drift_p1(entry)
+    return (
+        f"{letter(entry.run)} {entry.label}{_other_precision(entry)}",
+        verdict_of(entry),
+        percent(metric.value if metric else None),
+        interval(metric) if metric else "-",
+        _points(change),
+        "-" if low is None or high is None else f"{_points(low)}..{_points(high)}",
+        "-" if group.margin is None else f"{100 * group.margin:.3g}",
+        _number(rate, ",.1f"),
+        _number(latency.p50 if latency else None, ",.2f"),
+        _number(latency.p90 if latency else None, ",.2f"),
+        _number(latency.p99 if latency else None, ",.2f"),
+        str(timing.batch_size) if timing else "-",
+        _number(size / 1e6 if size else None, ",.2f"),
+        _number(result.peak_memory_mb if result else None, ",.0f"),
+        _number(lowest, ".6f"),
+        _number(carried.fmr_ratio if carried else None, ".3f"),
+        _points(carried.fnmr_change if carried else None),
+    )
+
+
+def _other_precision(entry: Entry) -> str:
+    cell = entry.cell
+    if cell is None or cell.run is None or cell.run.ran.precision_ran == cell.precision:
+        return ""
+    return f" (ran: {cell.run.ran.precision_ran})"
+
+
+def verdict_of(entry: Entry) -> str:
+    """Return what was decided of a run, in a word."""
+    if entry.cell is not None:
+        return TITLES[entry.cell.outcome]
+    return "reference" if entry.reference else "not judged"
+
+
+def change_of(group: Group, entry: Entry) -> tuple[float | None, float | None, float | None]:
+    """Return the change of the first figure against the reference, with its bounds."""
+    if entry.cell is not None and entry.cell.test is not None:
+        test = entry.cell.test
+        return test.difference, test.low, test.high
+    change = metric_change(entry, group.primary)
+    if change is None:
+        return None, None, None
+    held = change.interval
+    if held is None:
+        return change.difference, None, None
+    return change.difference, held.low, held.high
+
+
+def metric_change(entry: Entry, name: str) -> MetricChange | None:
+    """Return the change of a figure against the reference, None where it was not compared."""
+    found = entry.comparison.metrics if entry.comparison else ()
+    return next((change for change in found if change.name == name), None)
+
+
+def drift_p1(entry: Entry) -> float | None:
+    """Return the lowest first percentile of the cosines to the reference."""
+    found = entry.comparison.drift if entry.comparison else ()
+    return min((d.cosine_p1 for d in found if d.cosine_p1 is not None), default=None)
+
+
+def figures(group: Group) -> Table:
+    """Return every figure of every run; parts of the data by event are left to the results."""
+    entries = [entry for entry, _ in group.ran]
+    names = dict.fromkeys(
+        metric.name
+        for _, result in group.ran
+        for metric in result.metrics
+        if _EVENT not in metric.name
+    )
+    header = ["figure", "rule"]
+    for entry in entries:
+        header += [f"{letter(entry.run)} {entry.label}", "95 %"]
+    rows = []
+    for name in names:
+        held = [entry.metric(name) for entry in entries]
+        rule = next((metric.rule for metric in held if metric), "")
+        cells = [name, rule]
+        for metric in held:
+            cells += [_value(metric), _interval(metric)]
+        rows.append(tuple(cells))
+    note = "Rates in per cent. *: fewer than 30 false accepts are expected, too few to judge on."
+    return Table(f"{group.name}: figures", tuple(header), tuple(rows), 2, note)
+
+
+def _value(metric: Metric | None) -> str:
+    if metric is None or metric.value is None:
+        return "-"
+    few = "*" if "too_few_false_accepts" in metric.flags else ""
+    if metric.name.startswith("xnorm"):
+        return f"{metric.value:.4f}"
+    return f"{100 * metric.value:.3f}{few}"
+
+
+def _interval(metric: Metric | None) -> str:
+    return "-" if metric is None else interval(metric)
+
+
+def changes(group: Group) -> Table:
+    """Return the change of every figure that has a paired interval or a test."""
+    rows = [
+        (
+            f"{letter(entry.run)} {entry.label}",
+            change.name.replace("@baseline-threshold-of-", ", reference's threshold of "),
+            _rate(change, change.baseline),
+            _rate(change, change.candidate),
+            _signed(change, change.difference),
+            "-"
+            if change.interval is None
+            else f"{_signed(change, change.interval.low)}..{_signed(change, change.interval.high)}",
+            "" if change.p_value is None else f"{change.p_value:.3g}",
+        )
+        for entry in group.entries
+        for change in (entry.comparison.metrics if entry.comparison else ())
+        if change.interval is not None or change.p_value is not None
+    ]
+    header = ("run", "figure", "reference", "value", "change", "95 % paired", "McNemar p")
+    note = "Rates in per cent, changes in points; a FAR as it is."
+    return Table(f"{group.name}: changes against the reference", header, tuple(rows), 2, note)
+
+
+def _rate(change: MetricChange, value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3e}" if change.name.startswith("far@") else f"{100 * value:.3f}"
+
+
+def _signed(change: MetricChange, value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:+.1e}" if change.name.startswith("far@") else f"{100 * value:+.3f}"
+
+
+def flips(group: Group) -> Table:
+    """Return the decisions that differ from the reference's."""
+    rows = [
+        (
+            f"{letter(entry.run)} {entry.label}",
+            flip.metric,
+            "its own" if flip.thresholds == "own" else "the reference's",
+            f"{flip.genuine_lost:,}",
+            f"{flip.genuine_gained:,}",
+            f"{flip.impostors_let_in:,}",
+            f"{flip.impostors_kept_out:,}",
+        )
+        for entry in group.entries
+        for flip in (entry.comparison.flips if entry.comparison else ())
+    ]
+    header = (
+        "run", "at", "threshold", "genuine lost", "genuine gained", "impostors let in",
+        "impostors kept out",
+    )  # fmt: skip
+    return Table(f"{group.name}: decisions that flipped", header, tuple(rows), 3)
+
+
+def drifts(group: Group) -> Table:
+    """Return how far the embeddings lie from the reference's."""
+    rows = [
+        (
+            f"{letter(entry.run)} {entry.label}",
+            drift.view,
+            f"{drift.samples:,}",
+            _number(drift.cosine_mean, ".6f"),
+            _number(drift.cosine_p1, ".6f"),
+            _number(drift.cosine_min, ".6f"),
+            f"{drift.largest_absolute:.2e}",
+            "infinite" if drift.largest_relative is None else f"{drift.largest_relative:.2e}",
+            f"{drift.atol_needed:.2e}",
+            f"{drift.lost}/{drift.gained}",
+            "; ".join(f"{worst.name} {worst.cosine:.4f}" for worst in drift.worst[:3]),
+        )
+        for entry in group.entries
+        for drift in (entry.comparison.drift if entry.comparison else ())
+    ]
+    header = (
+        "run", "view", "images", "cosine mean", "1st percentile", "lowest", "largest abs.",
+        "largest rel.", "atol needed at rtol 1e-3", "lost/gained", "furthest images",
+    )  # fmt: skip
+    return Table(f"{group.name}: embedding drift", header, tuple(rows), 2)
+
+
+def stages(group: Group) -> Table:
+    """Return the busy seconds of each stage of each run."""
+    names = dict.fromkeys(stage.name for _, result in group.ran for stage in result.stages)
+    rows = []
+    for entry, result in group.ran:
+        held = {stage.name: stage.seconds for stage in result.stages}
+        rows.append(
+            (
+                f"{letter(entry.run)} {entry.label}",
+                str(result.ran.batch_size or "-"),
+                *(_number(held.get(name), ".2f") for name in names),
+                f"{result.wall_seconds:.2f}",
+            )
+        )
+    note = "Busy seconds of one worker; of stored outputs, those of the run that computed them."
+    header = ("run", "batch", *names, "wall")
+    return Table(f"{group.name}: stage timings, seconds", header, tuple(rows), 1, note)
+
+
+def bench_table(bench: BenchResult) -> Table:
+    """Return a speed measurement; what could not run says why."""
+    rows = []
+    for timing in bench.timings:
+        if timing.problem is None:
+            rows.append((*bench_row(timing), ""))
+        else:
+            asked = (timing.backend, timing.precision, "-", str(timing.batch_size))
+            blank = [""] * (len(BENCH_HEADER) - len(asked))
+            rows.append((*asked, *blank, timing.problem))
+    note = (
+        f"{bench.repeats} rounds of at least {bench.seconds:g} s each, by turns. "
+        "*: of fewer than 100 runs, so close to the slowest."
+    )
+    return Table(f"speed of {bench.model}", (*BENCH_HEADER, "problem"), tuple(rows), 3, note)
+
+
+def settings(report: Report) -> Table:
+    """Return every setting of every run; one row for those that agree."""
+    return _facts("settings", report, _settings_of)
+
+
+def hashes(report: Report) -> Table:
+    """Return the hashes of models and data, and the files."""
+    table = _facts("models, data and their hashes (SHA-256)", report, _hashes_of)
+    if report.record is None:
+        return table
+    plans = tuple(("plan", "all", use.sha256) for use in report.record.plans)
+    return Table(table.title, table.header, (*plans, *table.rows), table.left, table.note)
+
+
+def machines(report: Report) -> Table:
+    """Return where it ran."""
+    return _facts("machine and versions", report, lambda result: _flat(result.environment))
+
+
+def _facts(
+    title: str, report: Report, facts_of: Callable[[Result], Iterable[tuple[str, str]]]
+) -> Table:
+    """Put facts of all runs into rows: those that all runs share once."""
+    held = [
+        (f"{group.name}, {letter(entry.run)} {entry.label}", dict(facts_of(result)))
+        for group in report.groups
+        for entry, result in group.ran
+    ]
+    rows = []
+    for name in dict.fromkeys(name for _, facts in held for name in facts):
+        by_value: dict[str, list[str]] = {}
+        for label, facts in held:
+            if name in facts:
+                by_value.setdefault(facts[name], []).append(label)
+        for value, labels in by_value.items():
+            whose = "all" if len(labels) == len(held) else "; ".join(labels)
+            rows.append((name, whose, value))
+    return Table(title, ("what", "of", "value"), tuple(rows), 3)
+
+
+def _settings_of(result: Result) -> Iterable[tuple[str, str]]:
+    yield "evalkit", result.evalkit_version
+    yield "protocol", result.protocol
+    yield from _flat(result.settings, "")
+    ran = result.ran.model_dump(mode="json")
+    yield from _flat({name: ran[name] for name in _RAN}, "")
+    yield from _flat(ran["details"], "ran: ")
+    yield from (("note", note) for note in result.ran.notes)
+    yield from _flat(result.model.preprocessing, "preprocessing: ")
+    yield "command", result.command
+
+
+_RAN = (
+    "backend",
+    "version",
+    "device",
+    "precision_requested",
+    "precision_ran",
+    "threads",
+    "batch_size",
+)
+
+
+def _hashes_of(result: Result) -> Iterable[tuple[str, str]]:
+    yield "model", result.model.name
+    yield "model file", result.model.file or "-"
+    yield "model hash", result.model.sha256 or "-"
+    yield from _flat(result.model.conversion or {}, "conversion: ")
+    yield "data", result.dataset.name
+    yield "data folder", result.dataset.path
+    yield "data hash", result.dataset.sha256
+    yield "images hash", result.dataset.content_sha256 or "-"
+    yield "annotations hash", result.dataset.annotations_sha256 or "-"
+
+
+def _flat(values: dict[str, Any], before: str = "") -> list[tuple[str, str]]:
+    return [
+        (f"{before}{name}", value if isinstance(value, str) else json.dumps(value))
+        for name, value in values.items()
+    ]
+
+
+def _points(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:+.3f}"
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)

@@ -1,0 +1,386 @@
+"""What the template lays out: every part of the page, ready to be written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from evalkit.report.page.chart import Chart, letter, run_class
+from evalkit.report.page.charts import (
+    bench_charts,
+    bench_modes,
+    detection_charts,
+    drift_chart,
+    score_charts,
+)
+from evalkit.report.page.curves import Decisions, decisions_of, threshold_of, thresholds_of
+from evalkit.report.page.forest import forest, scale_of
+from evalkit.report.page.gather import Entry, Group, Report
+from evalkit.report.page.tables import (
+    Table,
+    bench_table,
+    change_of,
+    changes,
+    drift_p1,
+    drifts,
+    figures,
+    flips,
+    hashes,
+    machines,
+    matrix,
+    settings,
+    stages,
+)
+from evalkit.report.page.thumbs import Budget, Gallery, galleries
+from evalkit.report.signoff_tables import TITLES
+from evalkit.signoff.record import Cell
+
+_VERDICTS = {
+    "pass": "Every required mode keeps its accuracy within the margins that the plan fixed.",
+    "fail": "At least one mode loses more than the plan accepts.",
+    "inconclusive": "These data and runs cannot decide whether every mode keeps its accuracy.",
+    None: "Figures without a verdict.",
+}
+KINDS = {
+    "pass": "pass", "fail": "fail", "inconclusive": "open", "cannot_run": "open",
+    "not_run": "none", "reference": "none", None: "none",
+}  # fmt: skip
+"""Colours of outcomes."""
+
+SIGNS = {"pass": "✓", "fail": "✕", "open": "?", "none": "•"}
+
+
+@dataclass(frozen=True, slots=True)
+class Badge:
+    """An outcome as a word, a sign and a colour: no reader needs the colour."""
+
+    text: str
+    kind: str
+
+    @property
+    def sign(self) -> str:
+        """The sign before the word."""
+        return SIGNS[self.kind]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """How a run is shown everywhere."""
+
+    run: int
+    label: str
+
+    @property
+    def letter(self) -> str:
+        """Its letter."""
+        return letter(self.run)
+
+    @property
+    def classes(self) -> str:
+        """Its colour and dashes."""
+        return run_class(self.run)
+
+
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """One mode in one protocol, at a glance."""
+
+    badge: Badge
+    value: str
+    alarms: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ModeRow:
+    """One mode at a glance; `cells` holds None where a protocol does not have the mode."""
+
+    run: Run
+    badge: Badge
+    cells: tuple[Glance | None, ...]
+    speed: str
+    size: str
+
+
+@dataclass(frozen=True, slots=True)
+class MatrixRow:
+    """One run of a group: its texts, and the picture of its change."""
+
+    run: Run
+    badge: Badge
+    texts: tuple[str, ...]
+    forest: Markup
+    reason: str
+    alarm: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One group of runs.
+
+    Attributes
+    ----------
+    threshold : dict or None
+        What the slider needs; the template writes its first state as a table.
+    """
+
+    key: str
+    name: str
+    intro: str
+    matrix: Table
+    rows: tuple[MatrixRow, ...]
+    runs: tuple[Run, ...]
+    charts: tuple[Chart, ...]
+    threshold: dict[str, Any] | None
+    galleries: tuple[Gallery, ...]
+    tables: tuple[Table, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """The whole page."""
+
+    report: Report
+    verdict: Badge
+    sentence: str
+    counts: tuple[tuple[str, int, str], ...]
+    columns: tuple[tuple[str, str, str], ...]
+    modes: tuple[ModeRow, ...]
+    concerns: tuple[tuple[str, Badge, str], ...]
+    panels: tuple[Panel, ...]
+    speed: tuple[Chart, ...]
+    speed_runs: tuple[Run, ...]
+    speed_tables: tuple[Table, ...]
+    facts: tuple[Table, ...]
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """What the page's script needs."""
+        charts = [chart.spec() for panel in self.panels for chart in panel.charts]
+        charts += [chart.spec() for chart in self.speed]
+        held = {panel.key: panel.threshold for panel in self.panels if panel.threshold}
+        return {"charts": charts, "thresholds": held}
+
+
+def view(report: Report) -> Page:
+    """Lay a report out."""
+    outcome = report.outcome
+    budget = Budget()
+    names = bench_modes(report.benches, report.modes)
+    timed = {f"{t.backend}:{t.precision}" for bench in report.benches for t in bench.timings}
+    return Page(
+        report=report,
+        verdict=Badge(TITLES[outcome] if outcome else "NOT JUDGED", KINDS[outcome]),
+        sentence=_VERDICTS[outcome],
+        counts=_counts(report),
+        columns=tuple((group.name, group.primary, group.margin_text) for group in report.groups),
+        modes=tuple(_mode_row(report, run, label) for run, label in enumerate(report.modes)),
+        concerns=tuple(_concerns(report)),
+        panels=tuple(_panel(report, group, budget) for group in report.groups),
+        speed=tuple(bench_charts(report.benches, names)),
+        speed_runs=tuple(Run(names.index(name), name) for name in names if name in timed),
+        speed_tables=tuple(bench_table(bench) for bench in report.benches),
+        facts=(settings(report), hashes(report), machines(report)),
+    )
+
+
+def badge_of(entry: Entry) -> Badge:
+    """Return the outcome of a run."""
+    if entry.cell is not None:
+        return Badge(TITLES[entry.cell.outcome], KINDS[entry.cell.outcome])
+    return Badge("reference" if entry.reference else "not judged", "none")
+
+
+def _counts(report: Report) -> tuple[tuple[str, int, str], ...]:
+    """Count the cells by outcome."""
+    cells = report.record.cells if report.record else ()
+    held = [cell.outcome for cell in cells]
+    wanted = ("pass", "fail", "inconclusive", "cannot_run", "not_run")
+    return tuple((TITLES[o], held.count(o), KINDS[o]) for o in wanted if o in held)
+
+
+def _mode_row(report: Report, run: int, label: str) -> ModeRow:
+    found = [
+        next((entry for entry in group.entries if entry.label == label), None)
+        for group in report.groups
+    ]
+    cells = tuple(
+        None if entry is None else _glance(group, entry)
+        for group, entry in zip(report.groups, found, strict=True)
+    )
+    outcomes = [entry.cell.outcome for entry in found if entry and entry.cell]
+    worst = ("fail", "inconclusive", "cannot_run", "not_run", "pass", "reference")
+    outcome = next((o for o in worst if o in outcomes), None)
+    text = TITLES[outcome] if outcome else ("reference" if label == report.reference else "")
+    return ModeRow(
+        Run(run, label),
+        Badge(text, KINDS[outcome]),
+        cells,
+        _times(_rate(report, label), _rate(report, report.reference)),
+        _times(_size(report, label), _size(report, report.reference)),
+    )
+
+
+def _glance(group: Group, entry: Entry) -> Glance:
+    metric = entry.metric(group.primary)
+    change, _, _ = change_of(group, entry)
+    value = "" if metric is None or metric.value is None else f"{100 * metric.value:.2f} %"
+    if change is not None:
+        value += f" ({100 * change:+.2f})"
+    return Glance(badge_of(entry), value, tuple(_alarms(entry)))
+
+
+def _alarms(entry: Entry) -> Iterable[str]:
+    """Say what must show at a glance: limits broken, a precision that did not run."""
+    cell = entry.cell
+    for limit in cell.limits if cell else ():
+        if limit.outcome in {"fail", "flag"}:
+            shown = "" if limit.value is None else f" {limit.value:.3g}"
+            yield f"{limit.name}{shown}"
+    if cell and cell.run and cell.run.ran.precision_ran != cell.precision:
+        yield f"ran {cell.run.ran.precision_ran}"
+    lowest = drift_p1(entry)
+    if cell is None and lowest is not None and lowest < 0.9:
+        yield f"drift cosine p1 {lowest:.3g}"
+
+
+def _rate(report: Report, label: str | None) -> tuple[object, float] | None:
+    """Return images a second and where they were measured: only like is set by like."""
+    timing = report.timing(label or "")
+    if timing is not None and timing.images_per_second is not None:
+        return timing.batch_size, timing.images_per_second.median
+    for group in report.groups:
+        for entry, result in group.ran:
+            if entry.label == label and result.throughput:
+                return group.key, result.throughput
+    return None
+
+
+def _size(report: Report, label: str | None) -> tuple[object, float] | None:
+    cells: tuple[Cell, ...] = report.record.cells if report.record else ()
+    for cell in cells:
+        if cell.mode == label and cell.run is not None and cell.run.model_bytes:
+            return cell.protocol, float(cell.run.model_bytes)
+    timing = report.timing(label or "")
+    return ("bench", timing.model_mb) if timing and timing.model_mb else None
+
+
+def _times(value: tuple[object, float] | None, reference: tuple[object, float] | None) -> str:
+    if value is None or reference is None or value[0] != reference[0]:
+        return "-"
+    return f"{value[1] / reference[1]:.2f} x"
+
+
+def _concerns(report: Report) -> Iterable[tuple[str, Badge, str]]:
+    """Yield what a reader must know before anything else."""
+    for group in report.groups:
+        for entry in group.entries:
+            name = f"{group.name} / {entry.label}"
+            cell = entry.cell
+            if cell is not None:
+                flagged = any(limit.outcome == "flag" for limit in cell.limits)
+                if cell.outcome not in {"pass", "reference"} or flagged:
+                    yield name, badge_of(entry), cell.reason
+            elif entry.problem:
+                yield name, Badge("not compared", "open"), entry.problem
+    for warning in report.warnings:
+        yield "warning", Badge("note", "open"), warning
+
+
+def _panel(report: Report, group: Group, budget: Budget) -> Panel:
+    notes: list[str] = []
+    table = matrix(report, group)
+    scale = scale_of(group)
+    rows = []
+    for entry, texts in zip(group.entries, table.rows, strict=True):
+        change, low, high = change_of(group, entry)
+        badge = badge_of(entry)
+        picture = Markup()
+        if scale is not None and change is not None:
+            picture = forest(scale, change, (low, high), group.margin, badge.kind)
+        reason = entry.cell.reason if entry.cell else entry.problem
+        alarm = bool(list(_alarms(entry)))
+        rows.append(MatrixRow(_run(entry), badge, texts, picture, reason, alarm))
+    decided = _decided(group, notes) if group.kind != "detection" else {}
+    charts = _charts(group, decided, notes)
+    found = (figures(group), changes(group), flips(group), drifts(group), stages(group))
+    return Panel(
+        key=group.key,
+        name=group.name,
+        intro=_intro(group),
+        matrix=table,
+        rows=tuple(rows),
+        runs=tuple(_run(entry) for entry, _ in group.ran),
+        charts=tuple(charts),
+        threshold=_threshold(group, decided),
+        galleries=tuple(galleries(group, budget)),
+        tables=tuple(table for table in found if table.rows),
+        notes=tuple(notes),
+    )
+
+
+def _charts(group: Group, decided: dict[Entry, Decisions], notes: list[str]) -> list[Chart]:
+    if group.kind != "detection":
+        return score_charts(group, decided) + drift_chart(group, notes)
+    charts = detection_charts(group)
+    if not charts:
+        notes.append("There are no curves: no counts lie beside the results.")
+    return charts
+
+
+def _run(entry: Entry) -> Run:
+    return Run(entry.run, entry.label)
+
+
+def _decided(group: Group, notes: list[str]) -> dict[Entry, Decisions]:
+    found = {entry: decisions_of(entry) for entry, _ in group.ran}
+    absent = [entry.label for entry, held in found.items() if held is None]
+    if absent:
+        notes.append(f"No scores of both classes lie beside the results of {', '.join(absent)}.")
+    return {entry: held for entry, held in found.items() if held is not None}
+
+
+def _intro(group: Group) -> str:
+    for _, result in group.ran:
+        data = result.dataset
+        counts = ", ".join(f"{count:,} {name}" for name, count in data.counts.items())
+        return f"{result.protocol} on {data.name}: {counts}."
+    return "No run of this protocol has a result."
+
+
+def _threshold(group: Group, runs: dict[Entry, Decisions]) -> dict[str, Any] | None:
+    """Count accepted comparisons at the slider's thresholds, exactly; None without scores."""
+    if not runs:
+        return None
+    first = next((entry for entry in runs if entry.reference), next(iter(runs)))
+    names = [m.name for m in (first.result.metrics if first.result else ())]
+    rates = (n for n in names if n.startswith(("tar@", "accuracy/")) and not n.endswith("no-flip"))
+    places = {name: threshold_of(first, name) for name in dict.fromkeys([group.primary, *rates])}
+    marks = {name: value for name, value in places.items() if value is not None}
+    chosen = thresholds_of(list(runs.values()), list(marks.values()))
+    if not len(chosen):
+        return None
+    held = []
+    for entry, decisions in runs.items():
+        genuine, impostors = decisions.accepted(chosen)
+        held.append(
+            {
+                "run": entry.run,
+                "label": entry.label,
+                "genuine": len(decisions.genuine),
+                "impostors": len(decisions.impostors),
+                "true": genuine.tolist(),
+                "false": impostors.tolist(),
+            }
+        )
+    indices = {name: int(abs(chosen - value).argmin()) for name, value in marks.items()}
+    return {
+        "thresholds": chosen.tolist(),
+        "runs": held,
+        "start": next(iter(indices.values()), len(chosen) // 2),
+        "marks": [{"name": name, "index": index} for name, index in indices.items()],
+        "reference": first.label,
+    }

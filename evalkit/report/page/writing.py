@@ -1,0 +1,108 @@
+"""From a report to its file."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from importlib import resources
+from pathlib import Path
+
+import jinja2
+import yaml
+from markupsafe import Markup
+
+import evalkit
+from evalkit.errors import InputError
+from evalkit.files import atomic_write
+from evalkit.report.page import chart
+from evalkit.report.page.gather import Report, of_signoff
+from evalkit.report.page.palette import SERIES, properties
+from evalkit.report.page.tables import csv_text, markdown
+from evalkit.report.page.view import view
+from evalkit.signoff.record import Signoff
+
+_GEOMETRY = {
+    "width": chart.WIDTH,
+    "height": chart.HEIGHT,
+    "left": chart.LEFT,
+    "right": chart.RIGHT,
+    "top": chart.TOP,
+    "bottom": chart.BOTTOM,
+}
+
+
+def write_page(path: Path, record: Signoff, folder: Path) -> Path:
+    """Write a sign-off's page.
+
+    Parameters
+    ----------
+    path : Path
+        The HTML file.
+    record : Signoff
+    folder : Path
+        Of the record: its cells' results and scores lie below. What is missing there is said in
+        the page.
+
+    Returns
+    -------
+    Path
+        `path`.
+
+    Raises
+    ------
+    evalkit.errors.InputError
+        The file cannot be written, or the scores beside a result are damaged.
+    """
+    return write_report(path, of_signoff(record, folder))
+
+
+def write_report(path: Path, report: Report) -> Path:
+    """Write a report in the form that the file's suffix names: ``.html``, ``.md`` or ``.csv``.
+
+    Raises
+    ------
+    evalkit.errors.InputError
+        The suffix is another one, or the file cannot be written.
+    """
+    forms = {".html": render, ".md": markdown, ".csv": csv_text}
+    form = forms.get(path.suffix.lower())
+    if form is None:
+        raise InputError(f"{path}: a report ends in {', '.join(forms)}.")
+    content = form(report).encode("utf-8", "replace")
+    with atomic_write(path) as file:
+        file.write(content)
+    return path
+
+
+def render(report: Report) -> str:
+    """Return a report as HTML: whatever texts it holds, none becomes markup or script."""
+    files = resources.files("evalkit.report.page")
+    colours = (
+        f":root{{{properties('light')}}}"
+        f"@media screen and (prefers-color-scheme: dark)"
+        f"{{:root:not([data-theme=light]){{{properties('dark')}}}}}"
+        f"@media screen{{:root[data-theme=dark]{{{properties('dark')}}}}}"
+    )
+    style = colours + files.joinpath("style.css").read_text(encoding="utf-8")
+    script = files.joinpath("script.js").read_text(encoding="utf-8")
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    page = view(report)
+    plan = report.record.plan.model_dump(mode="json") if report.record else {}
+    return environment.from_string(files.joinpath("page.html").read_text(encoding="utf-8")).render(
+        page=page,
+        data={**page.data, "geometry": _GEOMETRY, "colours": SERIES},
+        plan=yaml.safe_dump(plan, sort_keys=False, allow_unicode=True),
+        # The files are the package's own: the policy lets these two run and nothing else.
+        style=Markup(style),
+        script=Markup(script),
+        style_hash=_hash(style),
+        script_hash=_hash(script),
+        version=evalkit.__version__,
+    )
+
+
+def _hash(text: str) -> str:
+    digest = hashlib.sha256(text.encode()).digest()
+    return f"sha256-{base64.b64encode(digest).decode()}"
