@@ -118,7 +118,7 @@ def load_images(path: Path | None, kind: Kind, size: int, progress: Progress) ->
 def _sample(kind: Kind, progress: Progress) -> Path:
     from evalkit.datasets.sample import sample_path  # noqa: PLC0415 - heavy
 
-    progress.say("no --calibration: calibrating on the embedded sample, which suits its own models")
+    progress.say("no --calibration: taking the embedded sample, which suits its own models")
     with progress.counting("rendering the sample", "images") as report:
         if kind == "faces":
             return sample_path(

@@ -157,14 +157,15 @@ def _check_target(converter: type[Converter], config: ConvertConfig) -> None:
 
 
 def _draw(config: ConvertConfig, model: ModelConfig, progress: Progress) -> tuple[ImageSet, Drawn]:
-    kind, side = kind_of(model), side_of(model)
+    """Draw images; only int8 is calibrated, the others are compared alone."""
+    kind, side, int8 = kind_of(model), side_of(model), config.precision == "int8"
     images = load_images(config.calibration, kind, side, progress)
     evaluated = None
-    if config.evaluated is not None:
+    if int8 and config.evaluated is not None:
         evaluated = load_images(config.evaluated, kind, side, progress)
     drawn = draw(
         images,
-        samples=config.samples,
+        samples=config.samples if int8 else 1,
         held_out=config.held_out,
         seed=config.seed,
         evaluated=evaluated,
@@ -223,7 +224,7 @@ class _Job:
             if not self._good(start):
                 ranked = rank(
                     [layer for layer in layers if layer not in excluded],
-                    lambda names: self._try(build, names, _RANKING_IMAGES),
+                    lambda others: self._try(build, (*excluded, *others), _RANKING_IMAGES),
                     self.progress,
                 )
                 names = [layer for layer, _ in ranked]
@@ -259,9 +260,9 @@ class _Job:
         """Build, run on the held-out images, and compare with fp32."""
         how = build(out, excluded)
         precision, backend = self.config.precision, self.config.backend
-        name = precision if out == self.made else ""
+        progress = self.progress if out == self.made else Progress(quiet=True)
         with opened(self.config, backend, precision, self.prepared.config, out) as model:
-            reading = self.prepared.read(model, self.progress, name, most)
+            reading = self.prepared.read(model, progress, precision, most)
             ran, sha256 = model.session.ran, model.info.sha256 or ""
         accuracy = None
         if self.config.until_accuracy is not None and most == _ALL:

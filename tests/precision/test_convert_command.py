@@ -149,6 +149,25 @@ def test_layers_are_excluded_until_the_goal_is_met(
     assert record["figures"]["cosine"]["mean"] >= goal
 
 
+def test_what_is_excluded_by_name_stays_so_in_every_trial(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from evalkit.precision import onnxruntime as toolchain
+
+    tried: list[tuple[str, ...]] = []
+    write = toolchain._write_int8
+
+    def watched(model: Path, cache: Path, out: Path, settings: Any) -> Any:
+        tried.append(settings.exclude)
+        return write(model, cache, out, settings)
+
+    monkeypatch.setattr(toolchain, "_write_int8", watched)
+    words = ["--exclude", "fir*", "--auto-exclude", "--until-cosine", 1]
+    assert convert(work / "small.yaml", tmp_path / "int8.onnx", *words) == 1
+    assert len(tried) == 1 + 3 + 3 + 1  # the start, ranking, search, the last again
+    assert all("first" in excluded for excluded in tried)
+
+
 def test_a_goal_out_of_reach_fails(
     work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
