@@ -13,7 +13,7 @@ from evalkit.comparable import mismatches, named, run_label
 from evalkit.compare_detections import detection_changes
 from evalkit.compare_scores import Flips, Paired, pair_changes, template_changes
 from evalkit.errors import CannotJudgeError, InputError
-from evalkit.results import Interval, Result, Text, load_result
+from evalkit.results import READY_MADE, Interval, Result, Text, load_result
 from evalkit.stats.drift import RTOL, Drift, drift, joined
 from evalkit.store import Store
 
@@ -300,8 +300,13 @@ def stores_of(before: Result, after: Result) -> tuple[Store, Store]:
 
 
 def _store(result: Result) -> Store:
-    if result.store is None:
+    if result.store is None and result.ran.backend == READY_MADE:
         raise InputError(f"{result.model.name} was computed elsewhere and has no outputs store")
+    if result.store is None:
+        raise InputError(
+            f"a baseline keeps no outputs store of {result.model.name}; compare with the result "
+            "that it was made from"
+        )
     return Store.open(Path(result.store))
 
 

@@ -257,6 +257,13 @@ def test_what_has_no_interval_is_said(ijbc: Run, network: Network) -> None:
     assert all(c.interval is not None for c in found.metrics if c.rule == "baseline_threshold")
 
 
+def test_a_baseline_is_not_called_computed_elsewhere(two: tuple[Path, Path]) -> None:
+    baseline = two[0].with_name("baseline.json")
+    assert main(["gate", str(two[0]), "--baseline", str(baseline), "--update"]) == 0
+    (note,) = (note for note in compare(baseline, two[1]).notes if "drift" in note)
+    assert "a baseline keeps no outputs store" in note
+
+
 @pytest.mark.parametrize("case", ["gone", "of another model", "changed images"])
 def test_drift_that_cannot_be_measured_is_a_note(two: tuple[Path, Path], case: str) -> None:
     folder = Path(load_result(two[1]).store or "")
