@@ -34,6 +34,7 @@ _OF_THE_CELL = frozenset(
         *("data", "model", "backend", "precision", "device", "threads", "output", "outputs_dir"),
         *("overwrite", "limit", "features", "features_flip", "templates", "scores", "embeddings"),
         *("embeddings_flip", "predictions", "errors", "write_predictions", "save_images"),
+        *("python", "outputs", "manifest", "runtime_info", "throughput_log"),
     }
 )
 """Settings of a run that are no settings of a protocol."""
@@ -186,7 +187,7 @@ class Override(_Part):
     device, threads, batch_size
         As on the command line.
     python : str or None
-        Another interpreter that has evalkit and the backend's runtime installed.
+        Interpreter of a worker that has the backend's runtime: a command, or relative to the plan.
     optional : bool
         Whether a sign-off can pass where this cell cannot run.
     """
@@ -257,6 +258,23 @@ class Statistics(_Part):
     seed: int = 0
 
 
+class Bench(_Part):
+    """The speed measurement: every cell that ran, by turns.
+
+    Attributes
+    ----------
+    batch_sizes : tuple of int
+    repeats : int
+        Rounds through all cells and batch sizes.
+    seconds : float
+        Least time of each in a round.
+    """
+
+    batch_sizes: tuple[int, ...] = Field(default=(1, 32), min_length=1)
+    repeats: int = Field(default=5, ge=1)
+    seconds: float = Field(default=1.0, gt=0)
+
+
 class Plan(_Part):
     """A sign-off, as its YAML file says it.
 
@@ -264,8 +282,8 @@ class Plan(_Part):
     ----------
     reference : str
         The backend whose fp32 run all others are held against.
-    bench : dict or None
-        Settings of the speed measurement; None measures none.
+    bench : Bench or None
+        ``bench: {}`` measures speed by its defaults; None measures none.
     folder : Path
         Of the YAML file: paths are relative to it.
     """
@@ -276,7 +294,7 @@ class Plan(_Part):
     matrix: Matrix
     reference: str
     statistics: Statistics = Statistics()
-    bench: dict[str, Any] | None = None
+    bench: Bench | None = None
     folder: Path = Field(default=Path(), exclude=True)
 
     @model_validator(mode="after")

@@ -12,7 +12,8 @@ exit codes: 0 all cells passed, 1 a cell failed, 2 the plan is wrong, 3 cannot b
 inconclusive or could not run
 
 Every cell of the plan's matrix is an ordinary evaluation, kept in DIR/cells; interrupted, the same
-command goes on where it was. DIR holds signoff.json (the record), .md, .csv and .xml (JUnit).
+command goes on where it was. DIR holds report.html, signoff.json (the record), signoff.md, .csv and
+.xml (JUnit).
 A cell passes where the one-sided bound of its change lies within the margin that the plan fixes,
 and fails where the change lies beyond the margin with the same confidence.
 

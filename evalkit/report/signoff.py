@@ -41,6 +41,8 @@ def publish(record: Signoff, folder: Path, say: Callable[[str], object]) -> list
     The Markdown is also appended to the file that ``GITHUB_STEP_SUMMARY`` names, and where
     ``GITHUB_ACTIONS`` is ``true`` whatever did not pass becomes an annotation.
     """
+    from evalkit.report.page import write_page  # noqa: PLC0415 - heavy
+
     say(describe(record))
     checks = checks_of(record)
     if os.environ.get("GITHUB_ACTIONS") == "true":
@@ -57,6 +59,7 @@ def publish(record: Signoff, folder: Path, say: Callable[[str], object]) -> list
         with atomic_write(folder / file_name) as file:
             file.write(content)
         written.append(folder / file_name)
+    written.append(write_page(folder / "report.html", record, folder))
     append_summary(markdown(record))
     return written
 

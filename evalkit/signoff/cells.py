@@ -88,9 +88,9 @@ class Job:
         return self.folder / "result.json"
 
     @property
-    def python(self) -> str:
-        """The interpreter."""
-        return self.override.python or sys.executable
+    def worker(self) -> str:
+        """The interpreter of the backend's worker; empty where it needs none."""
+        return str(self.settings.get("python", ""))
 
 
 def jobs_of(plan: Plan, folder: Path, progress: Progress) -> list[Job]:
@@ -160,11 +160,24 @@ def _job(plan: Plan, protocol: ProtocolPlan, mode: Mode, data: Data, root: Path)
     named = _model_name(plan, protocol)
     model = load_model_config(named, RunConfig())
     settings["model"] = named
+    worker = _worker(plan, override, model)
+    if worker is not None:
+        settings["python"] = worker
     if override.file is not None:
         file = str((plan.folder / Path(override.file).expanduser()).absolute())
         model = model.model_copy(update={"files": {str(mode): file}})
         settings["model"] = str((folder / "model.yaml").absolute())
     return Job(protocol, mode, override, data, folder, settings, model)
+
+
+def _worker(plan: Plan, override: Override, model: ModelConfig) -> str | None:
+    """Return the interpreter that a cell names, else the model's; a bare name is a command."""
+    named = override.python or model.runtime.python
+    if named is None:
+        return None
+    path = Path(named).expanduser()
+    folder = plan.folder if override.python else model.folder
+    return str(path) if path.parent == Path() else str((folder / path).absolute())
 
 
 def _model_name(plan: Plan, protocol: ProtocolPlan) -> str:
@@ -184,7 +197,7 @@ def key_of(job: Job, prober: Prober) -> str:
     CellError
         The backend cannot run here, or has no file of this model.
     """
-    probe = prober.probe(job.mode.backend, job.python)
+    probe = prober.probe(job.mode.backend, job.worker)
     if not probe.available:
         raise CellError(f"backend {job.mode.backend}: {probe.reason} {probe.remedy}".rstrip())
     try:
@@ -198,7 +211,7 @@ def key_of(job: Job, prober: Prober) -> str:
             "kind": job.protocol.kind,
             "data": job.data.state,
             "model": [job.model.model_dump(mode="json", exclude={"files"}), model],
-            "runtime": [job.python, probe.version],
+            "runtime": probe.version,
             "evalkit": evalkit.__version__,
         }
     )
@@ -250,7 +263,7 @@ def evaluate(job: Job, settings: dict[str, Any], progress: Progress) -> tuple[in
     with (
         (job.folder / "table.txt").open("wb") as table,
         subprocess.Popen(
-            [job.python, "-m", "evalkit", job.protocol.kind, "--config", str(file)],
+            [sys.executable, "-m", "evalkit", job.protocol.kind, "--config", str(file)],
             stdin=subprocess.DEVNULL,
             stdout=table,
             stderr=subprocess.PIPE,

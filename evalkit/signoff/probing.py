@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import subprocess
-from pathlib import Path
+import sys
 
 from evalkit.backends.base import Probe
 
 _PATIENCE_S = 300.0
 _ASK = """
 import dataclasses, json, sys
-from evalkit.backends import BACKENDS
+from evalkit.config import ModelConfig, RunConfig
 from evalkit.errors import EvalkitError
+from evalkit.evaluations.inference import choose_backend
+run = RunConfig(backend=sys.argv[1], python=sys.argv[2] or None)
 try:
-    probe = dataclasses.asdict(BACKENDS.get(sys.argv[1]).probe())
+    backend = choose_backend(run, ModelConfig(name="any", files={"any": "any"}))
+    probe = dataclasses.asdict(backend.probe())
 except EvalkitError as error:
     probe = {"available": False, "reason": str(error)}
 print("\\n" + json.dumps(probe))
@@ -27,28 +30,27 @@ class Prober:
     def __init__(self) -> None:
         self._held: dict[tuple[str, str], Probe] = {}
 
-    def probe(self, backend: str, python: str) -> Probe:
-        """Probe a backend under an interpreter."""
-        asked = backend, python
+    def probe(self, backend: str, worker: str = "") -> Probe:
+        """Probe a backend, in a worker's interpreter where one is named."""
+        asked = backend, worker
         if asked not in self._held:
-            self._held[asked] = _probe(backend, python)
+            self._held[asked] = _probe(backend, worker)
         return self._held[asked]
 
 
-def _probe(backend: str, python: str) -> Probe:
+def _probe(backend: str, worker: str) -> Probe:
     try:
         done = subprocess.run(
-            [python, "-c", _ASK, backend],
+            [sys.executable, "-c", _ASK, backend, worker],
             capture_output=True,
             text=True,
             timeout=_PATIENCE_S,
             check=False,
-            cwd=Path.cwd(),
         )
-    except (OSError, subprocess.SubprocessError) as error:
-        return Probe(False, reason=f"{python} cannot be asked: {error}.")
+    except subprocess.TimeoutExpired:
+        return Probe(False, reason=f"it could not be probed within {_PATIENCE_S:g} s.")
     try:
         return Probe(**json.loads(done.stdout.strip().splitlines()[-1]))
     except (ValueError, IndexError, TypeError):
         said = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
-        return Probe(False, reason=f"{python} could not probe it: {said[0]}.")
+        return Probe(False, reason=f"it could not be probed: {said[0]}.")

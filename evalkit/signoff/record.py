@@ -238,7 +238,8 @@ class Signoff(_Record):
     cells : tuple of Cell
         By protocol, then by row of the matrix.
     bench : dict or None
-        The speed measurement, where the plan asks for one.
+        The speed measurements by model, where the plan asks for them: of
+        `evalkit.bench.BenchResult`.
     """
 
     schema_version: Literal[1] = 1

@@ -27,6 +27,7 @@ from evalkit.signoff.history import note_plan
 from evalkit.signoff.judging import Judge
 from evalkit.signoff.probing import Prober
 from evalkit.signoff.record import Cell, Overall, ProtocolRecord, Run, Signoff
+from evalkit.signoff.speed import measure_speed
 
 _EXIT_CODES: dict[Overall, int] = {
     "pass": EXIT_OK,
@@ -95,6 +96,8 @@ def signoff(
             )
         )
     outcome, reason = overall(cells)
+    ran = [attempt.job for attempt in attempts if attempt.result is not None]
+    speed, untimed = measure_speed(plan.bench, ran, folder, progress) if plan.bench else (None, [])
     changed = [change for use in plans[1:] for change in use.changes]
     return Signoff(
         evalkit_version=evalkit.__version__,
@@ -109,7 +112,11 @@ def signoff(
         plans=plans,
         protocols=tuple(protocols),
         cells=tuple(cells),
-        warnings=tuple(f"the plan was changed after a run: {change}" for change in changed),
+        bench=speed,
+        warnings=(
+            *(f"the plan was changed after a run: {change}" for change in changed),
+            *untimed,
+        ),
         environment=environment.describe(),
     )
 
