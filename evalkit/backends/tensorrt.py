@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from evalkit.backends.base import Backend, Probe, Ran, Session, SessionOptions, TensorInfo
 from evalkit.backends.kernels import count_arithmetic, describe_precision
+from evalkit.backends.pycuda_memory import Buffer, Device
 from evalkit.backends.tensorrt_build import bindings, cached_engine, load_engine, make_logger
 from evalkit.backends.tensorrt_layers import check_label, check_profile, layer_kernels
-from evalkit.backends.tensorrt_memory import Buffer, Device
 from evalkit.backends.tensors import (
     check_batch,
     check_file,

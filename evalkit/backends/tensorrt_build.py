@@ -12,9 +12,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-import onnx
-
 from evalkit.backends.base import TensorInfo
+from evalkit.backends.onnx_files import check_external_data, external_data
 from evalkit.backends.tensorrt_layers import (
     Shapes,
     engine_key,
@@ -22,7 +21,6 @@ from evalkit.backends.tensorrt_layers import (
     refused_engine,
     refused_graph,
 )
-from evalkit.backends.tensors import first_line
 from evalkit.errors import InputError
 from evalkit.files import atomic_write, cache_dir, sha256_file, sha256_json
 
@@ -154,33 +152,14 @@ def _shapes(trt: Any, network: Any, model: Path, image: tuple[int, int, int] | N
     return profile_shapes(TensorInfo(tensor.name, "float32", sizes), image)
 
 
-def external_files(model: Path) -> list[Path]:
-    """List the files beside an ONNX model that hold its weights.
+def _digest(model: Path) -> str:
+    """Hash a model with the files that hold its weights.
 
     Raises
     ------
     evalkit.errors.InputError
-        It is no ONNX model, or a file is missing or outside the model's folder.
+        One of them is missing or outside the model's folder.
     """
-    try:
-        weights = onnx.load(model, load_external_data=False).graph.initializer
-    except Exception as error:
-        raise InputError(
-            f"{model}: it cannot be read as ONNX: {first_line(error)}. It is no ONNX model, or is "
-            "cut short: export or fetch it again."
-        ) from error
-    entries = (entry for held in weights for entry in held.external_data)
-    named = sorted({entry.value for entry in entries if entry.key == "location"})
-    folder = model.parent.resolve()
-    files = [(folder / name).resolve() for name in named]
-    for name, file in zip(named, files, strict=True):
-        if not file.is_relative_to(folder) or not file.is_file():
-            raise InputError(
-                f"{model} names external data {name!r}, which is not in its folder. Put the data "
-                "of the model beside it."
-            )
-    return files
-
-
-def _digest(model: Path) -> str:
-    return sha256_json([sha256_file(file) for file in (model, *external_files(model))])
+    check_external_data(model)
+    beside = sorted({data.file(model) for data in external_data(model)})
+    return sha256_json([sha256_file(file) for file in (model, *beside)])

@@ -10,6 +10,7 @@ import onnx
 from onnx import version_converter
 
 from evalkit.backends.base import TensorInfo
+from evalkit.backends.onnx_files import check_external_data
 from evalkit.backends.tensors import first_line
 from evalkit.errors import InputError
 
@@ -24,6 +25,7 @@ def load_onnx(model: Path) -> Any:
     evalkit.errors.InputError
         It is no ONNX model, or names data outside its folder, or has several inputs.
     """
+    check_external_data(model)
     try:
         proto = onnx.load(model)
     except Exception as error:

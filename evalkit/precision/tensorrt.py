@@ -17,8 +17,8 @@ import onnx
 from onnx import numpy_helper
 
 from evalkit.backends.base import Precision
+from evalkit.backends.pycuda_memory import Device
 from evalkit.backends.tensorrt_build import bindings, build_engine
-from evalkit.backends.tensorrt_memory import Device
 from evalkit.errors import InputError
 from evalkit.precision.base import Batches, Build, Built, Converter, ConvertSettings
 

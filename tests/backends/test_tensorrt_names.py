@@ -23,7 +23,7 @@ TENSORRT_ROOTS = frozenset(
     {"trt", "builder", "network", "parser", "config", "profile", "cache", "tensor", "runtime"}
     | {"engine", "inspector", "self._engine", "self._execution", "self._runtime"}
 )
-PYCUDA_FILES = ("backends/tensorrt_memory.py",)
+PYCUDA_FILES = ("backends/pycuda_memory.py",)
 PYCUDA_ROOTS = frozenset(
     {"cuda", "device", "self._cuda", "self._primary", "self.stream", "self._memory"}
 )
