@@ -32,7 +32,13 @@ setup(
     packages=packages,
     package_dir=package_dir,
     package_data={
-        "evalkit": ["py.typed", "heads/*.pyi", "report/*.html"],
+        "evalkit": [
+            "py.typed",
+            "heads/*.pyi",
+            "report/page/*.html",
+            "report/page/*.css",
+            "report/page/*.js",
+        ],
         "evalkit.configs": ["*/*.yaml"],
         "evalkit.datasets.sample": ["*.onnx", "*.pt"],
         "evalkit.protocols": ["*.pyi"],

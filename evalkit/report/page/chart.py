@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -24,13 +24,22 @@ _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """An axis: what it says, its range, whether it is logarithmic, whether its rates show in %."""
+    """An axis.
+
+    Attributes
+    ----------
+    log, percent : bool
+        Whether it is logarithmic; whether its values are rates that show in per cent.
+    marked : tuple of float
+        The values to mark, where they are not left to the axis.
+    """
 
     label: str
     low: float
     high: float
     log: bool = False
     percent: bool = False
+    marked: tuple[float, ...] = ()
 
     def place(self, values: npt.ArrayLike) -> Values:
         """Return where values lie, 0 to 1; what a logarithm cannot take lies at the low end."""
@@ -44,6 +53,8 @@ class Axis:
 
     def ticks(self) -> list[tuple[float, str]]:
         """Return the values to mark, with their texts."""
+        if self.marked:
+            return [(value, f"{value:g}") for value in self.marked]
         if self.log:
             return self._decades()
         factor = 100 if self.percent else 1
@@ -147,7 +158,11 @@ class Chart:
     follows: Literal["", "roc", "det", "score"] = ""
 
     def svg(self) -> Markup:
-        """Return the picture."""
+        """Return the picture; lines of earlier runs are wider and show under later ones."""
+        lines = [item for item in self.items if isinstance(item, Line | Bars)]
+        widths: dict[Item, float] = {
+            item: min(2.2 + 0.9 * (len(lines) - 1 - place), 4.6) for place, item in enumerate(lines)
+        }
         parts = [
             f'<svg class="chart" id="{self.key}" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
             f'aria-labelledby="{self.key}-t {self.key}-d"><title id="{self.key}-t">'
@@ -160,7 +175,7 @@ class Chart:
             f'<text class="label" transform="translate(13 {TOP + _HIGH / 2:g}) rotate(-90)" '
             f'text-anchor="middle">{escape(self.y.label)}</text>',
             f'<g clip-path="url(#{self.key}-c)"><g class="data">',
-            *(part for item in self.items for part in self._drawn(item)),
+            *(part for item in self.items for part in self._drawn(item, widths)),
             '</g></g><g class="over"></g></svg>',
         ]
         return Markup("".join(parts))
@@ -195,7 +210,7 @@ class Chart:
             yield f'<text x="{LEFT - 7}" y="{y + 4:.1f}" text-anchor="end">{text}</text>'
         yield f'<path class="frame" d="M{LEFT} {TOP}V{TOP + _HIGH}H{LEFT + _WIDE}"/>'
 
-    def _drawn(self, item: Item) -> Iterator[str]:
+    def _drawn(self, item: Item, widths: Mapping[Item, float]) -> Iterator[str]:
         if isinstance(item, Mark):
             x = self._x(item.x)
             yield (
@@ -205,18 +220,19 @@ class Chart:
             return
         yield f'<g class="{run_class(item.run)}" data-run="{item.run}">'
         if isinstance(item, Line):
-            yield f'<path class="curve" d="{self._joined(item.x, item.y, item.step)}"/>'
+            path = self._joined(item.x, item.y, item.step)
+            yield f'<path class="curve" stroke-width="{widths[item]:g}" d="{path}"/>'
         elif isinstance(item, Bars):
-            yield self._histogram(item)
+            yield self._histogram(item, widths[item])
         else:
             yield from self._dots(item)
         yield "</g>"
 
-    def _histogram(self, bars: Bars) -> str:
+    def _histogram(self, bars: Bars, width: float) -> str:
         heights = np.concatenate([bars.heights, bars.heights[-1:]])
         top = self._joined(bars.edges, heights, step=True)
         if bars.kind == "outline":
-            return f'<path class="curve" d="{top}"/>'
+            return f'<path class="curve" stroke-width="{width:g}" d="{top}"/>'
         floor = TOP + _HIGH + 2
         start, end = self._x(bars.edges[0]), self._x(bars.edges[-1])
         area = f"M{start:.2f} {floor}L{top[1:]}L{end:.2f} {floor}Z"

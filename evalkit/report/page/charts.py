@@ -217,7 +217,8 @@ def bench_charts(benches: Sequence[BenchResult], modes: Sequence[str]) -> list[C
             continue
         named = f" of {bench.model}" if len(benches) > 1 else ""
         batches = [timing.batch_size for timing in timed]
-        x = Axis("batch size", min(batches) / 1.3, max(batches) * 1.3, log=True)
+        marked = tuple(sorted({float(batch) for batch in batches}))
+        x = Axis("batch size", marked[0] / 1.3, marked[-1] * 1.3, log=True, marked=marked)
         charts += [
             _speed_chart(f"b{number}-rate", f"Throughput{named}", "images/s", x, series),
             _speed_chart(f"b{number}-time", f"Latency of a batch{named}", "p50, ms", x, series),
@@ -252,20 +253,26 @@ def _speed_chart(
         value, low, high = np.array([_figures(timing, unit) for timing in timings]).T
         items += [Line(name, run, size, value), Dots(name, run, size, value, low, high)]
         told.append(f"{name}: {', '.join(f'{v:.3g}' for v in value)}")
-    top = max(float(item.high.max()) for item in items if isinstance(item, Dots))
     spread = "lowest to highest round" if unit == "images/s" else "p50 to p99"
     return Chart(
         key,
         title,
         f"{title} in {unit} by batch size; bars from the {spread}. {'; '.join(told)}.",
         x,
-        Axis(
-            f"{unit} (bars: {spread})",
-            0.0,
-            nice_step(top / 5) * np.ceil(1.04 * top / nice_step(top / 5)),
-        ),
+        _speed_axis(unit, spread, items),
         tuple(items),
     )
+
+
+def _speed_axis(unit: str, spread: str, items: Iterable[Line | Dots]) -> Axis:
+    dots = [item for item in items if isinstance(item, Dots)]
+    top = max(float(item.high.max()) for item in dots)
+    label = f"{unit} (bars: {spread})"
+    if unit != "images/s":  # batches of 1 and of 32 lie far apart
+        least = min(float(item.low.min()) for item in dots)
+        return Axis(label, least / 1.5, top * 1.5, log=True)
+    step = nice_step(top / 5)
+    return Axis(label, 0.0, float(step * np.ceil(1.04 * top / step)))
 
 
 def _figures(timing: Timing, unit: str) -> tuple[float, float, float]:

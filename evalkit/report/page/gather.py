@@ -136,18 +136,24 @@ class Report:
         found = (group.reference for group in self.groups)
         return next((entry.label for entry in found if entry), None)
 
-    def timing(self, label: str) -> Timing | None:
-        """Return how fast a mode ran its smallest batch, if that was measured."""
+    def timing(self, entry: Entry) -> Timing | None:
+        """Return how fast a run's model ran its smallest batch, if that was measured."""
+        if entry.result is None:
+            return None
+        ran, model = entry.result.ran, entry.result.model.sha256
         found = [
             timing
             for bench in self.benches
             for timing in bench.timings
-            if f"{timing.backend}:{timing.precision}" == label and timing.latency_ms is not None
+            if timing.model is not None
+            and timing.latency_ms is not None
+            and timing.model.sha256 == model
+            and (timing.backend, timing.precision) == (ran.backend, ran.precision_requested)
         ]
         return min(found, key=lambda timing: timing.batch_size) if found else None
 
 
-def of_signoff(record: Signoff, folder: Path) -> Report:
+def of_signoff(record: Signoff, folder: Path, *, benches: Sequence[BenchResult] = ()) -> Report:
     """Put a sign-off's page together; results that are gone are said to be.
 
     Parameters
@@ -155,6 +161,8 @@ def of_signoff(record: Signoff, folder: Path) -> Report:
     record : Signoff
     folder : Path
         Where it stands: the result files' names are relative to it.
+    benches : sequence of BenchResult
+        Speed measurements beside the record's own.
     """
     groups = tuple(_signed_group(record, protocol, folder) for protocol in record.protocols)
     return Report(
@@ -164,7 +172,7 @@ def of_signoff(record: Signoff, folder: Path) -> Report:
         when=record.finished,
         command=record.command,
         groups=groups,
-        benches=_benches(record.bench),
+        benches=(*_benches(record.bench), *benches),
         warnings=record.warnings,
         record=record,
     )

@@ -61,7 +61,8 @@ def group_tables(report: Report, group: Group) -> list[Table]:
 def report_tables(report: Report) -> list[Table]:
     """Return all tables of a report."""
     found = [table for group in report.groups for table in group_tables(report, group)]
-    found += [bench_table(bench) for bench in report.benches]
+    for bench in report.benches:
+        found += [bench_table(bench), bench_problems(bench)]
     found += [settings(report), hashes(report), machines(report)]
     return [table for table in found if table.rows]
 
@@ -110,7 +111,7 @@ def matrix(report: Report, group: Group) -> Table:
 def _matrix_row(report: Report, group: Group, entry: Entry) -> tuple[str, ...]:
     metric, cell = entry.metric(group.primary), entry.cell
     carried = cell.deployment if cell else None
-    timing = report.timing(entry.label)
+    timing = report.timing(entry)
     latency = timing.latency_ms if timing else None
     rate = timing.images_per_second.median if timing and timing.images_per_second else None
     result = entry.result
@@ -322,20 +323,25 @@ def stages(group: Group) -> Table:
 
 
 def bench_table(bench: BenchResult) -> Table:
-    """Return a speed measurement; what could not run says why."""
-    rows = []
-    for timing in bench.timings:
-        if timing.problem is None:
-            rows.append((*bench_row(timing), ""))
-        else:
-            asked = (timing.backend, timing.precision, "-", str(timing.batch_size))
-            blank = [""] * (len(BENCH_HEADER) - len(asked))
-            rows.append((*asked, *blank, timing.problem))
+    """Return a speed measurement."""
+    rows = (tuple(bench_row(timing)) for timing in bench.timings if timing.problem is None)
     note = (
         f"{bench.repeats} rounds of at least {bench.seconds:g} s each, by turns. "
         "*: of fewer than 100 runs, so close to the slowest."
     )
-    return Table(f"speed of {bench.model}", (*BENCH_HEADER, "problem"), tuple(rows), 3, note)
+    return Table(f"speed of {bench.model}", BENCH_HEADER, tuple(rows), 3, note)
+
+
+def bench_problems(bench: BenchResult) -> Table:
+    """Return what could not run, and why."""
+    batches: dict[tuple[str, str], list[str]] = {}
+    for timing in bench.timings:
+        if timing.problem is not None:
+            mode = f"{timing.backend}:{timing.precision}"
+            batches.setdefault((mode, timing.problem), []).append(str(timing.batch_size))
+    rows = tuple((mode, ", ".join(sizes), why) for (mode, why), sizes in batches.items())
+    header = ("mode", "batch sizes", "why")
+    return Table(f"not measured of {bench.model}", header, rows, 3)
 
 
 def settings(report: Report) -> Table:

@@ -34,11 +34,11 @@ from evalkit.widerface_eval import (
 Image = NDArray[np.uint8]
 
 _FACE_SIDE = 96
-_SCENE_SIDE = 320
+_SCENE_SIDE = 260
 _QUALITY = 72
 _SHOWN = 8
 _SCENES = 4
-_UNMOVED = 0.9999
+_UNMOVED = 0.999
 """Where no cosine is lower, pictures of the images that moved furthest tell nothing."""
 
 
@@ -242,6 +242,7 @@ def _loader(result: Result) -> Callable[[str], Image]:
 def _scenes(group: Group, budget: Budget) -> Iterator[Gallery]:
     """Yield for each run the images with most misses and false alarms."""
     _first(group)
+    shown: dict[tuple[str, ...], str] = {}
     for entry, result in group.ran:
         root = Path(result.dataset.path)
         folders = [root, root / "ground_truth", root / "wider_face_split"]
@@ -258,13 +259,20 @@ def _scenes(group: Group, budget: Budget) -> Iterator[Gallery]:
             raise InputError("no subset keeps a face")
         annotated = folder if (folder / "wider_face_val_bbx_gt.txt").is_file() else None
         wider = load_widerface(root, annotations=annotated, events=truth.events)
+        title = f"{letter(entry.run)} {entry.label}: worst images"
+        worst = list(worst_thumbnails(wider, evaluation, kept[-1], worst=_SCENES))
+        captions = tuple(f"{name}: {counts}" for name, counts, _ in worst)
+        if captions in shown:
+            yield Gallery(title, f"Those of {shown[captions]}, with the same counts.")
+            continue
+        shown[captions] = f"{letter(entry.run)} {entry.label}"
         pictures = []
-        for name, counts, image in worst_thumbnails(wider, evaluation, kept[-1], worst=_SCENES):
-            picture = budget.picture(image, _SCENE_SIDE, f"{name}: {counts}", f"{name}: {counts}")
+        for caption, (_, _, image) in zip(captions, worst, strict=True):
+            picture = budget.picture(image, _SCENE_SIDE, caption, caption)
             pictures += [picture] if picture else []
         note = f"Subset {kept[-1]}, at its best F1: thin solid boxes are annotated faces that were "
         note += "hit, dashed ones missed; corners alone are false alarms, dotted boxes ignored."
-        yield Gallery(f"{letter(entry.run)} {entry.label}: worst images", note, tuple(pictures))
+        yield Gallery(title, note, tuple(pictures))
 
 
 def _boxes(found: NDArray[np.float32] | None) -> NDArray[np.float64]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from markupsafe import Markup
@@ -21,6 +21,7 @@ from evalkit.report.page.forest import forest, scale_of
 from evalkit.report.page.gather import Entry, Group, Report
 from evalkit.report.page.tables import (
     Table,
+    bench_problems,
     bench_table,
     change_of,
     changes,
@@ -50,7 +51,7 @@ KINDS = {
 }  # fmt: skip
 """Colours of outcomes."""
 
-SIGNS = {"pass": "✓", "fail": "✕", "open": "?", "none": "•"}
+SIGNS = {"pass": "✓", "fail": "✕", "open": "?", "none": "i"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +138,12 @@ class Panel:
     galleries: tuple[Gallery, ...]
     tables: tuple[Table, ...]
     notes: tuple[str, ...]
+    margin: bool
+
+    @property
+    def pictured(self) -> bool:
+        """Whether any run has a picture of its change."""
+        return any(row.forest for row in self.rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +189,12 @@ def view(report: Report) -> Page:
         panels=tuple(_panel(report, group, budget) for group in report.groups),
         speed=tuple(bench_charts(report.benches, names)),
         speed_runs=tuple(Run(names.index(name), name) for name in names if name in timed),
-        speed_tables=tuple(bench_table(bench) for bench in report.benches),
+        speed_tables=tuple(
+            table
+            for bench in report.benches
+            for table in (bench_table(bench), bench_problems(bench))
+            if table.rows
+        ),
         facts=(settings(report), hashes(report), machines(report)),
     )
 
@@ -249,11 +261,11 @@ def _alarms(entry: Entry) -> Iterable[str]:
 
 def _rate(report: Report, label: str | None) -> tuple[object, float] | None:
     """Return images a second and where they were measured: only like is set by like."""
-    timing = report.timing(label or "")
-    if timing is not None and timing.images_per_second is not None:
-        return timing.batch_size, timing.images_per_second.median
     for group in report.groups:
         for entry, result in group.ran:
+            timing = report.timing(entry)
+            if entry.label == label and timing and timing.images_per_second:
+                return (group.key, timing.batch_size), timing.images_per_second.median
             if entry.label == label and result.throughput:
                 return group.key, result.throughput
     return None
@@ -264,8 +276,12 @@ def _size(report: Report, label: str | None) -> tuple[object, float] | None:
     for cell in cells:
         if cell.mode == label and cell.run is not None and cell.run.model_bytes:
             return cell.protocol, float(cell.run.model_bytes)
-    timing = report.timing(label or "")
-    return ("bench", timing.model_mb) if timing and timing.model_mb else None
+    for group in report.groups:
+        for entry, _ in group.ran:
+            timing = report.timing(entry)
+            if entry.label == label and timing and timing.model_mb:
+                return group.key, timing.model_mb
+    return None
 
 
 def _times(value: tuple[object, float] | None, reference: tuple[object, float] | None) -> str:
@@ -292,7 +308,7 @@ def _concerns(report: Report) -> Iterable[tuple[str, Badge, str]]:
 
 def _panel(report: Report, group: Group, budget: Budget) -> Panel:
     notes: list[str] = []
-    table = matrix(report, group)
+    table = _without_empty(matrix(report, group))
     scale = scale_of(group)
     rows = []
     for entry, texts in zip(group.entries, table.rows, strict=True):
@@ -319,6 +335,7 @@ def _panel(report: Report, group: Group, budget: Budget) -> Panel:
         galleries=tuple(galleries(group, budget)),
         tables=tuple(table for table in found if table.rows),
         notes=tuple(notes),
+        margin=group.margin is not None,
     )
 
 
@@ -329,6 +346,16 @@ def _charts(group: Group, decided: dict[Entry, Decisions], notes: list[str]) -> 
     if not charts:
         notes.append("There are no curves: no counts lie beside the results.")
     return charts
+
+
+def _without_empty(table: Table) -> Table:
+    """Drop the columns in which no row has anything."""
+    kept = [n for n in range(len(table.header)) if n < 2 or any(r[n] != "-" for r in table.rows)]
+    return replace(
+        table,
+        header=tuple(table.header[n] for n in kept),
+        rows=tuple(tuple(row[n] for n in kept) for row in table.rows),
+    )
 
 
 def _run(entry: Entry) -> Run:
@@ -377,10 +404,15 @@ def _threshold(group: Group, runs: dict[Entry, Decisions]) -> dict[str, Any] | N
             }
         )
     indices = {name: int(abs(chosen - value).argmin()) for name, value in marks.items()}
+    start = indices.get(group.primary, next(iter(indices.values()), len(chosen) // 2))
     return {
         "thresholds": chosen.tolist(),
         "runs": held,
-        "start": next(iter(indices.values()), len(chosen) // 2),
-        "marks": [{"name": name, "index": index} for name, index in indices.items()],
+        "start": start,
+        "marks": [
+            {"name": name, "index": index}
+            for name, index in sorted(indices.items(), key=lambda row: row[1])
+        ],
         "reference": first.label,
+        "mark": next((name for name, index in indices.items() if index == start), ""),
     }

@@ -1,0 +1,80 @@
+"""``evalkit report``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from evalkit.cli.options import check_output, command_line
+
+_EPILOG = """\
+The page is one file that loads nothing: it opens from disk, without a network. It shows figures with
+intervals, curves, a threshold to move, drift, speed, the worst samples where the data are at hand,
+and every setting and hash. Scores are read from beside the results; without them there are no
+curves. Results of the same data and rules share a part of the page.
+
+examples:
+  evalkit report fp32.json int8.json --baseline fp32.json --out report.html
+  evalkit report fp32.json fp16.json --bench bench.json --out report.html
+  evalkit report signoff.json --out report.html     a sign-off's record, once more
+  evalkit report fp32.json int8.json --out tables.md      the tables alone, or .csv
+"""
+
+
+def configure(parser: argparse.ArgumentParser, name: str) -> None:
+    """Add the options."""
+    parser.epilog = _EPILOG
+    parser.add_argument(
+        "results", type=Path, nargs="+", metavar="RESULT.json", help="results, or one signoff.json"
+    )
+    parser.add_argument(
+        "--baseline",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="JSON",
+        help="the result that others on the same data are compared with; repeatable",
+    )
+    parser.add_argument(
+        "--bench",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="JSON",
+        help="a speed measurement of evalkit bench --output; repeatable",
+    )
+    parser.add_argument("--title", default="", help="over the page (the data's names)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("report.html"),
+        metavar="FILE",
+        help=".html, .md or .csv (report.html)",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Put the report together and write it."""
+    from evalkit.errors import InputError
+    from evalkit.report.page import write_report
+    from evalkit.report.page.gather import load_bench, of_results, of_signoff
+    from evalkit.signoff.record import RECORD_NAME, load_signoff
+
+    check_output(arguments.out)
+    first = arguments.results[0]
+    if first.name == RECORD_NAME:
+        if len(arguments.results) > 1 or arguments.baseline:
+            raise InputError(f"{first} is a sign-off: it stands alone, with its own reference.")
+        benches = tuple(load_bench(path) for path in arguments.bench)
+        report = of_signoff(load_signoff(first), first.parent, benches=benches)
+    else:
+        report = of_results(
+            arguments.results,
+            baselines=arguments.baseline,
+            benches=arguments.bench,
+            title=arguments.title,
+            command=command_line(arguments),
+        )
+    print(f"report: {write_report(arguments.out, report)}")
+    return 0
