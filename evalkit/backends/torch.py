@@ -183,7 +183,7 @@ class TorchSession(Session):
                 _settings(self.threads),
                 self._carrier.stream(),
                 torch.inference_mode(),
-                torch.autocast(self._carrier.device.type, torch.bfloat16, enabled=self._autocast),
+                self._cast(),
                 watch or nullcontext(),
             ):
                 return _named(self._module(self._carrier.to_device(batch, layout)), self.model)
@@ -192,6 +192,11 @@ class TorchSession(Session):
                 f"{self.model}: PyTorch cannot run a batch of shape {batch.shape}: "
                 f"{cause(error)}. Give the size that the model was made for, or a smaller batch."
             ) from error
+
+    def _cast(self) -> AbstractContextManager[Any]:
+        if not self._autocast:
+            return nullcontext()
+        return torch.autocast(self._carrier.device.type, torch.bfloat16)
 
     def _flushes_denormals(self) -> bool:
         """Whether every thread does: worker threads keep the setting that they were born with."""
@@ -240,19 +245,16 @@ class Watch(TorchDispatchMode):  # type: ignore[misc]
 
 @contextmanager
 def _settings(threads: int) -> Iterator[None]:
-    """Threads, denormals and TF32 as this session needs them; the caller's come back after."""
+    """Threads and denormals as this session needs them; the caller's come back after."""
     held = torch.get_num_threads()
-    tf32 = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
     if held != threads:
         torch.set_num_threads(threads)
     flushed = not bool(np.float64(5e-324) * 1.0)
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     torch.set_flush_denormal(True)
     try:
         yield
     finally:
         torch.set_flush_denormal(flushed)
-        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = tf32
         if held != threads:
             torch.set_num_threads(held)
 

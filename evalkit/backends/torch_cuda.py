@@ -6,8 +6,8 @@ The CUDA part was written against PyTorch's API and has not been run on hardware
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -33,8 +33,8 @@ class Carrier:
         self._pinned: torch.Tensor | None = None
 
     def stream(self) -> AbstractContextManager[Any]:
-        """Return a context in which the session's work is queued."""
-        return nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
+        """Return a context in which the session's work is queued, without TF32."""
+        return nullcontext() if self._stream is None else _without_tf32(self._stream)
 
     def to_device(self, batch: NDArray[Any], layout: torch.memory_format) -> torch.Tensor:
         """Copy a contiguous batch to the device; call it in `stream`'s context."""
@@ -67,6 +67,18 @@ class Carrier:
         if held is None or held.shape != tensor.shape or held.dtype != tensor.dtype:
             held = self._pinned = torch.empty_like(tensor, pin_memory=True)
         return held.copy_(tensor)
+
+
+@contextmanager
+def _without_tf32(stream: Any) -> Iterator[None]:
+    """Queue on a stream; fp32 products keep their mantissa, and the caller's setting comes back."""
+    held = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        with torch.cuda.stream(stream):
+            yield
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = held
 
 
 def _as_tensor(batch: NDArray[Any]) -> torch.Tensor:
