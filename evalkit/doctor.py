@@ -26,7 +26,7 @@ from evalkit.errors import EvalkitError, InputError
 from evalkit.evaluations.inference import OpenModel, open_model
 from evalkit.files import cache_dir
 from evalkit.precision.calibration import Drawn, ImageBatches, ImageSet, load_images
-from evalkit.precision.trials import Bench, kind_of, side_of
+from evalkit.precision.trials import Prepared, kind_of, side_of
 from evalkit.progress import Progress
 from evalkit.registry import Entry
 from evalkit.stats.drift import Drift, drift
@@ -36,11 +36,10 @@ TESTED_ON = {
     "mxnet": "cpu",
     "onnxruntime": "cpu",
     "openvino": "cpu",
-    "tensorrt": "",
     "torch": "cpu",
     "tvm": "cpu",
 }
-"""Kinds of device that evalkit's tests of a backend have been run on; empty for none yet."""
+"""Kinds of device that evalkit's own backends have been tested on; those left out on none yet."""
 
 REFERENCES = ("onnxruntime", "torch", "openvino")
 LEAST_COSINE: dict[Precision, float] = {"fp32": 0.9999, "fp16": 0.999, "bf16": 0.99, "int8": 0.97}
@@ -62,7 +61,7 @@ class Listed:
         Its name, and the distribution that registered it.
     probe : Probe
     tested_on : str or None
-        As in `TESTED_ON`; None for backends of other packages.
+        As in `TESTED_ON`, empty for nothing yet; None for backends of other packages.
     """
 
     name: str
@@ -87,7 +86,7 @@ def _listed(name: str, entry: Entry, probe: Probe) -> Listed:
     reason, found, remedy = probe.reason.partition(" Install it: ")
     if found and not probe.remedy:
         probe = Probe(available=False, reason=reason, remedy=f"Run: {remedy}")
-    tested = TESTED_ON.get(name) if entry.origin == "evalkit" else None
+    tested = TESTED_ON.get(name, "") if entry.origin == "evalkit" else None
     return Listed(name, entry.origin, probe, tested)
 
 
@@ -248,7 +247,7 @@ def _outputs(model: OpenModel, images: ImageSet, most: int) -> dict[str, NDArray
     drawn = Drawn(calibration=rows, held_out=rows, record={}, warnings=())
     parts: list[dict[str, NDArray[np.float32]]] = [
         {name: _by_image(value, len(batch), name) for name, value in outputs.items()}
-        for batch, outputs in _runs(model, Bench.of(model, images, drawn).calibration(model))
+        for batch, outputs in _runs(model, Prepared.of(model, images, drawn).calibration(model))
     ]
     return {name: np.concatenate([part[name] for part in parts])[: len(rows)] for name in parts[0]}
 

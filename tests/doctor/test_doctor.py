@@ -200,9 +200,13 @@ def test_the_table_says_what_is_missing_and_what_brings_it(
     assert listed["openvino"]["remedy"] == "Run: pip install 'evalkit[openvino]'."
 
 
-def test_every_builtin_backend_says_what_it_was_tested_on() -> None:
-    own = {n for n in BACKENDS.names() if BACKENDS.entry(n).target.startswith("evalkit.")}
-    assert own <= set(evalkit.doctor.TESTED_ON)
+def test_what_was_never_tested_is_not_claimed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evalkit.doctor, "probe_in", lambda python, name, limit: Probe(False))
+    monkeypatch.setitem(BACKENDS._entries, "foreign", Entry("foreign:F", origin="other"))
+    held = {listed.name: listed.tested_on for listed in survey()}
+    assert held["openvino"] == "cpu"
+    assert held["same"] == ""
+    assert held["foreign"] is None
 
 
 @pytest.mark.slow
