@@ -28,6 +28,7 @@ COMMANDS = {
     "bench": ("evalkit.cli.bench", "throughput, latency and memory by backend and precision"),
     "gate": ("evalkit.cli.gate", "a result against a pinned baseline, for CI"),
     "env": ("evalkit.cli.env", "build an environment for a runtime with old pins"),
+    "report": ("evalkit.cli.report", "one offline page of results, curves and speed"),
     "signoff": ("evalkit.cli.signoff", "a matrix of backends and precisions against a plan"),
     "dump": ("evalkit.cli.dump", "write a model's exact inputs, for a device elsewhere"),
     "sample": ("evalkit.cli.sample", "write a sample data set in a benchmark's own format"),
