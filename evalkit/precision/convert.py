@@ -301,7 +301,7 @@ def _prepare(
         symmetric=config.symmetric,
         threads=config.threads or environment.available_cores(),
         seed=config.seed,
-        python=None if config.python is None else Path(config.python),
+        python=config.python,
         architecture=model.architecture,
         shape=shape,
     )
@@ -335,7 +335,7 @@ def _record(job: _Job, built: _Built, command: str) -> dict[str, Any]:
     """Return the sidecar."""
     config, trial = job.config, built.trial
     settings = asdict(replace(job.settings, exclude=trial.excluded))
-    settings["python"] = config.python
+    settings["python"] = None if config.python is None else str(config.python)
     int8 = config.precision == "int8"
     return {
         "schema_version": SCHEMA_VERSION,
