@@ -166,6 +166,18 @@ def test_a_dry_run_tells_what_is_there_and_writes_no_record(
 
 
 @pytest.mark.slow
+def test_speed_is_measured_by_turns_and_stands(plan: Plan, resumed: SignOff) -> None:
+    plan["bench"] = {"batch_sizes": [2], "repeats": 2, "seconds": 0.01}
+    _, record = resumed(plan)
+    assert record.bench is not None
+    timings = record.bench["tiny"]["timings"]
+    assert [timing["precision"] for timing in timings] == ["fp32", "fp16"]
+    assert all(timing["images_per_second"]["median"] > 0 for timing in timings)
+    _, again = resumed(plan)
+    assert again.bench == record.bench
+
+
+@pytest.mark.slow
 def test_an_interruption_keeps_what_is_done(plan: Plan, tmp_path: Path) -> None:
     from subprocess import PIPE, Popen
     from sys import executable
