@@ -8,8 +8,8 @@ by TVM itself from an fp32 model; int8 is a QDQ graph, which TVM simulates.
 A compiled library (``.so``) is native code and runs when it is opened: open only those that you
 trust.
 
-TVM keeps a pool of threads for each thread that calls it, and binds that thread to cores. Each
-session therefore has a thread of its own, and leaves its caller's alone.
+TVM keeps a pool of threads for each thread that calls it, and would bind both to cores. It is told
+how many of them to use before each run, and to leave the cores to the system.
 """
 
 from __future__ import annotations
@@ -17,10 +17,9 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import numpy as np
 import tvm
@@ -44,10 +43,11 @@ from evalkit.backends.tvm_onnx import load_onnx, onnx_infos
 from evalkit.environment import available_cores
 from evalkit.errors import InputError, UnavailableError
 
-T = TypeVar("T")
 Program = tuple[Callable[..., Any], Record]
 _BIG_CORES = 1  # tvm's affinity mode; without binding it only counts
+_LEAST_POOL = 16  # a pool never grows; what is not used sleeps
 _environment_lock = threading.Lock()
+_pool = threading.local()
 
 
 class TvmBackend(Backend):
@@ -96,20 +96,15 @@ class TvmSession(Session):
         self._precision = options.precision
         self._programs: dict[Shape, Program] | None = {}
         self._any_batch = False
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="tvm")
-        try:
-            threads = self._within(_start_pool, options.threads or available_cores())
-            record = self._within(self._open, options.image)
-        except BaseException:
-            self.close()
-            raise
+        self.threads = options.threads or available_cores()
+        record = self._open(options.image)
         self.ran = Ran(
             backend=TvmBackend.name,
             version=tvm.__version__,
             device="cpu",
             precision_requested=options.precision,
             precision_ran=describe_precision(record.kernels, record.precision),
-            threads=threads,
+            threads=self.threads,
             details={
                 "form": "library" if self._proto is None else "onnx",
                 "processor": record.cpu,
@@ -126,19 +121,12 @@ class TvmSession(Session):
             raise InputError(f"The session of {self.model} is closed; open the model again.")
         (info,) = self.inputs
         checked = check_batch(batch, info, self.model)
-        values = self._within(self._compute, checked)
+        values = self._compute(checked)
         return float32_outputs((output.name for output in self.outputs), values, self.model)
 
     def close(self) -> None:
         """See `Session.close`."""
-        if self._programs is not None:
-            self._within(self._programs.clear)  # where they were made
-            self._programs = None
-            self._thread.shutdown()
-
-    def _within(self, call: Callable[..., T], *arguments: Any) -> T:
-        """Call on the session's own thread."""
-        return self._thread.submit(call, *arguments).result()
+        self._programs = None
 
     def _open(self, image: tuple[int, int, int] | None) -> Record:
         if self.model.suffix == ".so":
@@ -197,6 +185,7 @@ class TvmSession(Session):
         return self._programs[key]
 
     def _compute(self, batch: NDArray[Any]) -> list[Any]:
+        _use_threads(self.threads)  # the compiler computes with them too
         main, _ = self._program(batch.shape)
         try:
             result = main(tvm.runtime.tensor(batch))
@@ -215,16 +204,19 @@ def _runnable(module: Any) -> Callable[..., Any]:
     return main
 
 
-def _start_pool(threads: int) -> int:
-    """Make the pool of the thread that calls, with as many threads, bound to no core."""
-    with _environment(TVM_NUM_THREADS=str(threads), TVM_BIND_THREADS="0"):
+def _use_threads(threads: int) -> None:
+    """Let what this thread calls run on so many threads of its pool, bound to no core."""
+    if getattr(_pool, "threads", None) == threads:
+        return
+    size = max(threads, available_cores(), _LEAST_POOL)
+    with _environment(TVM_NUM_THREADS=str(size), TVM_BIND_THREADS="0"):
         tvm_ffi.get_global_func("runtime.config_threadpool")(_BIG_CORES, threads)
     ready = int(tvm.runtime.num_threads())
     if ready != threads:
         raise UnavailableError(
-            f"TVM runs {ready} threads here, not {threads}. Ask for --threads {ready}."
+            f"TVM has {ready} threads here, not {threads}. Ask for --threads {ready}."
         )
-    return ready
+    _pool.threads = threads
 
 
 @contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -301,24 +300,30 @@ def test_an_unwritable_cache_is_told(
         TvmBackend.open(write_onnx(tiny, tmp_path / "m.onnx"), ONE)
 
 
-def test_the_callers_cores_threads_and_environment_are_left_alone(
-    tiny: Tiny, tmp_path: Path
-) -> None:
+def test_the_callers_cores_and_environment_are_left_alone(tiny: Tiny, tmp_path: Path) -> None:
     file = write_onnx(tiny, tmp_path / "m.onnx")
     cores, variables = os.sched_getaffinity(0), dict(os.environ)
-    before = {thread.ident for thread in threading.enumerate()}
-    tasks = len(list(Path("/proc/self/task").iterdir()))
     with TvmBackend.open(file, SessionOptions(threads=2)) as session:
         session.run(batch())
         assert os.sched_getaffinity(0) == cores
         assert dict(os.environ) == variables
-    assert {thread.ident for thread in threading.enumerate()} == before
-    for _ in range(500):  # the system's threads end a moment after Python's
-        if len(list(Path("/proc/self/task").iterdir())) <= tasks:
-            break
-        time.sleep(0.01)
-    else:
-        raise AssertionError("threads are left behind")
+
+
+def test_each_thread_that_calls_gets_the_threads_asked_for(tiny: Tiny, tmp_path: Path) -> None:
+    file = write_onnx(tiny, tmp_path / "m.onnx")
+    seen: list[tuple[int, bool]] = []
+
+    def use() -> None:
+        given = session.run(batch())["output0"]
+        seen.append((int(tvm.runtime.num_threads()), np.array_equal(given, wanted)))
+
+    with TvmBackend.open(file, SessionOptions(threads=3)) as session:
+        wanted = session.run(batch())["output0"]
+        other = threading.Thread(target=use)
+        other.start()
+        other.join()
+        use()
+    assert seen == [(3, True), (3, True)]
 
 
 def test_sessions_of_different_threads_run_side_by_side(tiny: Tiny, tmp_path: Path) -> None:
