@@ -82,7 +82,8 @@ def cosine_p1(cell: Cell, reference: Cell) -> str:
     for protocol in ("ijbc", "lfw"):
         if protocol in cell.results and protocol in reference.results:
             drift = compare(reference.results[protocol], cell.results[protocol]).drift
-            return "-" if drift is None else f"{drift.cosine_p1:.5f}"
+            least = [part.cosine_p1 for part in drift if part.cosine_p1 is not None]
+            return f"{min(least):.5f}" if least else "-"
     return "-"
 
 
@@ -118,6 +119,7 @@ def row(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="sample-recognition")
+    parser.add_argument("--protocols", help="lfw,ijbc for embeddings; widerface for a detector")
     parser.add_argument("--lfw", type=Path, help="a .bin (the embedded sample)")
     parser.add_argument("--ijbc", type=Path, help="an IJB-C release (the embedded sample)")
     parser.add_argument("--widerface", type=Path, help="for a detector (the embedded sample)")
@@ -129,7 +131,8 @@ def main() -> None:
     arguments = parser.parse_args()
     model = load_model_config(arguments.model, RunConfig())
     sizes = [int(size) for size in arguments.batch_sizes.split(",")]
-    protocols = ["lfw", "ijbc"] if model.head == "embedding" else ["widerface"]
+    usual = "lfw,ijbc" if model.head == "embedding" else "widerface"
+    protocols = (arguments.protocols or usual).split(",")
     progress = Progress()
     found = cells(model)
     for cell in found:
