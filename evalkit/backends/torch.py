@@ -39,7 +39,7 @@ from evalkit.backends.tensors import (
     trial_shapes,
 )
 from evalkit.backends.torch_cuda import Carrier
-from evalkit.backends.torch_int8 import Compiled, profiled_kernels, why_not_int8
+from evalkit.backends.torch_int8 import Compiled, profiled_kernels, saturates, why_not_int8
 from evalkit.backends.torch_loading import Loaded, cause, load, parameter_dtypes
 from evalkit.environment import available_cores
 from evalkit.errors import InputError, UnavailableError, WrongPrecisionError
@@ -313,6 +313,8 @@ def _notes(loaded: Loaded, stored: Counter[str], built: str, ran: str) -> tuple[
         notes.append("The parameters were stored in float32 and rounded to float16 when opened.")
     if loaded.quantised and loaded.form == "torchscript":
         notes.append("Legacy quantised TorchScript: PyTorch has withdrawn this form of int8.")
+    if loaded.quantised and saturates():
+        notes.append("This CPU has no VNNI: its int8 products can saturate, which moves figures.")
     if not ran.startswith(built):
         notes.append(f"The network was built in {built}, but its products ran in {ran}.")
     return tuple(notes)

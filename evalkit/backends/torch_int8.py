@@ -44,6 +44,13 @@ def why_not_int8() -> str:
     return ""
 
 
+def saturates() -> bool:
+    """Whether int8 products may overflow 16 bits: on a CPU without VNNI they do, in silence."""
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    known = [capabilities[name] for name in ("avx512_vnni", "avx_vnni") if name in capabilities]
+    return bool(known) and not any(known)
+
+
 class Compiled:
     """A quantised network, compiled when it first meets a shape.
 

@@ -87,6 +87,7 @@ def _toolchain(source: Path, threads: int | None) -> Iterator[None]:
     """Set the threads, keep the toolchain's chatter from the output, and word its failures."""
     held = torch.get_num_threads()
     torch.set_num_threads(threads or held)
+    disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings(), torch.no_grad():
@@ -100,7 +101,7 @@ def _toolchain(source: Path, threads: int | None) -> Iterator[None]:
             "takes the network, or convert its ONNX form with --backend onnxruntime."
         ) from error
     finally:
-        logging.disable(logging.NOTSET)
+        logging.disable(disabled)
         torch.set_num_threads(held)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +17,8 @@ from torch import nn  # noqa: E402
 
 from evalkit.backends.base import Precision, SessionOptions  # noqa: E402
 from evalkit.backends.torch import TorchBackend  # noqa: E402
-from evalkit.backends.torch_int8 import why_not_int8  # noqa: E402
-from evalkit.errors import InputError  # noqa: E402
+from evalkit.backends.torch_int8 import saturates, why_not_int8  # noqa: E402
+from evalkit.errors import InputError, UnavailableError  # noqa: E402
 from evalkit.precision.base import ConvertSettings  # noqa: E402
 from evalkit.precision.torch import TorchConverter  # noqa: E402
 from evalkit.testing import BackendContract  # noqa: E402
@@ -169,6 +170,55 @@ def test_int8_file_holds_no_float_weights_and_no_pickle(int8_file: Path) -> None
     multiplied = sum(p.numel() for p in face().parameters() if p.ndim > 1)
     assert multiplied <= weights < 1.3 * multiplied
     assert sum(size for name, size in sizes.items() if "sample_inputs" in name) < 2000
+
+
+class Payload:
+    """A pickle that would leave a mark on disk."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self.mark),)
+
+
+@needs_compiler
+def test_pickled_code_in_an_int8_file_is_never_run(int8_file: Path, tmp_path: Path) -> None:
+    mark, payload, evil = tmp_path / "mark", tmp_path / "payload", tmp_path / "evil.pt"
+    torch.save(Payload(mark), payload)
+    with zipfile.ZipFile(int8_file) as old, zipfile.ZipFile(evil, "w") as new:
+        for name in old.namelist():
+            content = old.read(name)
+            if name.endswith("model_weights_config.json"):
+                content = content.replace(b'"use_pickle": false', b'"use_pickle": true')
+            new.writestr(name, payload.read_bytes() if name.endswith("weight_0") else content)
+    with pytest.raises(InputError, match="pickled object"):
+        TorchBackend.open(evil, options("int8"))
+    assert not mark.exists()
+
+
+def test_without_a_compiler_int8_is_refused(
+    int8_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert "int8" not in TorchBackend.probe().precisions
+    with pytest.raises(UnavailableError, match=r"no-such-compiler.*simulated.*apt-get install"):
+        TorchBackend.open(int8_file, options("int8"))
+
+
+@pytest.mark.parametrize(
+    ("held", "expected"),
+    [
+        ({"avx512_vnni": True, "avx_vnni": False}, False),
+        ({"avx512_vnni": False, "avx_vnni": False}, True),
+        ({}, False),
+    ],
+)
+def test_cpus_whose_products_saturate(
+    monkeypatch: pytest.MonkeyPatch, held: dict[str, bool], expected: bool
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: held, raising=False)
+    assert saturates() is expected
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
