@@ -346,6 +346,37 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return value
 
 
+def find_yaml(named_or_file: str, folder: str, what: str) -> Path:
+    """Return a YAML file: the one named, or a ready one of a folder of ``configs`` by its name.
+
+    Parameters
+    ----------
+    named_or_file : str
+    folder : str
+        Below ``configs``.
+    what : str
+        What the file holds, for the error.
+
+    Raises
+    ------
+    evalkit.errors.InputError
+        There is none.
+    """
+    import evalkit.configs  # noqa: PLC0415 - a folder of data files, found only where asked
+
+    path = Path(named_or_file)
+    if path.exists():
+        return path
+    ready = Path(evalkit.configs.__path__[0]) / folder
+    chosen = ready / f"{named_or_file}.yaml"
+    if path.name != named_or_file or not chosen.is_file():
+        known = ", ".join(sorted(file.stem for file in ready.glob("*.yaml")))
+        raise InputError(
+            f"There is no {what} {named_or_file!r}. Give a YAML file or one of: {known}."
+        )
+    return chosen
+
+
 def validate(kind: type[C], values: dict[str, Any], source: str) -> C:
     """Build a configuration, turning pydantic's report into one clear error.
 

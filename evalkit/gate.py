@@ -15,13 +15,12 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from evalkit.comparable import mismatches, named, run_label
-from evalkit.config import read_yaml, validate
+from evalkit.config import find_yaml, read_yaml, validate
 from evalkit.errors import (
     EXIT_CANNOT_JUDGE,
     EXIT_FAILED,
     EXIT_OK,
     CannotJudgeError,
-    InputError,
 )
 from evalkit.results import Metric, Result, Text, load_result
 
@@ -142,18 +141,7 @@ def load_policy(named_or_file: str) -> Policy:
     evalkit.errors.InputError
         There is none, or it is wrong.
     """
-    import evalkit.configs  # noqa: PLC0415 - a folder of data files, found only where asked
-
-    path = Path(named_or_file)
-    ready = Path(evalkit.configs.__path__[0]) / "gates"
-    if not path.exists():
-        chosen = ready / f"{named_or_file}.yaml"
-        if path.name != named_or_file or not chosen.is_file():
-            known = ", ".join(sorted(file.stem for file in ready.glob("*.yaml")))
-            raise InputError(
-                f"There is no policy {named_or_file!r}. Give a YAML file or one of: {known}."
-            )
-        path = chosen
+    path = find_yaml(named_or_file, "gates", "policy")
     return validate(Policy, read_yaml(path), str(path))
 
 

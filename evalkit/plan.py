@@ -13,6 +13,7 @@ from evalkit.config import (
     LfwConfig,
     RunConfig,
     WiderFaceConfig,
+    find_yaml,
     read_yaml,
     validate,
 )
@@ -390,18 +391,7 @@ def find_plan(named_or_file: str) -> tuple[Plan, str]:
     evalkit.errors.InputError
         There is none, or it is wrong.
     """
-    import evalkit.configs  # noqa: PLC0415 - a folder of data files, found only where asked
-
-    path = Path(named_or_file)
-    ready = Path(evalkit.configs.__path__[0]) / "signoff"
-    if not path.exists() and path.name == named_or_file:
-        chosen = ready / f"{named_or_file}.yaml"
-        if not chosen.is_file():
-            known = ", ".join(sorted(file.stem for file in ready.glob("*.yaml")))
-            raise InputError(
-                f"There is no plan {named_or_file!r}. Give a YAML file or one of: {known}."
-            )
-        path = chosen
+    path = find_yaml(named_or_file, "signoff", "plan")
     return load_plan(path), path.stem
 
 

@@ -137,5 +137,5 @@ def test_ready_plans_are_found_by_name_and_hold(tmp_path: Path) -> None:
         load_plan(file)
     with pytest.raises(InputError, match=r"no plan 'samples'.*sample"):
         find_plan("samples")
-    with pytest.raises(InputError, match="Cannot read"):
+    with pytest.raises(InputError, match="There is no plan"):
         find_plan(str(tmp_path / "none.yaml"))
