@@ -36,6 +36,7 @@ TESTED_ON = {
     "mxnet": "cpu",
     "onnxruntime": "cpu",
     "openvino": "cpu",
+    "outputs": "cpu",
     "torch": "cpu",
     "tvm": "cpu",
 }

@@ -44,8 +44,16 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
     grid.add_argument(
         "--backends", type=_names, metavar="NAME,...", help="(those that the model has files for)"
     )
-    grid.add_argument("--precisions", type=_names, default=("fp32",), metavar="NAME,...")
-    grid.add_argument("--batch-sizes", type=_counts, default=(1, 8, 32), metavar="N,...")
+    grid.add_argument(
+        "--precisions", type=_names, default=("fp32",), metavar="NAME,...", help="(fp32)"
+    )
+    grid.add_argument(
+        "--batch-sizes",
+        type=_counts,
+        default=(1, 8, 32),
+        metavar="N,...",
+        help="images a run (1,8,32)",
+    )
     grid.add_argument("--threads", type=_counts, metavar="N,...", help="of the runtime (cores)")
     grid.add_argument("--device", default="cpu", metavar="DEVICE", help="cpu, cuda, ... (cpu)")
     timing = parser.add_argument_group("timing")
