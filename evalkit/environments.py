@@ -36,7 +36,7 @@ class Pins:
 
 ENVIRONMENTS = {
     "mxnet": Pins(
-        packages=("mxnet==1.9.1", "numpy==1.23.5", "scipy==1.11.4"),
+        packages=("mxnet==1.9.1", "numpy==1.23.5", "scipy==1.11.4", "onnx==1.14.1"),
         libraries={"libquadmath.so.0": "libquadmath0", "libgomp.so.1": "libgomp1"},
         pythons=((3, 11), (3, 10)),
     ),

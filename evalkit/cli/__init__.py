@@ -30,6 +30,7 @@ COMMANDS = {
     "env": ("evalkit.cli.env", "build an environment for a runtime with old pins"),
     "report": ("evalkit.cli.report", "one offline page of results, curves and speed"),
     "signoff": ("evalkit.cli.signoff", "a matrix of backends and precisions against a plan"),
+    "export": ("evalkit.cli.export", "a PyTorch or MXNet model to ONNX or TorchScript, checked"),
     "dump": ("evalkit.cli.dump", "write a model's exact inputs, for a device elsewhere"),
     "sample": ("evalkit.cli.sample", "write a sample data set in a benchmark's own format"),
 }

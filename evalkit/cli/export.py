@@ -1,0 +1,96 @@
+"""``evalkit export``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from evalkit.cli.options import add_preparation_options, command_line, resolve
+
+_EPILOG = """\
+examples:
+  evalkit export backbone.pt --to onnx --out backbone.onnx
+  evalkit export weights.pth --architecture iresnet50 --to onnx --batch 32 --out r50.onnx
+  evalkit export y1-symbol.json --to onnx --mean 0 --std 1 --out y1.onnx
+  evalkit export weights.pth --architecture iresnet50 --to torchscript --out r50.pt
+
+Both are run on the same random images, and compared by the field's yardstick for fp32: rtol 1e-3,
+atol 1e-6. Exit code 1 where a larger atol is needed than --atol; the file is there all the same.
+"""
+
+
+def configure(parser: argparse.ArgumentParser, name: str) -> None:
+    """Add the options."""
+    parser.epilog = _EPILOG
+    parser.argument_default = argparse.SUPPRESS
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        help="TorchScript, an exported program, a state dict, MXNet's symbol, or a model YAML",
+    )
+    parser.add_argument("--to", choices=["onnx", "torchscript"], required=True)
+    parser.add_argument("--out", type=Path, metavar="FILE", required=True)
+    parser.add_argument("--architecture", metavar="NAME", help="for files of weights alone")
+    parser.add_argument(
+        "--batch", type=_batch, metavar="N", default=None, help="fix the batch size (open)"
+    )
+    parser.add_argument("--opset", type=int, metavar="N", default=18, help="of ONNX (18)")
+    parser.add_argument(
+        "--simplify", action="store_true", default=False, help="fold constants by OnnxSlim"
+    )
+    parser.add_argument(
+        "--overwrite", dest="replace", action="store_true", default=False, help="replace --out"
+    )
+    parser.add_argument(
+        "--atol", type=float, metavar="X", default=1e-6, help="that must suffice (1e-6)"
+    )
+    parser.add_argument("--threads", type=int, metavar="N", help="threads of the runtimes (cores)")
+    parser.add_argument(
+        "--python", type=Path, metavar="FILE", help="an interpreter with mxnet and onnx"
+    )
+    add_preparation_options(parser.add_argument_group("images"))
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Export, and say how well both agree."""
+    from evalkit.config import RunConfig, load_model_config
+    from evalkit.exporting.run import RTOL, ExportSettings, export
+
+    config = resolve(arguments, RunConfig)
+    model = load_model_config(arguments.model, config)
+    source = Path(arguments.model)
+    if source.suffix in {".yaml", ".yml"} or not source.exists():
+        source = model.file_for("mxnet" if "mxnet" in model.files else "torch")
+    done = export(
+        model,
+        source,
+        arguments.out,
+        ExportSettings(
+            target=arguments.to,
+            batch=arguments.batch,
+            opset=arguments.opset,
+            simplify=arguments.simplify,
+            atol=arguments.atol,
+            python=config.python,
+            threads=config.threads,
+        ),
+        overwrite=arguments.replace,
+        command=command_line(arguments),
+    )
+    print(
+        f"{done.out}: {done.candidate} against {done.reference}: largest difference "
+        f"{done.largest:.3g}"
+    )
+    met = "met" if done.agrees else "NOT MET"
+    print(
+        f"assert_allclose with rtol {RTOL:g} needs atol {done.atol_needed:.3g}; "
+        f"asked for {arguments.atol:g}: {met}"
+    )
+    return 0 if done.agrees else 1
+
+
+def _batch(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no batch size: give 1 or more")
+    return int(text)

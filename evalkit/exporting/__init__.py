@@ -1,0 +1,1 @@
+"""From one framework's model file to another's, checked by running both."""
