@@ -15,7 +15,7 @@ _ENOUGH_FOR_P99 = 100
 
 def describe(result: BenchResult) -> str:
     """Lay a benchmark out for the terminal: what ran, what could not and why."""
-    rounds = f"{result.repeats} rounds of {result.seconds:g} s each, by turns"
+    rounds = f"rounds: {result.repeats} of {result.seconds:g} s each, by turns"
     machine = f"{result.environment.get('cpu')}, {result.environment.get('cores')} cores"
     parts = [f"{printable(result.model)}, {rounds}\n{machine}"]
     timed = [timing for timing in result.timings if timing.problem is None]
