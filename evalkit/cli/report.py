@@ -8,9 +8,9 @@ from pathlib import Path
 from evalkit.cli.options import check_output, command_line
 
 _EPILOG = """\
-The page is one file that loads nothing: it opens from disk, without a network. It shows figures with
-intervals, curves, a threshold to move, drift, speed, the worst samples where the data are at hand,
-and every setting and hash. Scores are read from beside the results; without them there are no
+The page is one file that loads nothing: it opens from disk, without a network. It shows figures
+with intervals, curves, a threshold to move, drift, speed, the worst samples where the data are at
+hand, and every setting and hash. Scores are read from beside the results; without them there are no
 curves. Results of the same data and rules share a part of the page.
 
 examples:

@@ -213,9 +213,11 @@ class Chart:
     def _drawn(self, item: Item, widths: Mapping[Item, float]) -> Iterator[str]:
         if isinstance(item, Mark):
             x = self._x(item.x)
+            side, anchor = (5, "start") if x < LEFT + _WIDE / 2 else (-5, "end")
             yield (
                 f'<g class="mark"><path d="M{x:.2f} {TOP}V{TOP + _HIGH}"/>'
-                f'<text x="{x + 5:.1f}" y="{TOP + 13}">{escape(item.text)}</text></g>'
+                f'<text x="{x + side:.1f}" y="{TOP + 13}" text-anchor="{anchor}">'
+                f"{escape(item.text)}</text></g>"
             )
             return
         yield f'<g class="{run_class(item.run)}" data-run="{item.run}">'

@@ -1,0 +1,410 @@
+"""The page without a browser: what it holds, and that its numbers are those of the scores."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import io
+import json
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import HOSTILE, detector_result, distances, pairs_result, result, write_bench
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evalkit.cli import main
+from evalkit.errors import InputError
+from evalkit.report.markdown import escape
+from evalkit.report.page import render, write_page, write_report
+from evalkit.report.page.chart import Axis, Bars, Chart, Dots, Line, Mark
+from evalkit.report.page.curves import POINTS, STEPS, Decisions, thinned, thresholds_of
+from evalkit.report.page.forest import Scale, forest
+from evalkit.report.page.gather import load_bench, of_results, of_signoff
+from evalkit.report.page.palette import PALETTE, TEXT_ON, contrast
+from evalkit.report.page.tables import csv_text, markdown, report_tables
+from evalkit.signoff.record import Signoff
+from evalkit.widerface_eval import Curve
+
+Write = Callable[..., Path]
+
+
+class Reader(HTMLParser):
+    """Collects the elements and the texts of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: dict[str, list[str]] = {}
+        self.open = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        self.open = tag
+
+    def handle_data(self, data: str) -> None:
+        self.texts.setdefault(self.open, []).append(data)
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+@pytest.fixture
+def page(record: Signoff, tmp_path: Path) -> str:
+    return render(of_signoff(record, tmp_path))
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_text_has_enough_contrast(scheme: Any) -> None:
+    colours = PALETTE[scheme]
+    for text, ground in TEXT_ON:
+        assert contrast(colours[text], colours[ground]) >= 4.5, (text, ground)
+
+
+def test_both_schemes_have_the_same_colours() -> None:
+    assert PALETTE["light"].keys() == PALETTE["dark"].keys()
+
+
+scores = st.lists(
+    st.sampled_from([-np.inf, -0.5, 0.0, 0.1, 0.1 + 1e-7, 0.3, 0.9]), min_size=1, max_size=30
+)
+
+
+@given(scores, scores, st.sampled_from([np.float32, np.float64]))
+def test_accepted_counts_are_those_of_the_definition(
+    genuine: list[float], impostors: list[float], dtype: Any
+) -> None:
+    held = [np.sort(np.array(values, dtype)) for values in (genuine, impostors)]
+    run = Decisions(*held)
+    thresholds = thresholds_of([run], [0.25])
+    found = run.accepted(thresholds)
+    for values, counts in zip(held, found, strict=True):
+        assert counts.tolist() == [int(np.sum(values >= dtype(t))) for t in thresholds]
+
+
+def test_the_sliders_thresholds_are_bounded_and_hold_the_marked_ones() -> None:
+    rng = np.random.default_rng(0)
+    run = Decisions(np.sort(rng.normal(0.7, 0.1, 500)), np.sort(rng.normal(0, 0.1, 200_000)))
+    found = thresholds_of([run], [0.123456789])
+    assert len(found) <= STEPS + 1
+    assert 0.123456789 in found
+    assert run.impostors[-1] in found  # where the last impostor is refused
+    assert np.all(np.diff(found) > 0)
+
+
+def test_no_finite_score_gives_no_threshold() -> None:
+    nothing = np.array([-np.inf])
+    assert thresholds_of([Decisions(nothing, nothing)], []).size == 0
+
+
+def test_thinned_curves_are_bounded_lie_on_the_curve_and_keep_its_ends() -> None:
+    rng = np.random.default_rng(1)
+    proposals = np.cumsum(rng.integers(1, 40, 1000)).astype(float)
+    recalled = np.minimum(np.cumsum(rng.integers(0, 9, 1000)), proposals).astype(float)
+    curve = Curve(proposals, recalled, float(recalled[-1] + 50))
+    recall, precision = thinned(curve)
+    whole = set(zip(curve.recall.tolist(), curve.precision.tolist(), strict=True))
+    drawn = list(zip(recall.tolist(), precision.tolist(), strict=True))
+    assert len(drawn) <= 2 * POINTS + 2
+    assert set(drawn) <= whole
+    assert drawn[0] == (curve.recall[0], curve.precision[0])
+    assert drawn[-1] == (curve.recall[-1], curve.precision[-1])
+
+
+@pytest.mark.parametrize(
+    ("axis", "texts"),
+    [
+        (Axis("", 0, 1), ["0.0", "0.2", "0.4", "0.6", "0.8", "1.0"]),
+        (Axis("", 0.9, 1, percent=True), ["90", "92", "94", "96", "98", "100"]),
+        (Axis("", 5e-4, 1, log=True), ["10⁻³", "10⁻²", "10⁻¹", "1"]),
+        (Axis("", 2, 9, log=True), ["2", "5"]),
+        (Axis("", 1, 40, log=True, marked=(1, 8, 32)), ["1", "8", "32"]),
+    ],
+)
+def test_ticks(axis: Axis, texts: list[str]) -> None:
+    assert [text for _, text in axis.ticks()] == texts
+
+
+@given(st.floats(1e-9, 1e-3), st.floats(1e-2, 1e3))
+def test_ticks_lie_on_the_axis(low: float, high: float) -> None:
+    for log in (False, True):
+        axis = Axis("", low, high, log=log)
+        places = [float(axis.place(value)) for value, _ in axis.ticks()]
+        assert places
+        assert all(-1e-6 <= place <= 1 + 1e-6 for place in places)
+
+
+def chart(title: str = "A chart") -> Chart:
+    x = np.array([1e-3, 1e-2, 1.0])
+    nothing = np.full(3, np.nan)
+    return Chart(
+        "k",
+        title,
+        "What it shows",
+        Axis("FAR", 1e-4, 1, log=True),
+        Axis("TAR", 0, 1),
+        (
+            Line("a", 0, x, x, step=True),
+            Bars("genuine", 1, np.array([0.1, 0.2, 0.4]), np.array([0.5, 0.1]), "genuine"),
+            Dots("a", 0, x, x, nothing, nothing, [True, False, False]),
+            Mark(0.5, title),
+        ),
+    )
+
+
+def test_a_chart_is_svg_that_says_what_it_shows() -> None:
+    root = ET.fromstring(str(chart(HOSTILE).svg()))
+    assert root.get("role") == "img"
+    assert root.find("title").text == HOSTILE  # type: ignore[union-attr]
+    assert root.find("desc").text == "What it shows"  # type: ignore[union-attr]
+    assert root.get("aria-labelledby") == "k-t k-d"
+    assert "nan" not in str(chart().svg())
+
+
+def test_a_step_line_keeps_its_value_until_the_next_point() -> None:
+    curve = next(path for path in re.findall(r'class="curve"[^>]* d="([^"]+)"', chart().svg()))
+    assert re.fullmatch(r"M[\d.]+ [\d.]+(H[\d.]+V[\d.]+){2}", curve)
+
+
+def test_a_change_beyond_the_picture_is_an_arrow_and_says_so() -> None:
+    inside = forest(Scale(-0.1, 0.05), -0.01, (-0.02, 0.0), 0.02, "pass")
+    beyond = forest(Scale(-0.1, 0.05), -0.8, (-0.9, -0.7), 0.02, "fail")
+    assert "<circle" in inside
+    assert "<circle" not in beyond
+    assert "beyond this picture" in beyond
+    assert "change -80.000 points, margin -2, bounds -90.000 to -70.000" not in inside
+    assert "margin -2, bounds -2.000 to +0.000" in inside
+
+
+def test_the_verdict_comes_first(page: str) -> None:
+    assert page.index('id="verdict">FAIL<') < page.index('id="concerns"') < page.index("<table")
+    assert "<title>FAIL: release 1.4</title>" in page
+
+
+def test_nothing_is_loaded_from_anywhere(page: str) -> None:
+    read = Reader(page)
+    assert not [tag for tag, _ in read.elements if tag in {"link", "iframe", "object", "embed"}]
+    assert all("src" not in attributes for attributes in read.all("script"))
+    assert all((a["src"] or "").startswith("data:image/jpeg;") for a in read.all("img"))
+    assert all((a.get("href") or "").startswith("#") for a in read.all("a"))
+    assert "@import" not in page
+    assert not re.search(r"url\((?!#)", page)
+
+
+def test_the_policy_lets_only_the_pages_own_script_and_style_in(page: str) -> None:
+    policy = next(a["content"] or "" for a in Reader(page).all("meta") if "http-equiv" in a)
+    for kind, pattern in (
+        ("style", r"<style>(.*?)</style>"),
+        ("script", r"<script>(.*?)</script>"),
+    ):
+        (text,) = re.findall(pattern, page, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        assert f"{kind}-src 'sha256-{digest}'" in policy
+    assert "default-src 'none'" in policy
+    assert not any("style" in attributes for _, attributes in Reader(page).elements)
+
+
+def test_the_page_is_built_to_be_read_by_anyone(page: str) -> None:
+    read = Reader(page)
+    assert read.all("html")[0]["lang"] == "en"
+    assert all(attributes.get("scope") in {"row", "col"} for attributes in read.all("th"))
+    assert all(attributes.get("alt") for attributes in read.all("img"))
+    pictures = [a for a in read.all("svg") if a.get("aria-hidden") != "true"]
+    assert all(attributes.get("role") == "img" for attributes in pictures)
+    ids = [a["id"] for _, a in read.elements if a.get("id")]
+    assert len(ids) == len(set(ids))
+    for name in ("aria-labelledby", "aria-controls", "for"):
+        wanted = [a[name] or "" for _, a in read.elements if a.get(name)]
+        assert {part for text in wanted for part in text.split()} <= set(ids), name
+
+
+def test_hostile_texts_stay_texts(tmp_path: Path) -> None:
+    names = {"name": HOSTILE, "file": HOSTILE, "sha256": HOSTILE, "preprocessing": {HOSTILE: 1}}
+    path = tmp_path / "x.json"
+    pairs_result(
+        path, HOSTILE, "fp32", model=names, command=HOSTILE, environment={HOSTILE: HOSTILE}
+    )
+    write_bench(tmp_path / "bench.json")
+    report = of_results([path], benches=[tmp_path / "bench.json"], title=HOSTILE, command=HOSTILE)
+    page = render(report)
+    read = Reader(page)
+    assert len(read.all("script")) == 2
+    assert not [a for _, a in read.elements if "onerror" in a]
+    (text,) = re.findall(
+        r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL
+    )
+    assert "<" not in text
+    assert HOSTILE in json.dumps(json.loads(text), ensure_ascii=False).replace('\\"', '"')
+    assert "<img" not in markdown(report)
+
+
+def test_the_data_are_the_counts_of_the_scores(record: Signoff, page: str) -> None:
+    text = re.findall(r'id="data">(.*?)</script>', page, re.DOTALL)[0]
+    held = json.loads(text)["thresholds"]["p0"]
+    for run, loss in zip(held["runs"], (0.0, 0.001, 0.8), strict=True):
+        scores = distances(loss)
+        similar = np.where(np.isfinite(scores["distances"]), 1 - scores["distances"] / 2, -np.inf)
+        for place in (0, held["start"], len(held["thresholds"]) - 1):
+            called = similar >= held["thresholds"][place]
+            assert run["true"][place] == np.count_nonzero(called & scores["issame"])
+            assert run["false"][place] == np.count_nonzero(called & ~scores["issame"])
+    assert held["thresholds"][held["start"]] == pytest.approx(0.4, abs=1e-12)
+
+
+def test_markdown_and_csv_hold_the_pages_tables(record: Signoff, tmp_path: Path, page: str) -> None:
+    report = of_signoff(record, tmp_path)
+    rows = list(csv.reader(io.StringIO(csv_text(report))))
+    told = markdown(report)
+    for table in report_tables(report):
+        assert f"## {escape(table.title)}\n" in told
+        for row in table.rows:
+            inert = [text.removeprefix("'") for text in (table.title, *row)]
+            assert inert in [[text.removeprefix("'") for text in held] for held in rows]
+    assert ["table", "what", "of", "value"] in rows
+    for text in ("A onnxruntime:fp32", "78.67", "-30.000", "0.60"):
+        assert text in csv_text(report)
+        assert text in page
+
+
+def test_a_formula_in_a_name_is_quoted_in_csv(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    pairs_result(path, "onnxruntime", "fp32", command="=1+1")
+    assert "'=1+1" in csv_text(of_results([path]))
+
+
+def test_results_without_a_sign_off_are_not_judged(write_pairs: Write, tmp_path: Path) -> None:
+    paths = [write_pairs("a", "onnxruntime", "fp32"), write_pairs("b", "torch", "bf16", 0.4)]
+    detector = tmp_path / "det.json"
+    detector_result(detector, "onnxruntime", "fp32")
+    report = of_results([*paths, detector], baselines=[paths[0]])
+    page = render(report)
+    assert 'id="verdict">NOT JUDGED<' in page
+    assert [group.kind for group in report.groups] == ["pairs", "detection"]
+    assert [entry.reference for entry in report.groups[0].entries] == [True, False]
+    assert report.groups[0].entries[1].comparison is not None
+    assert report.groups[1].entries[0].run == 0  # one letter in the whole page
+    assert "Precision over recall: hard" in page
+    assert "PASS<" not in page
+
+
+def test_a_result_that_cannot_be_compared_says_why(write_pairs: Write) -> None:
+    first = write_pairs("a", "onnxruntime", "fp32")
+    second = write_pairs("b", "torch", "bf16")
+    second.with_name("b.scores.npz").write_bytes(b"damaged")
+    with pytest.raises(InputError, match="Cannot read the scores"):
+        render(of_results([first, second], baselines=[first]))
+
+
+def test_results_of_other_data_stand_apart(write_pairs: Write) -> None:
+    other = {"name": "b", "sha256": "e" * 64, "content_sha256": "f" * 64, "counts": {}, "path": ""}
+    paths = [write_pairs("a", "torch", "fp32"), write_pairs("b", "torch", "fp32", dataset=other)]
+    assert len(of_results(paths).groups) == 2
+
+
+def test_runs_of_one_mode_are_told_apart(write_pairs: Write) -> None:
+    paths = [write_pairs(name, "torch", "fp32") for name in ("a", "b")]
+    labels = [entry.label for entry in of_results(paths).groups[0].entries]
+    assert len(set(labels)) == 2
+    assert labels[0].startswith("a.json")
+
+
+def test_speed_is_shown_of_the_model_that_ran(write_pairs: Write, tmp_path: Path) -> None:
+    write_bench(tmp_path / "bench.json")
+    other = {"name": "other", "file": None, "sha256": "9" * 64, "preprocessing": {}}
+    same = write_pairs("a", "onnxruntime", "int8")
+    else_ = write_pairs("b", "onnxruntime", "fp32", model=other)
+    report = of_results([same, else_], benches=[tmp_path / "bench.json"])
+    first, second = report.groups[0].entries
+    timing = report.timing(first)
+    assert timing is not None
+    assert (timing.precision, timing.batch_size) == ("int8", 1)
+    assert report.timing(second) is None
+    page = render(report)
+    assert "Latency of a batch" in page
+    assert "not measured of net" in page
+
+
+def test_what_is_gone_is_said(record: Signoff, tmp_path: Path) -> None:
+    (tmp_path / "int8.json").unlink()
+    page = render(of_signoff(record, tmp_path))
+    assert "Scores of onnxruntime:fp16" in page
+    assert "Scores of onnxruntime:int8" not in page
+    assert "Not shown: nowhere" in page  # the pairs' own file
+
+
+def test_a_large_set_makes_a_small_page(tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    genuine = np.arange(300_000) < 5_000
+    paths = []
+    for number in range(6):
+        values = rng.normal(0, 0.1, genuine.size).astype(np.float32) + 0.6 * genuine
+        path = tmp_path / f"{number}.json"
+        metric = {"name": "tar@far=1e-04", "value": 0.9, "rule": "at_most", "at": {"far": 1e-4}}
+        made = result("IJBC", "torch", "fp32", metrics=[metric])
+        made.save(path, {"scores": values.astype(np.float32), "genuine": genuine})
+        paths.append(path)
+    out = write_report(tmp_path / "report.html", of_results(paths))
+    assert out.stat().st_size < 1_000_000
+
+
+def test_write_page_returns_its_path(record: Signoff, tmp_path: Path) -> None:
+    path = tmp_path / "deeper" / "report.html"
+    assert write_page(path, record, tmp_path) == path
+    assert path.read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+def test_the_command_line_writes_each_form(
+    write_pairs: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = write_pairs("a", "onnxruntime", "fp32"), write_pairs("b", "torch", "bf16", 0.4)
+    write_bench(tmp_path / "bench.json")
+    options = ["--baseline", str(first), "--bench", str(tmp_path / "bench.json")]
+    for suffix, start in ((".html", "<!doctype html>"), (".md", "# "), (".csv", "table,run")):
+        out = tmp_path / f"report{suffix}"
+        assert main(["report", str(first), str(second), *options, "--out", str(out)]) == 0
+        assert out.read_text(encoding="utf-8").startswith(start)
+        assert str(out) in capsys.readouterr().out
+
+
+def test_the_command_line_reads_a_sign_off(record: Signoff, tmp_path: Path) -> None:
+    saved = record.save(tmp_path)
+    out = tmp_path / "again.html"
+    assert main(["report", str(saved), "--out", str(out)]) == 0
+    assert 'id="verdict">FAIL<' in out.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["absent.json"], "Cannot read the result"),
+        (["{a}", "--out", "report.pdf"], "ends in .html, .md, .csv"),
+        (["{a}", "--bench", "{a}"], "no result of evalkit bench"),
+        (["{a}", "--bench", "absent.json"], "Cannot read"),
+        (["signoff.json", "{a}"], "stands alone"),
+    ],
+)
+def test_wrong_use_is_explained(
+    words: list[str],
+    message: str,
+    write_pairs: Write,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = write_pairs("a", "onnxruntime", "fp32")
+    assert main(["report", *(word.format(a=path) for word in words)]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_bench_file_is_read_back(tmp_path: Path) -> None:
+    made = write_bench(tmp_path / "bench.json")
+    assert load_bench(tmp_path / "bench.json") == made
