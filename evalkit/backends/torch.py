@@ -194,9 +194,11 @@ class TorchSession(Session):
             ) from error
 
     def _cast(self) -> AbstractContextManager[Any]:
-        if not self._autocast:
-            return nullcontext()
-        return torch.autocast(self._carrier.device.type, torch.bfloat16)
+        device = self._carrier.device.type
+        cast: AbstractContextManager[Any] = (
+            torch.autocast(device, torch.bfloat16) if self._autocast else nullcontext()
+        )
+        return cast
 
     def _flushes_denormals(self) -> bool:
         """Whether every thread does: worker threads keep the setting that they were born with."""

@@ -46,7 +46,7 @@ def why_not_int8() -> str:
 
 def saturates() -> bool:
     """Whether int8 products may overflow 16 bits: on a CPU without VNNI they do, in silence."""
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     known = [capabilities[name] for name in ("avx512_vnni", "avx_vnni") if name in capabilities]
     return bool(known) and not any(known)
 
