@@ -34,6 +34,10 @@ _TRIALS = {
     "hits": ("mated",),
     "correct": ("pairs",),
 }
+_TOO_FEW = {
+    "too_few_false_accepts": "false accepts are expected",
+    "too_few_faces": "faces are counted",
+}
 
 
 class _Record(BaseModel):
@@ -308,9 +312,10 @@ def _figure(before: Metric, after: Metric | None, policy: MetricPolicy) -> Check
         return Check(
             name=before.name, outcome="cannot_judge", message="the result's figure is not a number"
         )
-    if "too_few_false_accepts" in {*before.flags, *after.flags}:
-        message = "fewer than 30 false accepts are expected: too few to gate on"
-        return Check(name=before.name, outcome=unfit, message=message)
+    for flag, what in _TOO_FEW.items():
+        if flag in {*before.flags, *after.flags}:
+            message = f"fewer than 30 {what}: too few to gate on"
+            return Check(name=before.name, outcome=unfit, message=message)
     old, new = error_rate(before), error_rate(after)
     if old is None or new is None:
         return Check(name=before.name, outcome=unfit, message="it is not a rate of errors")

@@ -144,6 +144,7 @@ CANNOT: list[tuple[str, Callable[[], tuple[Result, Result]]]] = [
     ("tar@far=1e-04", lambda: (result(tar(name="rank-1")), result())),
     ("tar@far=1e-04", lambda: (result(), result(tar(name="rank-1")))),
     ("tar@far=1e-04", lambda: (result(tar(flags=["too_few_false_accepts"])), result())),
+    ("tar@far=1e-04", lambda: (result(tar(flags=["too_few_faces"])), result())),
 ]
 DATA: dict[str, Any] = result().dataset.model_dump()
 
@@ -162,8 +163,9 @@ def test_other_data_hide_no_regression_behind_a_pass() -> None:
     assert not any(check.name.startswith("tar") for check in verdict.checks)
 
 
-def test_of_a_pattern_what_is_unfit_is_left_out_but_something_must_remain() -> None:
-    few = tar(name="tar@far=1e-06", flags=["too_few_false_accepts"])
+@pytest.mark.parametrize("flag", ["too_few_false_accepts", "too_few_faces"])
+def test_of_a_pattern_what_is_unfit_is_left_out_but_something_must_remain(flag: str) -> None:
+    few = tar(name="tar@far=1e-06", flags=[flag])
     asked = Policy(metrics=(MetricPolicy(name="tar@far=*"),))
     verdict = judge(result(few, tar()), result(few, tar()), asked)
     assert verdict.outcome == "pass"
