@@ -7,6 +7,7 @@ was compiled for, what its operators multiply at, the processor, and the library
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import shutil
 import tempfile
@@ -283,4 +284,4 @@ def _keep(executable: Any, record: Record, library: Path) -> None:
 
 
 def _digest(proto: Any) -> str:
-    return sha256_json([proto.SerializeToString(deterministic=True).hex()])
+    return hashlib.sha256(proto.SerializeToString(deterministic=True)).hexdigest()

@@ -49,13 +49,16 @@ def onnx_infos(proto: Any) -> tuple[TensorInfo, tuple[TensorInfo, ...]]:
 
 
 def mended(proto: Any) -> Any:
-    """Write what the importer stumbles over in another way of the same meaning.
+    """Give a copy with what the importer stumbles over written in another way of the same meaning.
 
     Old opsets are raised; sizes and scales that ``Resize`` gets empty are left out.
     """
     opset = next((held.version for held in proto.opset_import if not held.domain), OPSET)
     if opset < OPSET:
         proto = version_converter.convert_version(proto, OPSET)
+    else:
+        given, proto = proto, onnx.ModelProto()
+        proto.CopyFrom(given)
     empty = _empty_tensors(proto.graph)
     for node in proto.graph.node:
         if node.op_type == "Resize":

@@ -390,3 +390,48 @@ def test_odd_sizes_and_many_operators_agree_with_onnxruntime(tmp_path: Path, sof
     with TvmBackend.open(file, SessionOptions("fp16", threads=2)) as session:
         (out,) = session.run(images).values()
     np.testing.assert_allclose(out, wanted, rtol=2e-2, atol=2e-3)
+
+
+@pytest.mark.parametrize(("precision", "ran"), [("fp16", "fp16"), ("int8", "fp32 (int8 weights)")])
+def test_converting_writes_a_library_for_any_batch(
+    tiny: Tiny, tmp_path: Path, precision: str, ran: str
+) -> None:
+    pytest.importorskip("onnxruntime.quantization", reason="needs the cpu extra")
+    from evalkit.precision.base import ConvertSettings
+    from evalkit.precision.tvm import TvmConverter
+
+    source, out = write_onnx(tiny, tmp_path / "m.onnx"), tmp_path / "m.so"
+    settings = ConvertSettings(precision=precision, shape=(1, 3, 16, 16))  # type: ignore[arg-type]
+    built = TvmConverter.build(source, out, settings, [batch(4), batch(4)])
+    assert built.versions["apache-tvm"] == tvm.__version__
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.onnx", "m.so", "m.so.json"]
+    assert bool(TvmConverter.layers(source, settings)) == (precision == "int8")
+    with TvmBackend.open(out, SessionOptions(precision, threads=1)) as session:  # type: ignore[arg-type]
+        assert session.ran.precision_ran == ran
+        assert session.inputs[0].batch is None
+        for size in (1, 4):
+            given = session.run(batch(size))["output0"]
+            assert cosine(given, tiny(batch(size))).min() > 0.99
+
+
+def test_mending_leaves_the_model_alone_and_its_meaning_the_same(tmp_path: Path) -> None:
+    from onnx import TensorProto, helper, numpy_helper
+
+    from evalkit.backends.tvm_onnx import mended
+
+    sizes = numpy_helper.from_array(np.array([1, 2, 8, 8], np.int64), "sizes")
+    empty = numpy_helper.from_array(np.zeros(0, np.float32), "empty")
+    node = helper.make_node("Resize", ["x", "empty", "empty", "sizes"], ["y"], mode="nearest")
+    infos = [("x", [1, 2, 4, 4]), ("y", [1, 2, 8, 8])]
+    infos = [helper.make_tensor_value_info(n, TensorProto.FLOAT, shape) for n, shape in infos]
+    graph = helper.make_graph([node], "resize", infos[:1], infos[1:], [sizes, empty])
+    imports = [helper.make_opsetid("", 13)]
+    model = helper.make_model(graph, opset_imports=imports, ir_version=8)
+    before = model.SerializeToString()
+    assert list(mended(model).graph.node[0].input) == ["x", "", "", "sizes"]
+    assert model.SerializeToString() == before
+    onnx.save(model, tmp_path / "resize.onnx")
+    images = np.random.default_rng(2).normal(0, 1, (1, 2, 4, 4)).astype(np.float32)
+    with TvmBackend.open(tmp_path / "resize.onnx", ONE) as session:
+        (out,) = session.run(images).values()
+    np.testing.assert_array_equal(out, by_onnxruntime(tmp_path / "resize.onnx", images)[0])
