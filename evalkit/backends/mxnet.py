@@ -15,13 +15,12 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import re
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,9 +40,9 @@ from evalkit.backends.kernels import (
     describe_precision,
     is_int8,
 )
+from evalkit.backends.mxnet_network import Network, cause, load_network
 from evalkit.backends.tensors import (
     check_batch,
-    check_file,
     check_offered,
     first_line,
     float32_outputs,
@@ -52,7 +51,6 @@ from evalkit.backends.tensors import (
 from evalkit.environment import available_cores
 from evalkit.errors import InputError
 
-SYMBOL = "-symbol.json"
 HEAVY_OPS = frozenset(
     {
         "Convolution",
@@ -67,7 +65,6 @@ HEAVY_OPS = frozenset(
         "_contrib_quantized_fully_connected",
     }
 )
-_MAGIC = (0x112).to_bytes(8, "little")  # of a list of arrays, the only kind of file that is read
 _EXECUTORS = 4  # kept, one for each shape of batch
 _MORE = 32  # images or pixels, to see which sizes a network leaves open
 _LEFT_OVER = "IsMKLDNNData"
@@ -95,7 +92,7 @@ class MxnetBackend(Backend):
         try:
             mxnet = import_mxnet()
         except Exception as error:
-            reason = f"MXNet cannot be imported: {_cause(error)}."
+            reason = f"MXNet cannot be imported: {cause(error)}."
             return Probe(False, reason=reason, remedy=REMEDY)
         return Probe(True, mxnet.__version__, ("cpu",), ("fp32", "int8"))
 
@@ -139,7 +136,7 @@ class MxnetSession(Session):
         self.model = model
         self.threads = options.threads or available_cores()
         self._mxnet = import_mxnet()
-        network = load_network(model)
+        network = load_network(model, self._mxnet)
         given = _only_input(model, network)
         self._runs_once = False
         self._executors: OrderedDict[tuple[int, ...], Any] | None = OrderedDict()
@@ -177,7 +174,7 @@ class MxnetSession(Session):
         except self._mxnet.MXNetError as error:
             raise InputError(
                 f"{self.model}: MXNet cannot run a batch of shape {batch.shape}: "
-                f"{_cause(error)}. Give the size that the symbol was made for, or a smaller "
+                f"{cause(error)}. Give the size that the symbol was made for, or a smaller "
                 "batch."
             ) from error
         return float32_outputs((output.name for output in self.outputs), values, self.model)
@@ -236,18 +233,9 @@ class MxnetSession(Session):
             return _read_kernels(graph, {**types, self._input: np.float32})
         except self._mxnet.MXNetError as error:
             raise InputError(
-                f"{self.model} loads but MXNet cannot run it: {_cause(error)}. Check that "
+                f"{self.model} loads but MXNet cannot run it: {cause(error)}. Check that "
                 "this version has its operators."
             ) from error
-
-
-class Network(NamedTuple):
-    """A symbol and its parameters, by MXNet's names."""
-
-    symbol: Any
-    arguments: dict[str, Any]
-    states: dict[str, Any]
-    parameters_file: Path
 
 
 def import_mxnet() -> Any:
@@ -291,92 +279,6 @@ def _elsewhere() -> type[Backend] | None:
 
     python = None if in_worker() else ready_interpreter(MxnetBackend.name)
     return None if python is None else isolated(MxnetBackend.name, python)
-
-
-def find_files(model: Path) -> tuple[Path, Path]:
-    """Return the symbol's and the parameters' file that a name stands for.
-
-    Raises
-    ------
-    evalkit.errors.InputError
-        One of them is missing, or there are several parameter files to choose from.
-    """
-    numbered = re.fullmatch(r"(.+)-\d{4}\.params", model.name)
-    if numbered:
-        symbol, parameters = model.with_name(numbered[1] + SYMBOL), model
-    else:
-        if model.suffix and not model.name.endswith(SYMBOL):
-            check_file(model)
-            raise InputError(
-                f"{model} is no MXNet model: name its NAME-symbol.json or NAME-0000.params."
-            )
-        prefix = model.name.removesuffix(SYMBOL)
-        symbol = model.with_name(prefix + SYMBOL)
-        check_file(symbol)
-        pattern = re.compile(re.escape(prefix) + r"-\d{4}\.params")
-        found = sorted(file for file in model.parent.iterdir() if pattern.fullmatch(file.name))
-        if len(found) > 1:
-            named = ", ".join(file.name for file in found)
-            raise InputError(f"{model} has several parameter files ({named}); name one of them.")
-        parameters = found[0] if found else model.with_name(f"{prefix}-0000.params")
-    for file in (symbol, parameters):
-        if not file.is_file():
-            raise InputError(f"{model} needs {file}, which is not there. Put it beside the other.")
-        check_file(file)
-    return symbol, parameters
-
-
-def load_network(model: Path) -> Network:
-    """Read a symbol and its parameters; nothing in them is executed.
-
-    Raises
-    ------
-    evalkit.errors.InputError
-        A file is missing or damaged, or the parameters are not those of the symbol.
-    """
-    symbol_file, parameters_file = find_files(model)
-    symbol = _load_symbol(symbol_file)
-    arrays = _load_parameters(parameters_file)
-    arguments = {name[4:]: value for name, value in arrays.items() if name.startswith("arg:")}
-    states = {name[4:]: value for name, value in arrays.items() if name.startswith("aux:")}
-    known = {*symbol.list_arguments(), *symbol.list_auxiliary_states()}
-    extra = sorted({*arguments, *states} - known)
-    lacking = sorted(set(symbol.list_auxiliary_states()) - set(states))
-    if extra or lacking or not arguments:
-        raise InputError(_other_network(symbol_file, parameters_file, extra, lacking))
-    halves = [name for name, value in arguments.items() if value.dtype == np.float16]
-    if halves:
-        raise InputError(
-            f"{parameters_file} holds fp16 parameters ({halves[0]}); MXNet's CPU operators do not "
-            "compute with them. Save them as float32: value.astype('float32')."
-        )
-    return Network(symbol, arguments, states, parameters_file)
-
-
-def _load_symbol(file: Path) -> Any:
-    mxnet = import_mxnet()
-    try:
-        text = file.read_text(encoding="utf-8")
-        if not isinstance(json.loads(text), dict):
-            raise ValueError("no mapping")
-        return mxnet.sym.load_json(text)
-    except (ValueError, RecursionError, mxnet.MXNetError) as error:
-        raise InputError(
-            f"{file} is no symbol that MXNet {mxnet.__version__} reads: {_cause(error)}. "
-            "Export or fetch it again."
-        ) from error
-
-
-def _load_parameters(file: Path) -> dict[str, Any]:
-    mxnet = import_mxnet()
-    content = file.read_bytes()
-    try:
-        arrays = mxnet.nd.load_frombuffer(content) if content.startswith(_MAGIC) else None
-    except mxnet.MXNetError as error:
-        raise InputError(f"{file} is damaged: {_cause(error)}. Fetch or save it again.") from error
-    if not isinstance(arrays, dict):
-        raise InputError(f"{file} holds no named MXNet arrays. Save it with mxnet.nd.save.")
-    return arrays
 
 
 def _only_input(model: Path, network: Network) -> str:
@@ -470,13 +372,6 @@ def _read_kernels(graph: Any, types: dict[str, Any]) -> list[Kernel]:
     ]
 
 
-def _cause(error: BaseException) -> str:
-    """Take what failed out of MXNet's message, which begins with a trace of its own sources."""
-    lines = [line.strip().removeprefix("MXNetError: ") for line in str(error).splitlines()]
-    said = [line for line in lines if line and not line.startswith(("Traceback", "File "))]
-    return said[0].rstrip(".") if said else first_line(error)
-
-
 def _built_precision(kernels: list[Kernel]) -> Precision:
     quantised = any(k.op.startswith("_contrib_quantize") or is_int8(k) for k in kernels)
     return "int8" if quantised else "fp32"
@@ -487,17 +382,4 @@ def _mismatch(model: Path, built: str, requested: str) -> str:
         f"{model} is a symbol built in {built}, but {requested} was asked for, and MXNet runs a "
         f"symbol as it was built. Ask for --precision {built}, or give a {requested} model "
         "(evalkit convert builds int8)."
-    )
-
-
-def _other_network(symbol: Path, parameters: Path, extra: list[str], lacking: list[str]) -> str:
-    parts = []
-    if extra:
-        parts.append(f"{len(extra)} that the symbol does not know ({', '.join(extra[:3])})")
-    if lacking:
-        parts.append(f"no {', '.join(lacking[:3])}")
-    held = " and ".join(parts) or "no parameters named 'arg:'"
-    return (
-        f"{parameters} holds {held}: they are not those of {symbol.name}. Use the parameters that "
-        "were saved with this symbol."
     )

@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evalkit.backends.base import Precision
-from evalkit.backends.mxnet import REMEDY, SYMBOL, Network, find_files, import_mxnet, load_network
+from evalkit.backends.mxnet import REMEDY, import_mxnet
+from evalkit.backends.mxnet_network import SYMBOL, Network, cause, find_files, load_network
 from evalkit.backends.tensors import first_line
 from evalkit.errors import InputError, UnavailableError
 from evalkit.precision.base import Batches, Built, Converter, ConvertSettings, Method
@@ -136,7 +137,7 @@ def quantise(
     mxnet = import_mxnet()
     from mxnet.contrib import quantization  # noqa: PLC0415 - optional
 
-    network = load_network(Path(source))
+    network = load_network(Path(source), mxnet)
     kind = "int8" if symmetric else "auto"
     try:
         fused = network.symbol.get_backend_symbol(_FUSION)
@@ -162,7 +163,7 @@ def quantise(
         ) from error
     except mxnet.MXNetError as error:
         raise InputError(
-            f"{source}: MXNet cannot quantise it: {first_line(error)}. Leave the layer out with "
+            f"{source}: MXNet cannot quantise it: {cause(error)}. Leave the layer out with "
             "--exclude, or take another backend's int8."
         ) from error
     graph.save(out)

@@ -14,7 +14,8 @@ from tiny_network import SIDE, Tiny, batch
 
 from evalkit import environments
 from evalkit.backends.base import Backend, SessionOptions
-from evalkit.backends.mxnet import MxnetBackend, _names_that_numpy_dropped, find_files
+from evalkit.backends.mxnet import MxnetBackend, _names_that_numpy_dropped
+from evalkit.backends.mxnet_network import find_files
 from evalkit.backends.worker.session import isolated
 from evalkit.cli import main
 from evalkit.errors import InputError, UnavailableError
