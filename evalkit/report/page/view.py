@@ -19,6 +19,7 @@ from evalkit.report.page.charts import (
 from evalkit.report.page.curves import Decisions, decisions_of, threshold_of, thresholds_of
 from evalkit.report.page.forest import forest, scale_of
 from evalkit.report.page.gather import Entry, Group, Report
+from evalkit.report.page.stagebars import stage_bars
 from evalkit.report.page.tables import (
     Table,
     bench_problems,
@@ -139,6 +140,7 @@ class Panel:
     tables: tuple[Table, ...]
     notes: tuple[str, ...]
     margin: bool
+    stages: Markup
 
     @property
     def pictured(self) -> bool:
@@ -308,7 +310,7 @@ def _concerns(report: Report) -> Iterable[tuple[str, Badge, str]]:
 
 def _panel(report: Report, group: Group, budget: Budget) -> Panel:
     notes: list[str] = []
-    table = _without_empty(matrix(report, group))
+    table = _for_screen(matrix(report, group))
     scale = scale_of(group)
     rows = []
     for entry, texts in zip(group.entries, table.rows, strict=True):
@@ -336,6 +338,7 @@ def _panel(report: Report, group: Group, budget: Budget) -> Panel:
         tables=tuple(table for table in found if table.rows),
         notes=tuple(notes),
         margin=group.margin is not None,
+        stages=stage_bars(group),
     )
 
 
@@ -348,9 +351,13 @@ def _charts(group: Group, decided: dict[Entry, Decisions], notes: list[str]) -> 
     return charts
 
 
-def _without_empty(table: Table) -> Table:
-    """Drop the columns in which no row has anything."""
-    kept = [n for n in range(len(table.header)) if n < 2 or any(r[n] != "-" for r in table.rows)]
+def _for_screen(table: Table) -> Table:
+    """Drop the margin, which the caption has, and columns in which no row has anything."""
+    kept = [
+        n
+        for n, text in enumerate(table.header)
+        if n < 2 or (text != "margin, points" and any(row[n] != "-" for row in table.rows))
+    ]
     return replace(
         table,
         header=tuple(table.header[n] for n in kept),
