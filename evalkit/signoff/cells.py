@@ -21,10 +21,11 @@ import yaml
 import evalkit
 from evalkit.config import ModelConfig, RunConfig, load_model_config
 from evalkit.datasets.sample import sample_path
+from evalkit.devices.outputs import NAME as OUTPUTS
 from evalkit.errors import EvalkitError, InputError
 from evalkit.evaluations import detector, inference
-from evalkit.files import atomic_write, cache_dir, sha256_json
-from evalkit.plan import Mode, Override, Plan, ProtocolPlan
+from evalkit.files import atomic_write, cache_dir, sha256_file, sha256_json
+from evalkit.plan import DeviceOutputs, Mode, Override, Plan, ProtocolPlan
 from evalkit.progress import Progress
 from evalkit.results import Result, load_result
 from evalkit.signoff.probing import Prober
@@ -86,6 +87,11 @@ class Job:
     def result(self) -> Path:
         """The result file."""
         return self.folder / "result.json"
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether a device has run it, and its outputs are read."""
+        return self.mode.backend == OUTPUTS
 
     @property
     def worker(self) -> str:
@@ -157,6 +163,8 @@ def _job(plan: Plan, protocol: ProtocolPlan, mode: Mode, data: Data, root: Path)
     for name in ("device", "threads", "batch_size"):
         if getattr(override, name) is not None:
             settings[name] = getattr(override, name)
+    if protocol.name in override.devices:
+        settings |= _device(plan, override.devices[protocol.name])
     named = _model_name(plan, protocol)
     model = load_model_config(named, RunConfig())
     settings["model"] = named
@@ -168,6 +176,16 @@ def _job(plan: Plan, protocol: ProtocolPlan, mode: Mode, data: Data, root: Path)
         model = model.model_copy(update={"files": {str(mode): file}})
         settings["model"] = str((folder / "model.yaml").absolute())
     return Job(protocol, mode, override, data, folder, settings, model)
+
+
+def _device(plan: Plan, given: DeviceOutputs) -> dict[str, Any]:
+    """Return where a device's outputs lie, as settings of a run."""
+    settings: dict[str, Any] = {"verify": given.verify}
+    for name in ("outputs", "manifest", "runtime_info", "throughput_log"):
+        path = getattr(given, name)
+        if path is not None:
+            settings[name] = str((plan.folder / path.expanduser()).absolute())
+    return settings
 
 
 def _worker(plan: Plan, override: Override, model: ModelConfig) -> str | None:
@@ -201,8 +219,7 @@ def key_of(job: Job, prober: Prober) -> str:
     if not probe.available:
         raise CellError(f"backend {job.mode.backend}: {probe.reason} {probe.remedy}".rstrip())
     try:
-        file = job.model.file_for(*job.mode)
-        model = inference.model_sha256(file)
+        model = inference.model_sha256(_model_file(job))
     except InputError as error:
         raise CellError(str(error)) from error
     return sha256_json(
@@ -211,10 +228,30 @@ def key_of(job: Job, prober: Prober) -> str:
             "kind": job.protocol.kind,
             "data": job.data.state,
             "model": [job.model.model_dump(mode="json", exclude={"files"}), model],
+            "device": [
+                sha256_file(Path(job.settings[name]))
+                for name in ("runtime_info", "throughput_log")
+                if name in job.settings and Path(job.settings[name]).is_file()
+            ],
             "runtime": probe.version,
             "evalkit": evalkit.__version__,
         }
     )
+
+
+def _model_file(job: Job) -> Path:
+    """Return the model's file, or what a device wrote in its place."""
+    if not job.elsewhere:
+        return job.model.file_for(*job.mode)
+    path = Path(job.settings.get("outputs", ""))
+    if "outputs" not in job.settings or not path.exists():
+        raise InputError(
+            f"no outputs for {job.name}: name them in the plan, under matrix.cells.{job.mode}."
+            f"devices.{job.protocol.name}."
+            if "outputs" not in job.settings
+            else f"there are no outputs {path}."
+        )
+    return path
 
 
 def finished(job: Job, key: str) -> Result | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +25,12 @@ from evalkit.protocols.folds import assign_folds
 from evalkit.results import Interval, Metric, Result
 from evalkit.signoff.record import Deployment
 from evalkit.stats.ap import ImageBootstrap, ImageCounts
-from evalkit.stats.noninferiority import Bounds, from_decisions, from_replicates
+from evalkit.stats.noninferiority import (
+    Bounds,
+    from_decisions,
+    from_replicates,
+    least_width,
+)
 from evalkit.stats.paired import mcnemar, paired_bootstrap
 from evalkit.stats.subjects import SubjectBootstrap, percentile_interval
 
@@ -55,6 +61,14 @@ class Finding:
     method: str
     p_value: float | None = None
     deployment: Deployment | None = None
+
+    @property
+    def at_least_width(self) -> bool:
+        """Whether the bounds are as wide as they are because hardly any decision changed."""
+        if self.bounds is None or self.unit == "pairs":
+            return False
+        width = least_width(self.units, self.bounds.level)
+        return math.isclose(self.bounds.difference - self.bounds.low, width)
 
 
 def value_of(metric: Metric) -> float:

@@ -92,6 +92,8 @@ class Judge:
         else:
             outcome = bounds.judged(margin)
             reason = _explain(outcome, bounds, margin)
+            if outcome == "inconclusive" and finding.at_least_width:
+                reason += f": {finding.units} {finding.unit} without a change show no less"
         return NonInferiority(
             metric=before.name,
             unit=finding.unit,

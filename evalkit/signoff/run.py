@@ -246,7 +246,8 @@ def _run(job: Job, result: Result, folder: Path) -> Run:
     return Run(
         result=str(job.result.relative_to(folder)),
         model=result.model,
-        model_bytes=_size(job.model.file_for(*job.mode)),
+        # What a device ran lies elsewhere.
+        model_bytes=None if job.elsewhere else _size(job.model.file_for(*job.mode)),
         ran=result.ran,
         metrics=result.metrics,
         failures_to_enrol=result.failures_to_enrol,

@@ -45,8 +45,9 @@ def measure_speed(
     """
     found: dict[str, Any] = {}
     problems = []
-    for name in dict.fromkeys(job.model.name for job in jobs):
-        rows = {job.mode: job for job in jobs if job.model.name == name}
+    here = [job for job in jobs if not job.elsewhere]
+    for name in dict.fromkeys(job.model.name for job in here):
+        rows = {job.mode: job for job in here if job.model.name == name}
         place = folder / "bench" / next(iter(rows.values())).protocol.name
         try:
             found[name] = _measure(asked, list(rows.values()), place, progress)

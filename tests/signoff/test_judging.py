@@ -17,7 +17,7 @@ from evalkit.signoff.history import differences
 from evalkit.signoff.judging import Judge
 from evalkit.signoff.record import Cell, Limit, NonInferiority
 from evalkit.signoff.run import overall
-from evalkit.stats.noninferiority import Bounds
+from evalkit.stats.noninferiority import Bounds, least_width
 
 
 def protocol(**values: Any) -> ProtocolPlan:
@@ -59,6 +59,13 @@ def test_the_bounds_decide(low: float, high: float, outcome: str, said: str) -> 
     test = hold(low, high, metric(0.97), metric(0.965))
     assert (test.outcome, test.margin) == (outcome, 0.01)
     assert said in test.reason
+
+
+def test_where_nothing_changed_too_few_units_are_named() -> None:
+    width = least_width(100, 0.95)
+    test = hold(-width, width, metric(0.97), metric(0.97))
+    assert test.outcome == "inconclusive"
+    assert test.reason.endswith("needs more data: 100 subjects without a change show no less")
 
 
 @pytest.mark.parametrize(

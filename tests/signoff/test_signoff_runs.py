@@ -8,6 +8,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -217,3 +219,32 @@ def test_the_tables_hold_hostile_names_as_text(
     assert [row[0] for row in rows] == ["verdict", "reference", "PASS", "CANNOT RUN"]
     assert rows[3][2] == "'=x|y"
     assert all(len(row) == len(rows[0]) for row in rows)
+
+
+def test_a_boards_outputs_are_a_row(
+    plan: Plan, resumed: SignOff, network: Path, tiny_pairs: Path, tmp_path: Path
+) -> None:
+    """The board is a runner that knows nothing of evalkit, with the fp16 network."""
+    dump, outputs = tmp_path / "dump", tmp_path / "outputs"
+    words = ["dump", "lfw", "--data", tiny_pairs, "--model", network, "--out", dump, "--quiet"]
+    assert main([str(word) for word in words]) == 0
+    runner = Path(__file__).parents[1] / "devices" / "standalone_runner.py"
+    command = [sys.executable, runner, network.parent / "fp16.onnx", dump, outputs, "bin"]
+    subprocess.run([str(word) for word in command], check=True)
+    info, log = tmp_path / "info.yaml", tmp_path / "board.log"
+    info.write_text("{device: board, precision: fp16}")
+    log.write_text("Throughput (qps): 321.5\n")
+    given = {"outputs": outputs, "manifest": dump, "runtime_info": info, "throughput_log": log}
+    named = {name: str(path) for name, path in given.items()}
+    plan["matrix"]["include"] = ["outputs:fp16"]
+    plan["matrix"]["cells"] = {"outputs:fp16": {"devices": {"pairs": named}}}
+    code, record = resumed(plan)
+    cell = record.cell("pairs", "outputs:fp16")
+    assert (code, cell.outcome) == (0, "pass"), cell.reason
+    assert cell.run is not None
+    assert (cell.run.throughput, cell.run.ran.device) == (321.5, "board")
+    plan["matrix"]["cells"] = {"outputs:fp16": {"devices": {}}}
+    code, record = resumed(plan)
+    cell = record.cell("pairs", "outputs:fp16")
+    assert (code, cell.outcome) == (3, "cannot_run")
+    assert "devices.pairs" in cell.reason
