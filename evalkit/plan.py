@@ -178,6 +178,22 @@ class Models(_Part):
     detector: str | None = None
 
 
+class DeviceOutputs(_Part):
+    """What a device wrote for one protocol; paths are relative to the plan.
+
+    Attributes
+    ----------
+    outputs, manifest, runtime_info, throughput_log, verify
+        As on the command line, with ``--backend outputs``.
+    """
+
+    outputs: Path
+    manifest: Path
+    runtime_info: Path | None = None
+    throughput_log: Path | None = None
+    verify: int | None = Field(default=32, ge=0)
+
+
 class Override(_Part):
     """What one cell has otherwise.
 
@@ -191,6 +207,8 @@ class Override(_Part):
         Interpreter of a worker that has the backend's runtime: a command, or relative to the plan.
     optional : bool
         Whether a sign-off can pass where this cell cannot run.
+    devices : dict of str to DeviceOutputs
+        For the backend ``outputs``, by the protocol's name.
     """
 
     file: str | None = None
@@ -199,6 +217,7 @@ class Override(_Part):
     batch_size: int | None = Field(default=None, ge=1)
     python: str | None = None
     optional: bool = False
+    devices: dict[str, DeviceOutputs] = {}
 
 
 class Matrix(_Part):

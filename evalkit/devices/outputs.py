@@ -36,7 +36,7 @@ Reference = Callable[[], Session]
 NAME = "outputs"
 _REMEMBERED = 64
 _DOUBT = 0.2
-"""Share of images whose two halves differ from which the result says so."""
+"""Share of images whose two halves differ, above which it is no matter of a few files."""
 
 
 class OutputsBackend(Backend):
@@ -227,6 +227,11 @@ class OutputsSession(Session):
                 self._reader.read(entry)
             return ()
         found = disagreement(self._halves(entries))
+        if found.doubtful > _DOUBT * found.images:
+            return (
+                f"Of {found.images:,} images, {found.doubtful:,} have an output unlike that of "
+                "their mirror image: the outputs are misordered, or the model is broken.",
+            )
         if found.exchanged:
             first, second = found.exchanged[0]
             more = len(found.exchanged) - 1
@@ -234,11 +239,6 @@ class OutputsSession(Session):
                 f"{self.folder}: the outputs of {first} and {second} were exchanged"
                 f"{f' (and those of {more} more pairs)' if more else ''}: each agrees with the "
                 "mirror image of the other. Copy them again, under the names of their inputs."
-            )
-        if found.doubtful > _DOUBT * found.images:
-            return (
-                f"Of {found.images:,} images, {found.doubtful:,} have an output unlike that of "
-                "their mirror image: the outputs are misordered, or the model is broken.",
             )
         return ()
 

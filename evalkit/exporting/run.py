@@ -179,7 +179,7 @@ def _onnx(
         return from_torch.to_onnx(
             source, model.architecture, shape, dynamic=dynamic, opset=settings.opset
         )
-    from evalkit.backends.mxnet import find_files  # noqa: PLC0415 - only for such models
+    from evalkit.backends.mxnet_network import find_files  # noqa: PLC0415 - only for such models
     from evalkit.exporting import from_mxnet, onnx_graph  # noqa: PLC0415 - optional
 
     symbol, params = find_files(source)
