@@ -26,7 +26,7 @@ PREPARATION = {
 }
 NETWORK_END = {
     "mobilefacenet": ["--exclude", "/gdconv/*", "--exclude", "/conv2/*"],
-    "y1": ["--exclude", "Conv_conv_6*"],
+    "y1": ["--exclude", "Conv_conv_6*", "--method", "percentile"],
 }
 
 
