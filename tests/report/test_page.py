@@ -185,7 +185,9 @@ def test_a_change_beyond_the_picture_is_an_arrow_and_says_so() -> None:
 
 
 def test_the_verdict_comes_first(page: str) -> None:
-    assert page.index('id="verdict">FAIL<') < page.index('id="concerns"') < page.index("<table")
+    places = [page.index(f'id="{name}"') for name in ("verdict", "glance", "concerns", "panel-p0")]
+    assert places == sorted(places)
+    assert 'id="verdict">FAIL<' in page
     assert "<title>FAIL: release 1.4</title>" in page
 
 
@@ -408,3 +410,16 @@ def test_wrong_use_is_explained(
 def test_a_bench_file_is_read_back(tmp_path: Path) -> None:
     made = write_bench(tmp_path / "bench.json")
     assert load_bench(tmp_path / "bench.json") == made
+
+
+def test_concerns_with_one_reason_share_an_entry(record: Signoff, tmp_path: Path) -> None:
+    cells = [
+        cell.model_copy(update={"outcome": "not_run", "reason": "left out", "run": None})
+        for cell in record.cells[1:]
+    ]
+    changed = record.model_copy(
+        update={"cells": (record.cells[0], *cells), "warnings": ("first", "second")}
+    )
+    page = render(of_signoff(changed, tmp_path))
+    assert page.count("<b>pairs / onnxruntime:fp16, pairs / onnxruntime:int8</b>") == 1
+    assert "first\nsecond" in page

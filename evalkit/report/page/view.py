@@ -52,7 +52,7 @@ KINDS = {
 }  # fmt: skip
 """Colours of outcomes."""
 
-SIGNS = {"pass": "✓", "fail": "✕", "open": "?", "none": "i"}
+SIGNS = {"pass": "✓", "fail": "✕", "open": "?", "none": "○"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,7 +254,8 @@ def _alarms(entry: Entry) -> Iterable[str]:
         if limit.outcome in {"fail", "flag"}:
             shown = "" if limit.value is None else f" {limit.value:.3g}"
             yield f"{limit.name}{shown}"
-    if cell and cell.run and cell.run.ran.precision_ran != cell.precision:
+    # Some kernels of an int8 model may run in fp32: that is told beside the run, and no alarm.
+    if cell and cell.run and not cell.run.ran.precision_ran.startswith(cell.precision):
         yield f"ran {cell.run.ran.precision_ran}"
     lowest = drift_p1(entry)
     if cell is None and lowest is not None and lowest < 0.9:
@@ -292,20 +293,27 @@ def _times(value: tuple[object, float] | None, reference: tuple[object, float] |
     return f"{value[1] / reference[1]:.2f} x"
 
 
-def _concerns(report: Report) -> Iterable[tuple[str, Badge, str]]:
-    """Yield what a reader must know before anything else."""
+def _concerns(report: Report) -> list[tuple[str, Badge, str]]:
+    """Return what a reader must know beside the verdict: of what, what, and why.
+
+    Cells with the same reason share an entry, and so do warnings.
+    """
+    found: dict[tuple[Badge, str], list[str]] = {}
     for group in report.groups:
         for entry in group.entries:
-            name = f"{group.name} / {entry.label}"
-            cell = entry.cell
+            cell, badge, why = entry.cell, badge_of(entry), entry.problem
             if cell is not None:
                 flagged = any(limit.outcome == "flag" for limit in cell.limits)
-                if cell.outcome not in {"pass", "reference"} or flagged:
-                    yield name, badge_of(entry), cell.reason
-            elif entry.problem:
-                yield name, Badge("not compared", "open"), entry.problem
-    for warning in report.warnings:
-        yield "warning", Badge("note", "open"), warning
+                why = cell.reason if flagged or cell.outcome not in {"pass", "reference"} else ""
+            elif why:
+                badge = Badge("not compared", "open")
+            if why:
+                found.setdefault((badge, why), []).append(f"{group.name} / {entry.label}")
+    concerns = [(", ".join(names), badge, why) for (badge, why), names in found.items()]
+    if report.warnings:
+        concerns.append(("", Badge("note", "open"), "\n".join(report.warnings)))
+    order = ("fail", "open", "none", "pass")
+    return sorted(concerns, key=lambda concern: order.index(concern[1].kind))
 
 
 def _panel(report: Report, group: Group, budget: Budget) -> Panel:
