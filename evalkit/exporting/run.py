@@ -154,9 +154,9 @@ def _write(
     if settings.target == "torchscript":
         if kind != "torch":
             raise InputError(f"{source} is no PyTorch file; only those become TorchScript.")
-        from evalkit.exporting import from_torch  # noqa: PLC0415 - optional
+        from evalkit.exporting import torch  # noqa: PLC0415 - optional
 
-        made.write_bytes(from_torch.to_torchscript(source, model.architecture, shape))
+        made.write_bytes(torch.to_torchscript(source, model.architecture, shape))
         return
     from evalkit.exporting import onnx_graph  # noqa: PLC0415 - optional
 
@@ -174,16 +174,16 @@ def _onnx(
 ) -> Any:
     dynamic = settings.batch is None
     if kind == "torch":
-        from evalkit.exporting import from_torch  # noqa: PLC0415 - optional
+        from evalkit.exporting import torch  # noqa: PLC0415 - optional
 
-        return from_torch.to_onnx(
+        return torch.to_onnx(
             source, model.architecture, shape, dynamic=dynamic, opset=settings.opset
         )
     from evalkit.backends.mxnet_network import find_files  # noqa: PLC0415 - only for such models
-    from evalkit.exporting import from_mxnet, onnx_graph  # noqa: PLC0415 - optional
+    from evalkit.exporting import mxnet, onnx_graph  # noqa: PLC0415 - optional
 
     symbol, params = find_files(source)
-    graph = from_mxnet.to_onnx(
+    graph = mxnet.to_onnx(
         symbol, params, shape, folder, dynamic=dynamic, python=settings.python
     )
     return onnx_graph.mend(graph)
