@@ -59,7 +59,8 @@ def to_onnx(
     sizes = ",".join(str(size) for size in shape)
     batch = "n" if dynamic else str(shape[0])
     command = [
-        *(str(find_interpreter(chosen)), str(_SCRIPT)),
+        # Isolated, so that the script's folder, where this module is, does not pass for MXNet.
+        *(str(find_interpreter(chosen)), "-I", str(_SCRIPT)),
         *(str(symbol.absolute()), str(params.absolute()), str(out), sizes, batch),
     ]
     try:
