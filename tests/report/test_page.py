@@ -16,12 +16,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import HOSTILE, detector_result, distances, pairs_result, result, write_bench
+from conftest import HOSTILE, detector_result, distances, pairs_result, ran, result, write_bench
 from hypothesis import given
 from hypothesis import strategies as st
 
 from evalkit.cli import main
-from evalkit.errors import InputError
 from evalkit.report.markdown import escape
 from evalkit.report.page import render, write_page, write_report
 from evalkit.report.page.chart import Axis, Bars, Chart, Dots, Line, Mark
@@ -297,12 +296,26 @@ def test_results_without_a_sign_off_are_not_judged(write_pairs: Write, tmp_path:
     assert "PASS<" not in page
 
 
-def test_a_result_that_cannot_be_compared_says_why(write_pairs: Write) -> None:
+def test_a_result_that_cannot_be_compared_or_drawn_says_why(
+    write_pairs: Write, tmp_path: Path
+) -> None:
     first = write_pairs("a", "onnxruntime", "fp32")
     second = write_pairs("b", "torch", "bf16")
-    second.with_name("b.scores.npz").write_bytes(b"damaged")
-    with pytest.raises(InputError, match="Cannot read the scores"):
-        render(of_results([first, second], baselines=[first]))
+    detector = tmp_path / "det.json"
+    detector_result(detector, "onnxruntime", "fp32")
+    for path in (second, detector):
+        path.with_name(f"{path.stem}.scores.npz").write_bytes(b"damaged")
+    page = render(of_results([first, second, detector], baselines=[first]))
+    assert "not compared" in page
+    assert "No curves of torch:bf16: Cannot read the scores" in page
+    assert "No curves of onnxruntime:fp32: Cannot read the scores" in page
+    assert "Scores of onnxruntime:fp32" in page
+
+
+def test_a_precision_that_ran_otherwise_is_told(write_pairs: Write) -> None:
+    path = write_pairs("a", "torch", "fp16", ran={**ran("torch", "fp16"), "precision_ran": "fp32"})
+    assert "ran: fp32" in render(of_results([path]))
+    assert "A torch:fp32 (ran: fp32)" in markdown(of_results([path])).replace("\\", "")
 
 
 def test_results_of_other_data_stand_apart(write_pairs: Write) -> None:

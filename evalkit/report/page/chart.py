@@ -161,7 +161,7 @@ class Chart:
         """Return the picture; lines of earlier runs are wider and show under later ones."""
         lines = [item for item in self.items if isinstance(item, Line | Bars)]
         widths: dict[Item, float] = {
-            item: min(2.2 + 0.9 * (len(lines) - 1 - place), 4.6) for place, item in enumerate(lines)
+            item: min(2 + 0.5 * (len(lines) - 1 - place), 4) for place, item in enumerate(lines)
         }
         parts = [
             f'<svg class="chart" id="{self.key}" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '

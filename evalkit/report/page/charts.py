@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from evalkit.bench import BenchResult, Timing
-from evalkit.errors import EvalkitError
+from evalkit.errors import EvalkitError, InputError
 from evalkit.report.page.chart import Axis, Bars, Chart, Dots, Line, Mark, nice_step
 from evalkit.report.page.curves import (
     Decisions,
@@ -20,6 +20,7 @@ from evalkit.report.page.curves import (
     thinned,
 )
 from evalkit.report.page.gather import Entry, Group
+from evalkit.widerface_eval import Curve
 
 _SAME = 1e-9
 """Cosines nearer to 1 than this are called the same: the embeddings differ by rounding alone."""
@@ -120,9 +121,14 @@ def _histograms(group: Group, runs: dict[Entry, Decisions]) -> list[Chart]:
     return charts
 
 
-def detection_charts(group: Group) -> list[Chart]:
-    """Return precision over recall, one chart a subset."""
-    curves = {entry: precision_recall(entry) for entry, _ in group.ran}
+def detection_charts(group: Group, notes: list[str]) -> list[Chart]:
+    """Return precision over recall, one chart a subset; say what is missing."""
+    curves: dict[Entry, dict[str, Curve]] = {}
+    for entry, _ in group.ran:
+        try:
+            curves[entry] = precision_recall(entry)
+        except InputError as error:
+            notes.append(f"No curves of {entry.label}: {error}")
     subsets = dict.fromkeys(subset for held in curves.values() for subset in held)
     charts = []
     for subset in subsets:

@@ -9,7 +9,7 @@ from markupsafe import Markup, escape
 from evalkit.report.page.gather import Group
 from evalkit.report.page.tables import change_of
 
-WIDTH, HEIGHT = 180, 28
+WIDTH, HEIGHT = 150, 28
 _PAD = 8
 
 

@@ -326,8 +326,10 @@ def _labels(rows: list[tuple[Path, Result]]) -> list[str]:
     """Name runs as shortly as tells them apart."""
 
     def mode(path: Path, result: Result) -> str:
-        made = result.ran.backend == READY_MADE
-        return result.model.name if made else f"{result.ran.backend}:{result.ran.precision_ran}"
+        if result.ran.backend == READY_MADE:
+            return result.model.name
+        # "int8 (36 of 51 kernels)": the page tells what is in brackets beside the run.
+        return f"{result.ran.backend}:{result.ran.precision_ran.partition(' ')[0]}"
 
     def named(path: Path, result: Result) -> str:
         return f"{result.model.name}, {mode(path, result)}"

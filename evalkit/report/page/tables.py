@@ -121,9 +121,9 @@ def _matrix_row(report: Report, group: Group, entry: Entry) -> tuple[str, ...]:
     if size is None and timing and timing.model_mb is not None:
         size = int(timing.model_mb * 1024 * 1024)
     change, low, high = change_of(group, entry)
-    lowest = drift_p1(entry)
+    lowest, other = drift_p1(entry), other_precision(entry)
     return (
-        f"{letter(entry.run)} {entry.label}{_other_precision(entry)}",
+        f"{letter(entry.run)} {entry.label}{f' ({other})' if other else ''}",
         verdict_of(entry),
         percent(metric.value if metric else None),
         interval(metric) if metric else "-",
@@ -143,11 +143,12 @@ def _matrix_row(report: Report, group: Group, entry: Entry) -> tuple[str, ...]:
     )
 
 
-def _other_precision(entry: Entry) -> str:
-    cell = entry.cell
-    if cell is None or cell.run is None or cell.run.ran.precision_ran == cell.precision:
+def other_precision(entry: Entry) -> str:
+    """Say what ran where that is not simply what was asked for."""
+    ran = entry.result.ran if entry.result else None
+    if ran is None or ran.precision_ran == ran.precision_requested:
         return ""
-    return f" (ran: {cell.run.ran.precision_ran})"
+    return f"ran: {ran.precision_ran}"
 
 
 def verdict_of(entry: Entry) -> str:

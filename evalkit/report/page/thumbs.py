@@ -26,7 +26,6 @@ from evalkit.store import Store
 from evalkit.widerface_eval import (
     Detections,
     Settings,
-    WiderFaceError,
     evaluate,
     read_ground_truth,
 )
@@ -95,7 +94,8 @@ def galleries(group: Group, budget: Budget) -> list[Gallery]:
     for way in ways[group.kind]:
         try:
             found += list(way(group, budget))
-        except (EvalkitError, DatasetError, WiderFaceError, OSError) as error:
+        # Pictures are an extra: whatever is wrong with the images, the page still appears.
+        except (EvalkitError, DatasetError, OSError, ValueError, cv2.error) as error:
             found.append(Gallery(_TITLES[way.__name__], f"Not shown: {str(error).rstrip('.')}."))
     if budget.refused:
         found.append(Gallery("More", "Further pictures are left out to keep this file small."))

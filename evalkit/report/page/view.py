@@ -8,6 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from evalkit.errors import InputError
 from evalkit.report.page.chart import Chart, letter, run_class
 from evalkit.report.page.charts import (
     bench_charts,
@@ -33,6 +34,7 @@ from evalkit.report.page.tables import (
     hashes,
     machines,
     matrix,
+    other_precision,
     settings,
     stages,
 )
@@ -111,6 +113,7 @@ class MatrixRow:
     """One run of a group: its texts, and the picture of its change."""
 
     run: Run
+    ran: str
     badge: Badge
     texts: tuple[str, ...]
     forest: Markup
@@ -329,7 +332,9 @@ def _panel(report: Report, group: Group, budget: Budget) -> Panel:
             picture = forest(scale, change, (low, high), group.margin, badge.kind)
         reason = entry.cell.reason if entry.cell else entry.problem
         alarm = bool(list(_alarms(entry)))
-        rows.append(MatrixRow(_run(entry), badge, texts, picture, reason, alarm))
+        rows.append(
+            MatrixRow(_run(entry), other_precision(entry), badge, texts, picture, reason, alarm)
+        )
     decided = _decided(group, notes) if group.kind != "detection" else {}
     charts = _charts(group, decided, notes)
     found = (figures(group), changes(group), flips(group), drifts(group), stages(group))
@@ -353,7 +358,7 @@ def _panel(report: Report, group: Group, budget: Budget) -> Panel:
 def _charts(group: Group, decided: dict[Entry, Decisions], notes: list[str]) -> list[Chart]:
     if group.kind != "detection":
         return score_charts(group, decided) + drift_chart(group, notes)
-    charts = detection_charts(group)
+    charts = detection_charts(group, notes)
     if not charts:
         notes.append("There are no curves: no counts lie beside the results.")
     return charts
@@ -378,7 +383,12 @@ def _run(entry: Entry) -> Run:
 
 
 def _decided(group: Group, notes: list[str]) -> dict[Entry, Decisions]:
-    found = {entry: decisions_of(entry) for entry, _ in group.ran}
+    found: dict[Entry, Decisions | None] = {}
+    for entry, _ in group.ran:
+        try:
+            found[entry] = decisions_of(entry)
+        except InputError as error:
+            notes.append(f"No curves of {entry.label}: {error}")
     absent = [entry.label for entry, held in found.items() if held is None]
     if absent:
         notes.append(f"No scores of both classes lie beside the results of {', '.join(absent)}.")
