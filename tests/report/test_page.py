@@ -28,7 +28,7 @@ from evalkit.report.page.curves import POINTS, STEPS, Decisions, thinned, thresh
 from evalkit.report.page.forest import Scale, forest
 from evalkit.report.page.gather import load_bench, of_results, of_signoff
 from evalkit.report.page.palette import PALETTE, TEXT_ON, contrast
-from evalkit.report.page.tables import csv_text, markdown, report_tables
+from evalkit.report.page.texts import csv_text, markdown, report_tables
 from evalkit.signoff.record import Signoff
 from evalkit.widerface_eval import Curve
 

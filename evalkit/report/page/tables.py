@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from evalkit.bench import BenchResult
 from evalkit.compare import MetricChange
 from evalkit.report.bench import HEADER as BENCH_HEADER
 from evalkit.report.bench import row as bench_row
 from evalkit.report.common import interval, percent
-from evalkit.report.markdown import escape
-from evalkit.report.markdown import table as markdown_table
 from evalkit.report.page.chart import letter
 from evalkit.report.page.gather import Entry, Group, Report
-from evalkit.report.signoff_tables import TITLES, inert
-from evalkit.results import Metric, Result
-
-Facts = Callable[[Result], Iterable[tuple[str, str]]]
+from evalkit.report.signoff_tables import TITLES
+from evalkit.results import Metric
 
 _EVENT = "/event="
 
@@ -56,40 +47,6 @@ def group_tables(report: Report, group: Group) -> list[Table]:
     """Return a group's tables: the matrix first."""
     found = [matrix(report, group), figures(group), changes(group), flips(group), drifts(group)]
     return [table for table in (*found, stages(group)) if table.rows]
-
-
-def report_tables(report: Report) -> list[Table]:
-    """Return all tables of a report."""
-    found = [table for group in report.groups for table in group_tables(report, group)]
-    for bench in report.benches:
-        found += [bench_table(bench), bench_problems(bench)]
-    found += [settings(report), hashes(report), machines(report)]
-    return [table for table in found if table.rows]
-
-
-def markdown(report: Report) -> str:
-    """Return the report's tables as Markdown."""
-    verdict = TITLES[report.outcome] if report.outcome else "not judged"
-    parts = [f"# {escape(report.title)}: {verdict}", escape(report.reason)]
-    for table in report_tables(report):
-        parts.append(f"## {escape(table.title)}")
-        if table.note:
-            parts.append(escape(table.note))
-        parts.append(markdown_table([escape(text) for text in table.header], table.rows))
-    return "\n\n".join(parts) + "\n"
-
-
-def csv_text(report: Report) -> str:
-    """Return the report's tables as CSV: the table's name first in each row.
-
-    Texts that a spreadsheet would compute are quoted.
-    """
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    for table in report_tables(report):
-        writer.writerow(["table", *table.header])
-        writer.writerows([inert(text) for text in (table.title, *row)] for row in table.rows)
-    return file.getvalue()
 
 
 def matrix(report: Report, group: Group) -> Table:
@@ -343,88 +300,6 @@ def bench_problems(bench: BenchResult) -> Table:
     rows = tuple((mode, ", ".join(sizes), why) for (mode, why), sizes in batches.items())
     header = ("mode", "batch sizes", "why")
     return Table(f"not measured of {bench.model}", header, rows, 3)
-
-
-def settings(report: Report) -> Table:
-    """Return every setting of every run; one row for those that agree."""
-    return _facts("settings", report, _settings_of)
-
-
-def hashes(report: Report) -> Table:
-    """Return the hashes of models and data, and the files."""
-    table = _facts("models, data and their hashes (SHA-256)", report, _hashes_of)
-    if report.record is None:
-        return table
-    plans = tuple(("plan", "all", use.sha256) for use in report.record.plans)
-    return Table(table.title, table.header, (*plans, *table.rows), table.left, table.note)
-
-
-def machines(report: Report) -> Table:
-    """Return where it ran."""
-    return _facts("machine and versions", report, lambda result: _flat(result.environment))
-
-
-def _facts(
-    title: str, report: Report, facts_of: Callable[[Result], Iterable[tuple[str, str]]]
-) -> Table:
-    """Put facts of all runs into rows: those that all runs share once."""
-    held = [
-        (f"{group.name}, {letter(entry.run)} {entry.label}", dict(facts_of(result)))
-        for group in report.groups
-        for entry, result in group.ran
-    ]
-    rows = []
-    for name in dict.fromkeys(name for _, facts in held for name in facts):
-        by_value: dict[str, list[str]] = {}
-        for label, facts in held:
-            if name in facts:
-                by_value.setdefault(facts[name], []).append(label)
-        for value, labels in by_value.items():
-            whose = "all" if len(labels) == len(held) else "; ".join(labels)
-            rows.append((name, whose, value))
-    return Table(title, ("what", "of", "value"), tuple(rows), 3)
-
-
-def _settings_of(result: Result) -> Iterable[tuple[str, str]]:
-    yield "evalkit", result.evalkit_version
-    yield "protocol", result.protocol
-    yield from _flat(result.settings, "")
-    ran = result.ran.model_dump(mode="json")
-    yield from _flat({name: ran[name] for name in _RAN}, "")
-    yield from _flat(ran["details"], "ran: ")
-    yield from (("note", note) for note in result.ran.notes)
-    yield from _flat(result.model.preprocessing, "preprocessing: ")
-    yield "command", result.command
-
-
-_RAN = (
-    "backend",
-    "version",
-    "device",
-    "precision_requested",
-    "precision_ran",
-    "threads",
-    "batch_size",
-)
-
-
-def _hashes_of(result: Result) -> Iterable[tuple[str, str]]:
-    yield "model", result.model.name
-    yield "model file", result.model.file or "-"
-    yield "model hash", result.model.sha256 or "-"
-    yield from _flat(result.model.conversion or {}, "conversion: ")
-    yield "data", result.dataset.name
-    yield "data folder", result.dataset.path
-    yield "data hash", result.dataset.sha256
-    yield "images hash", result.dataset.content_sha256 or "-"
-    yield "annotations hash", result.dataset.annotations_sha256 or "-"
-
-
-def _flat(values: dict[str, Any], before: str = "") -> list[tuple[str, str]]:
-    return [
-        (f"{before}{name}", value if isinstance(value, str) else json.dumps(value))
-        for name, value in values.items()
-    ]
 
 
 def _points(value: float | None) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
 from markupsafe import Markup
 
 from evalkit.errors import InputError
-from evalkit.report.page.chart import Chart, letter, run_class
+from evalkit.report.page.chart import Chart
 from evalkit.report.page.charts import (
     bench_charts,
     bench_modes,
@@ -18,8 +17,18 @@ from evalkit.report.page.charts import (
     score_charts,
 )
 from evalkit.report.page.curves import Decisions, decisions_of, threshold_of, thresholds_of
+from evalkit.report.page.facts import hashes, machines, settings
 from evalkit.report.page.forest import forest, scale_of
 from evalkit.report.page.gather import Entry, Group, Report
+from evalkit.report.page.glance import (
+    KINDS,
+    Badge,
+    ModeRow,
+    Run,
+    alarms_of,
+    badge_of,
+    mode_row,
+)
 from evalkit.report.page.stagebars import stage_bars
 from evalkit.report.page.tables import (
     Table,
@@ -27,20 +36,15 @@ from evalkit.report.page.tables import (
     bench_table,
     change_of,
     changes,
-    drift_p1,
     drifts,
     figures,
     flips,
-    hashes,
-    machines,
     matrix,
     other_precision,
-    settings,
     stages,
 )
 from evalkit.report.page.thumbs import Budget, Gallery, galleries
 from evalkit.report.signoff_tables import TITLES
-from evalkit.signoff.record import Cell
 
 _VERDICTS = {
     "pass": "Every required mode keeps its accuracy within the margins that the plan fixed.",
@@ -48,64 +52,6 @@ _VERDICTS = {
     "inconclusive": "These data and runs cannot decide whether every mode keeps its accuracy.",
     None: "Figures without a verdict.",
 }
-KINDS = {
-    "pass": "pass", "fail": "fail", "inconclusive": "open", "cannot_run": "open",
-    "not_run": "none", "reference": "none", None: "none",
-}  # fmt: skip
-"""Colours of outcomes."""
-
-SIGNS = {"pass": "✓", "fail": "✕", "open": "?", "none": "○"}
-
-
-@dataclass(frozen=True, slots=True)
-class Badge:
-    """An outcome as a word, a sign and a colour: no reader needs the colour."""
-
-    text: str
-    kind: str
-
-    @property
-    def sign(self) -> str:
-        """The sign before the word."""
-        return SIGNS[self.kind]
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """How a run is shown everywhere."""
-
-    run: int
-    label: str
-
-    @property
-    def letter(self) -> str:
-        """Its letter."""
-        return letter(self.run)
-
-    @property
-    def classes(self) -> str:
-        """Its colour and dashes."""
-        return run_class(self.run)
-
-
-@dataclass(frozen=True, slots=True)
-class Glance:
-    """One mode in one protocol, at a glance."""
-
-    badge: Badge
-    value: str
-    alarms: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ModeRow:
-    """One mode at a glance; `cells` holds None where a protocol does not have the mode."""
-
-    run: Run
-    badge: Badge
-    cells: tuple[Glance | None, ...]
-    speed: str
-    size: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +135,7 @@ def view(report: Report) -> Page:
         sentence=_VERDICTS[outcome],
         counts=_counts(report),
         columns=tuple((group.name, group.primary, group.margin_text) for group in report.groups),
-        modes=tuple(_mode_row(report, run, label) for run, label in enumerate(report.modes)),
+        modes=tuple(mode_row(report, run, label) for run, label in enumerate(report.modes)),
         concerns=tuple(_concerns(report)),
         panels=tuple(_panel(report, group, budget) for group in report.groups),
         speed=tuple(bench_charts(report.benches, names)),
@@ -204,96 +150,12 @@ def view(report: Report) -> Page:
     )
 
 
-def badge_of(entry: Entry) -> Badge:
-    """Return the outcome of a run."""
-    if entry.cell is not None:
-        return Badge(TITLES[entry.cell.outcome], KINDS[entry.cell.outcome])
-    return Badge("reference" if entry.reference else "not judged", "none")
-
-
 def _counts(report: Report) -> tuple[tuple[str, int, str], ...]:
     """Count the cells by outcome."""
     cells = report.record.cells if report.record else ()
     held = [cell.outcome for cell in cells]
     wanted = ("pass", "fail", "inconclusive", "cannot_run", "not_run")
     return tuple((TITLES[o], held.count(o), KINDS[o]) for o in wanted if o in held)
-
-
-def _mode_row(report: Report, run: int, label: str) -> ModeRow:
-    found = [
-        next((entry for entry in group.entries if entry.label == label), None)
-        for group in report.groups
-    ]
-    cells = tuple(
-        None if entry is None else _glance(group, entry)
-        for group, entry in zip(report.groups, found, strict=True)
-    )
-    outcomes = [entry.cell.outcome for entry in found if entry and entry.cell]
-    worst = ("fail", "inconclusive", "cannot_run", "not_run", "pass", "reference")
-    outcome = next((o for o in worst if o in outcomes), None)
-    text = TITLES[outcome] if outcome else ("reference" if label == report.reference else "")
-    return ModeRow(
-        Run(run, label),
-        Badge(text, KINDS[outcome]),
-        cells,
-        _times(_rate(report, label), _rate(report, report.reference)),
-        _times(_size(report, label), _size(report, report.reference)),
-    )
-
-
-def _glance(group: Group, entry: Entry) -> Glance:
-    metric = entry.metric(group.primary)
-    change, _, _ = change_of(group, entry)
-    value = "" if metric is None or metric.value is None else f"{100 * metric.value:.2f} %"
-    if change is not None:
-        value += f" ({100 * change:+.2f})"
-    return Glance(badge_of(entry), value, tuple(_alarms(entry)))
-
-
-def _alarms(entry: Entry) -> Iterable[str]:
-    """Say what must show at a glance: limits broken, a precision that did not run."""
-    cell = entry.cell
-    for limit in cell.limits if cell else ():
-        if limit.outcome in {"fail", "flag"}:
-            shown = "" if limit.value is None else f" {limit.value:.3g}"
-            yield f"{limit.name}{shown}"
-    # Some kernels of an int8 model may run in fp32: that is told beside the run, and no alarm.
-    if cell and cell.run and not cell.run.ran.precision_ran.startswith(cell.precision):
-        yield f"ran {cell.run.ran.precision_ran}"
-    lowest = drift_p1(entry)
-    if cell is None and lowest is not None and lowest < 0.9:
-        yield f"drift cosine p1 {lowest:.3g}"
-
-
-def _rate(report: Report, label: str | None) -> tuple[object, float] | None:
-    """Return images a second and where they were measured: only like is set by like."""
-    for group in report.groups:
-        for entry, result in group.ran:
-            timing = report.timing(entry)
-            if entry.label == label and timing and timing.images_per_second:
-                return (group.key, timing.batch_size), timing.images_per_second.median
-            if entry.label == label and result.throughput:
-                return group.key, result.throughput
-    return None
-
-
-def _size(report: Report, label: str | None) -> tuple[object, float] | None:
-    cells: tuple[Cell, ...] = report.record.cells if report.record else ()
-    for cell in cells:
-        if cell.mode == label and cell.run is not None and cell.run.model_bytes:
-            return cell.protocol, float(cell.run.model_bytes)
-    for group in report.groups:
-        for entry, _ in group.ran:
-            timing = report.timing(entry)
-            if entry.label == label and timing and timing.model_mb:
-                return group.key, timing.model_mb
-    return None
-
-
-def _times(value: tuple[object, float] | None, reference: tuple[object, float] | None) -> str:
-    if value is None or reference is None or value[0] != reference[0]:
-        return "-"
-    return f"{value[1] / reference[1]:.2f} x"
 
 
 def _concerns(report: Report) -> list[tuple[str, Badge, str]]:
@@ -331,7 +193,7 @@ def _panel(report: Report, group: Group, budget: Budget) -> Panel:
         if scale is not None and change is not None:
             picture = forest(scale, change, (low, high), group.margin, badge.kind)
         reason = entry.cell.reason if entry.cell else entry.problem
-        alarm = bool(list(_alarms(entry)))
+        alarm = bool(list(alarms_of(entry)))
         rows.append(
             MatrixRow(_run(entry), other_precision(entry), badge, texts, picture, reason, alarm)
         )

@@ -17,7 +17,7 @@ from evalkit.files import atomic_write
 from evalkit.report.page import chart
 from evalkit.report.page.gather import Report, of_signoff
 from evalkit.report.page.palette import SERIES, properties
-from evalkit.report.page.tables import csv_text, markdown
+from evalkit.report.page.texts import csv_text, markdown
 from evalkit.report.page.view import view
 from evalkit.signoff.record import Signoff
 

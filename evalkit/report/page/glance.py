@@ -1,0 +1,156 @@
+"""Modes at a glance: their outcomes, what each gains and loses, and what must not be missed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from evalkit.report.page.chart import letter, run_class
+from evalkit.report.page.gather import Entry, Group, Report
+from evalkit.report.page.tables import change_of, drift_p1
+from evalkit.report.signoff_tables import TITLES
+from evalkit.signoff.record import Cell
+
+KINDS = {
+    "pass": "pass", "fail": "fail", "inconclusive": "open", "cannot_run": "open",
+    "not_run": "none", "reference": "none", None: "none",
+}  # fmt: skip
+"""Colours of outcomes."""
+
+SIGNS = {"pass": "✓", "fail": "✕", "open": "?", "none": "○"}
+
+
+@dataclass(frozen=True, slots=True)
+class Badge:
+    """An outcome as a word, a sign and a colour: no reader needs the colour."""
+
+    text: str
+    kind: str
+
+    @property
+    def sign(self) -> str:
+        """The sign before the word."""
+        return SIGNS[self.kind]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """How a run is shown everywhere."""
+
+    run: int
+    label: str
+
+    @property
+    def letter(self) -> str:
+        """Its letter."""
+        return letter(self.run)
+
+    @property
+    def classes(self) -> str:
+        """Its colour and dashes."""
+        return run_class(self.run)
+
+
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """One mode in one protocol, at a glance."""
+
+    badge: Badge
+    value: str
+    alarms: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ModeRow:
+    """One mode at a glance; `cells` holds None where a protocol does not have the mode."""
+
+    run: Run
+    badge: Badge
+    cells: tuple[Glance | None, ...]
+    speed: str
+    size: str
+
+
+def badge_of(entry: Entry) -> Badge:
+    """Return the outcome of a run."""
+    if entry.cell is not None:
+        return Badge(TITLES[entry.cell.outcome], KINDS[entry.cell.outcome])
+    return Badge("reference" if entry.reference else "not judged", "none")
+
+
+def mode_row(report: Report, run: int, label: str) -> ModeRow:
+    """Return one mode over all protocols."""
+    found = [
+        next((entry for entry in group.entries if entry.label == label), None)
+        for group in report.groups
+    ]
+    cells = tuple(
+        None if entry is None else _glance(group, entry)
+        for group, entry in zip(report.groups, found, strict=True)
+    )
+    outcomes = [entry.cell.outcome for entry in found if entry and entry.cell]
+    worst = ("fail", "inconclusive", "cannot_run", "not_run", "pass", "reference")
+    outcome = next((o for o in worst if o in outcomes), None)
+    text = TITLES[outcome] if outcome else ("reference" if label == report.reference else "")
+    return ModeRow(
+        Run(run, label),
+        Badge(text, KINDS[outcome]),
+        cells,
+        _times(_rate(report, label), _rate(report, report.reference)),
+        _times(_size(report, label), _size(report, report.reference)),
+    )
+
+
+def _glance(group: Group, entry: Entry) -> Glance:
+    metric = entry.metric(group.primary)
+    change, _, _ = change_of(group, entry)
+    value = "" if metric is None or metric.value is None else f"{100 * metric.value:.2f} %"
+    if change is not None:
+        value += f" ({100 * change:+.2f})"
+    return Glance(badge_of(entry), value, tuple(alarms_of(entry)))
+
+
+def alarms_of(entry: Entry) -> Iterable[str]:
+    """Say what must show at a glance: limits broken, a precision that did not run."""
+    cell = entry.cell
+    for limit in cell.limits if cell else ():
+        if limit.outcome in {"fail", "flag"}:
+            shown = "" if limit.value is None else f" {limit.value:.3g}"
+            yield f"{limit.name}{shown}"
+    # Some kernels of an int8 model may run in fp32: that is told beside the run, and no alarm.
+    if cell and cell.run and not cell.run.ran.precision_ran.startswith(cell.precision):
+        yield f"ran {cell.run.ran.precision_ran}"
+    lowest = drift_p1(entry)
+    if cell is None and lowest is not None and lowest < 0.9:
+        yield f"drift cosine p1 {lowest:.3g}"
+
+
+def _rate(report: Report, label: str | None) -> tuple[object, float] | None:
+    """Return images a second and where they were measured: only like is set by like."""
+    for group in report.groups:
+        for entry, result in group.ran:
+            timing = report.timing(entry)
+            if entry.label == label and timing and timing.images_per_second:
+                return (group.key, timing.batch_size), timing.images_per_second.median
+            if entry.label == label and result.throughput:
+                return group.key, result.throughput
+    return None
+
+
+def _size(report: Report, label: str | None) -> tuple[object, float] | None:
+    cells: tuple[Cell, ...] = report.record.cells if report.record else ()
+    for cell in cells:
+        if cell.mode == label and cell.run is not None and cell.run.model_bytes:
+            return cell.protocol, float(cell.run.model_bytes)
+    for group in report.groups:
+        for entry, _ in group.ran:
+            timing = report.timing(entry)
+            if entry.label == label and timing and timing.model_mb:
+                return group.key, timing.model_mb
+    return None
+
+
+def _times(value: tuple[object, float] | None, reference: tuple[object, float] | None) -> str:
+    if value is None or reference is None or value[0] != reference[0]:
+        return "-"
+    return f"{value[1] / reference[1]:.2f} x"
