@@ -180,7 +180,10 @@ def test_speed_is_measured_by_turns_and_stands(plan: Plan, resumed: SignOff) -> 
 
 
 @pytest.mark.slow
-def test_an_interruption_keeps_what_is_done(plan: Plan, tmp_path: Path) -> None:
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_keeps_what_is_done(
+    plan: Plan, tmp_path: Path, sent: signal.Signals
+) -> None:
     from subprocess import PIPE, Popen
     from sys import executable
 
@@ -194,10 +197,16 @@ def test_an_interruption_keeps_what_is_done(plan: Plan, tmp_path: Path) -> None:
         deadline = time.monotonic() + 60
         while not second.exists() and run.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)
-        run.send_signal(signal.SIGINT)
+        run.send_signal(sent)
         _, said = run.communicate(timeout=60)
     assert run.returncode == 130, said
     assert "the same command resumes" in said
+    assert (
+        str(second)
+        not in subprocess.run(
+            ["ps", "-eo", "args"], capture_output=True, text=True, check=True
+        ).stdout
+    )
     assert first.exists()
     assert main([*words[3:], "--quiet"]) == 0
     cells = json.loads((out / "signoff.json").read_text())["cells"]
