@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from evalkit.cli.options import check_output, command_line
+from evalkit.cli.options import command_line
 
 _EPILOG = """\
 The page is one file that loads nothing: it opens from disk, without a network. It shows figures
@@ -57,11 +57,11 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Put the report together and write it."""
     from evalkit.errors import InputError
-    from evalkit.report.page import write_report
+    from evalkit.report.page import check_path, write_report
     from evalkit.report.page.gather import load_bench, of_results, of_signoff
     from evalkit.signoff.record import RECORD_NAME, load_signoff
 
-    check_output(arguments.out)
+    check_path(arguments.out)
     first = arguments.results[0]
     if first.name == RECORD_NAME:
         if len(arguments.results) > 1 or arguments.baseline:

@@ -401,6 +401,7 @@ def test_the_command_line_reads_a_sign_off(record: Signoff, tmp_path: Path) -> N
     [
         (["absent.json"], "Cannot read the result"),
         (["{a}", "--out", "report.pdf"], "ends in .html, .md, .csv"),
+        (["{a}", "--out", "."], "is a folder"),
         (["{a}", "--bench", "{a}"], "no result of evalkit bench"),
         (["{a}", "--bench", "absent.json"], "Cannot read"),
         (["signoff.json", "{a}"], "stands alone"),
@@ -436,3 +437,20 @@ def test_concerns_with_one_reason_share_an_entry(record: Signoff, tmp_path: Path
     page = render(of_signoff(changed, tmp_path))
     assert page.count("<b>pairs / onnxruntime:fp16, pairs / onnxruntime:int8</b>") == 1
     assert "first\nsecond" in page
+
+
+def test_results_without_scores_are_shown_without_curves(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    for protocol, metric in (
+        ("LFW", "accuracy/exact"),
+        ("IJBC", "tar@far=1e-04"),
+        ("WIDERFACE", "ap/hard"),
+    ):
+        metrics = [
+            {"name": metric, "value": 0.9, "rule": "r", "counts": {}, "at": {"threshold": 1}}
+        ]
+        result(protocol, "torch", "fp32", metrics=metrics).save(path)
+        page = render(of_results([path]))
+        assert "90.00" in page
+        assert 'class="remark"' in page
+        assert "<figure" not in page

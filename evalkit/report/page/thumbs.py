@@ -144,7 +144,10 @@ def _first(group: Group) -> tuple[Entry, Result]:
 def _worst_pairs(entry: Entry, images: LfwImages, budget: Budget) -> Gallery:
     """Return the pairs that lie furthest on the wrong side of the threshold."""
     scores = entry.scores()
-    accuracy = next(m for m in entry.result.metrics if m.name.startswith("accuracy/"))  # type: ignore[union-attr]
+    metrics = entry.result.metrics if entry.result else ()
+    accuracy = next((m for m in metrics if m.name.startswith("accuracy/")), None)
+    if accuracy is None or "distances" not in scores:
+        raise InputError("the result has no accuracy, or no scores lie beside it")
     threshold = accuracy.at["threshold"] or 0.0
     distances, issame = scores["distances"], scores["issame"].astype(bool)
     wrong = np.flatnonzero((distances < threshold) != issame)

@@ -64,14 +64,25 @@ def write_report(path: Path, report: Report) -> Path:
     evalkit.errors.InputError
         The suffix is another one, or the file cannot be written.
     """
-    forms = {".html": render, ".md": markdown, ".csv": csv_text}
-    form = forms.get(path.suffix.lower())
-    if form is None:
-        raise InputError(f"{path}: a report ends in {', '.join(forms)}.")
-    content = form(report).encode("utf-8", "replace")
+    check_path(path)
+    content = _FORMS[path.suffix.lower()](report).encode("utf-8", "replace")
     with atomic_write(path) as file:
         file.write(content)
     return path
+
+
+def check_path(path: Path) -> None:
+    """See, before the long work, that a report can take a name.
+
+    Raises
+    ------
+    evalkit.errors.InputError
+        It is a folder, or its suffix names no form of a report.
+    """
+    if path.is_dir():
+        raise InputError(f"{path} is a folder. Name a file in it, such as report.html.")
+    if path.suffix.lower() not in _FORMS:
+        raise InputError(f"{path}: a report ends in {', '.join(_FORMS)}.")
 
 
 def render(report: Report) -> str:
@@ -106,3 +117,6 @@ def render(report: Report) -> str:
 def _hash(text: str) -> str:
     digest = hashlib.sha256(text.encode()).digest()
     return f"sha256-{base64.b64encode(digest).decode()}"
+
+
+_FORMS = {".html": render, ".md": markdown, ".csv": csv_text}
