@@ -147,6 +147,8 @@ class Chart:
         What it shows, in words, for those who do not see it.
     follows : str
         What of it follows the threshold: ``roc``, ``det``, ``score`` or nothing.
+    figures : str
+        The figures that stand under the title.
     """
 
     key: str
@@ -156,6 +158,7 @@ class Chart:
     y: Axis
     items: tuple[Item, ...]
     follows: Literal["", "roc", "det", "score"] = ""
+    figures: str = ""
 
     def svg(self) -> Markup:
         """Return the picture; lines of earlier runs are wider and show under later ones."""

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from evalkit.bench import BenchResult, Timing
 from evalkit.errors import EvalkitError, InputError
-from evalkit.report.page.chart import Axis, Bars, Chart, Dots, Line, Mark, nice_step
+from evalkit.report.page.chart import Axis, Bars, Chart, Dots, Line, Mark, letter, nice_step
 from evalkit.report.page.curves import (
     Decisions,
     drift_of,
@@ -132,13 +132,14 @@ def detection_charts(group: Group, notes: list[str]) -> list[Chart]:
     subsets = dict.fromkeys(subset for held in curves.values() for subset in held)
     charts = []
     for subset in subsets:
-        lines, told = [], []
+        lines, told, short = [], [], []
         for entry, held in curves.items():
             if subset not in held or not len(thinned(held[subset])[0]):
                 continue
             recall, precision = thinned(held[subset])
             lines.append(Line(entry.label, entry.run, recall, precision))
-            told.append(f"{entry.label}: {_average(entry, subset)}")
+            told.append(f"{entry.label}: average precision {_average(entry, subset)}")
+            short.append(f"{letter(entry.run)} {_average(entry, subset)}")
         if lines:
             lowest = min(float(line.y.min()) for line in lines)
             charts.append(
@@ -149,6 +150,7 @@ def detection_charts(group: Group, notes: list[str]) -> list[Chart]:
                     Axis("recall", 0.0, 1.0),
                     Axis("precision", _floor(lowest) if lowest > 0.5 else 0.0, 1.01),
                     tuple(lines),
+                    figures=f"AP: {'; '.join(short)}",
                 )
             )
     return charts
@@ -157,10 +159,10 @@ def detection_charts(group: Group, notes: list[str]) -> list[Chart]:
 def _average(entry: Entry, subset: str) -> str:
     metric = entry.metric(f"ap/{subset}")
     if metric is None or metric.value is None:
-        return "no average precision"
+        return "none"
     held = metric.interval
-    bounds = f", 95 % {100 * held.low:.2f} to {100 * held.high:.2f}" if held else ""
-    return f"average precision {100 * metric.value:.2f} %{bounds}"
+    bounds = f" ({100 * held.low:.2f} to {100 * held.high:.2f})" if held else ""
+    return f"{100 * metric.value:.2f} %{bounds}"
 
 
 def drift_chart(group: Group, notes: list[str]) -> list[Chart]:
@@ -187,10 +189,12 @@ def drift_chart(group: Group, notes: list[str]) -> list[Chart]:
         Bars(entry.label, entry.run, edges, shares(values, edges))
         for entry, values in found.items()
     )
-    told = "; ".join(
-        f"{entry.label}: median {np.median(v):.1e}, 99th percentile {np.percentile(v, 99):.1e}"
-        for entry, v in found.items()
-    )
+    told = [
+        f"median {np.median(v):.1e}, 99th percentile {np.percentile(v, 99):.1e}"
+        for v in found.values()
+    ]
+    short = (f"{letter(entry.run)} {text}" for entry, text in zip(found, told, strict=True))
+    whole = (f"{entry.label}: {text}" for entry, text in zip(found, told, strict=True))
     marks = (Mark(1 - limit, "limit on the worst 1 %"),) if ends and limit is not None else ()
     top = max(float(line.heights.max()) for line in lines)
     return [
@@ -198,10 +202,11 @@ def drift_chart(group: Group, notes: list[str]) -> list[Chart]:
             f"{group.key}-drift",
             "Drift: how far each image's embedding moved",
             f"Histogram of 1 minus the cosine between each image's embedding and the reference's, "
-            f"on a logarithmic axis; further right is worse. {told}.",
+            f"on a logarithmic axis; further right is worse. {'; '.join(whole)}.",
             Axis("1 - cosine to the reference", float(edges[0]), float(edges[-1]), log=True),
             Axis("share of images, %", 0.0, min(1.0, 1.08 * top), percent=True),
             (*lines, *marks),
+            figures="; ".join(short),
         )
     ]
 
