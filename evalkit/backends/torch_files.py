@@ -1,4 +1,4 @@
-"""What kind of file a ``.pt`` is, and an exported program without anything that runs code.
+"""What kind of file a ``.pt`` is; exported programs and TorchScript without what does harm.
 
 Reads the archive alone, so that nothing of an untrusted file reaches PyTorch unseen.
 """
@@ -8,8 +8,10 @@ from __future__ import annotations
 import io
 import json
 import re
+import tokenize
 import zipfile
-from collections.abc import Iterator
+from ast import literal_eval
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +26,8 @@ _SYMBOLIC = frozenset(
     Equality Unequality StrictLessThan LessThan StrictGreaterThan GreaterThan Eq Ne Lt Le Gt Ge And
     Or Not""".split()  # noqa: SIM905 - read more easily so
 )
+# TorchScript is a program, which PyTorch interprets; these operators of it reach files.
+_REACH_FILES = frozenset({"save", "from_file", "load_tensor"})
 _EXPRESSION = re.compile(r"[\w\s+\-*/%(),.<>=&|~']*")
 
 
@@ -68,6 +72,58 @@ def safe_exported_program(model: Path) -> io.BytesIO:
     evalkit.errors.InputError
         The archive is damaged, or holds pickled objects or expressions that call anything else.
     """
+
+    def checked(name: str, content: bytes) -> bytes:
+        if "/data/sample_inputs/" in name:
+            return b""  # a pickle that nothing here needs
+        _refuse_code(model, name, content)
+        return content
+
+    return _copied(model, checked)
+
+
+def safe_torchscript(model: Path) -> io.BytesIO:
+    """Copy TorchScript into memory, refusing a program that would write or read files.
+
+    Part of such a program runs as soon as it is loaded. PyTorch gets the copy: it sees what was
+    checked and nothing else.
+
+    Raises
+    ------
+    evalkit.errors.InputError
+        The archive is damaged, or its program names an operator that reaches files.
+    """
+
+    def checked(name: str, content: bytes) -> bytes:
+        if name.lower().endswith(".py") and (used := _REACH_FILES & _words(model, name, content)):
+            raise InputError(
+                f"{model}: {name} uses {min(used)!r}, by which a model writes or reads other files "
+                "when it is run; it is never loaded. Export the network without it."
+            )
+        return content
+
+    return _copied(model, checked)
+
+
+def _words(model: Path, name: str, source: bytes) -> set[str]:
+    """Collect the names in a program, and its texts, by which ``getattr`` finds operators."""
+    words, text = set(), ""
+    try:
+        for token in tokenize.tokenize(io.BytesIO(source).readline):
+            if token.type == tokenize.STRING:
+                text += literal_eval(token.string)
+            elif token.type not in {tokenize.NL, tokenize.COMMENT}:  # else the text may go on
+                words |= {token.string, text}
+                text = ""
+    except (tokenize.TokenError, SyntaxError, ValueError, TypeError) as error:
+        raise InputError(
+            f"{model}: {name} is no TorchScript: {error}. Export or fetch the model again."
+        ) from error
+    return words
+
+
+def _copied(model: Path, checked: Callable[[str, bytes], bytes]) -> io.BytesIO:
+    """Copy an archive as `checked` gives its members back."""
     copy = io.BytesIO()
     with _opened(model) as source, zipfile.ZipFile(copy, "w", zipfile.ZIP_STORED) as target:
         for name in dict.fromkeys(source.namelist()):
@@ -75,11 +131,7 @@ def safe_exported_program(model: Path) -> io.BytesIO:
                 content = source.read(name)
             except (zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
                 raise InputError(f"{model}: {name} is damaged: {error}. Fetch it again.") from error
-            if "/data/sample_inputs/" in name:
-                content = b""  # a pickle that nothing here needs
-            else:
-                _refuse_code(model, name, content)
-            target.writestr(name, content)
+            target.writestr(name, checked(name, content))
     copy.seek(0)
     return copy
 

@@ -20,7 +20,7 @@ import torch
 from evalkit.backends.architectures import ARCHITECTURES
 from evalkit.backends.base import TensorInfo
 from evalkit.backends.tensors import first_line
-from evalkit.backends.torch_files import Kind, file_kind, safe_exported_program
+from evalkit.backends.torch_files import Kind, file_kind, safe_exported_program, safe_torchscript
 from evalkit.errors import InputError
 
 IMAGES = TensorInfo("input0", "float32", ("n", None, None, None))
@@ -81,7 +81,7 @@ def load(model: Path, architecture: str | None) -> Loaded:
 
 
 def _load_torchscript(model: Path) -> Loaded:
-    module = torch.jit.load(model, map_location="cpu").eval()
+    module = torch.jit.load(safe_torchscript(model), map_location="cpu").eval()
     operators = set(re.findall(r"\bquantized::(\w+)", str(module.inlined_graph)))
     if "prelu" in operators:
         raise InputError(

@@ -305,6 +305,61 @@ def tampered(source: Path, target: Path, change: Callable[[str, bytes], bytes]) 
     return target
 
 
+class Writes(nn.Module):
+    """A network that writes a file when it is loaded, and another when it is run."""
+
+    def __init__(self, mark: str) -> None:
+        super().__init__()
+        self.mark = mark
+
+    @torch.jit.export
+    def __getstate__(self) -> tuple[str, bool]:
+        return self.mark, self.training
+
+    @torch.jit.export
+    def __setstate__(self, state: tuple[str, bool]) -> None:
+        self.mark, self.training = state[0], state[1]
+        torch.save([torch.ones(1)], self.mark)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.flatten(1)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "torch.save(",
+        "torch . save (",
+        "ops.aten.save(",
+        'getattr(torch, "save")(',
+        'getattr(torch, "sa\\166e")(',
+        'getattr(torch, "sa" # comment\n  "ve")(',
+    ],
+)
+def test_torchscript_that_writes_files_is_never_loaded(tmp_path: Path, call: str) -> None:
+    mark = tmp_path / "mark"
+    torch.jit.script(Writes(str(mark))).save(tmp_path / "m.pt")
+
+    def change(name: str, content: bytes) -> bytes:
+        return content.replace(b"torch.save(", call.encode()) if name.endswith(".py") else content
+
+    file = tampered(tmp_path / "m.pt", tmp_path / "evil.pt", change)
+    mark.unlink(missing_ok=True)
+    with pytest.raises(InputError, match=r"__torch__.*uses 'save'.*never loaded"):
+        TorchBackend.open(file, ONE)
+    assert not mark.exists()
+
+
+def test_torchscript_that_maps_files_is_never_loaded(tmp_path: Path) -> None:
+    class Reads(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.flatten(1) + torch.from_file("/etc/hostname", False, 1).sum()
+
+    torch.jit.script(Reads()).save(tmp_path / "m.pt")
+    with pytest.raises(InputError, match="uses 'from_file'"):
+        TorchBackend.open(tmp_path / "m.pt", ONE)
+
+
 def test_pickled_weight_in_an_exported_program_is_refused(tiny: Tiny, tmp_path: Path) -> None:
     mark = tmp_path / "mark"
     payload = tmp_path / "payload"
