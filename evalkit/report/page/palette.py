@@ -69,7 +69,7 @@ TEXT_ON: Final = (
     *((name, ground) for name in ("pass", "fail", "open", "none") for ground in ("card", "page")),
     *((name, f"{name}-soft") for name in ("pass", "fail", "open", "none")),
     *(("ink", f"{name}-soft") for name in ("pass", "fail", "open", "none")),
-    *((f"run{index}", "card") for index in range(SERIES)),
+    *((f"run{index}", ground) for index in range(SERIES) for ground in ("card", "soft")),
 )
 """Which colours are text on which grounds."""
 
