@@ -342,6 +342,14 @@ def test_nothing_reaches_out_of_the_window(open_page: Any, hostile: Path, width:
         assert over <= 0
 
 
+def test_the_longest_verdict_stays_in_one_line(open_page: Any, signed: Path) -> None:
+    page = open_page(signed, viewport={"width": 360, "height": 800}).page
+    heading = page.get_by_role("heading", level=1)
+    short = heading.bounding_box()["height"]
+    heading.evaluate("(h) => { h.textContent = 'INCONCLUSIVE'; }")
+    assert heading.bounding_box()["height"] == short
+
+
 def test_labels_of_an_axis_do_not_overlap(open_page: Any, signed: Path) -> None:
     page = open_page(signed).page
     for chart in page.locator("svg.chart").all():
