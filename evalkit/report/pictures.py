@@ -195,7 +195,7 @@ def worst_thumbnails(
     threshold = best_f1_threshold(evaluation, subset)
     for scene in _worst_scenes(evaluation, row, threshold, place, worst):
         image, _ = _load(wider, place[scene.name], scene)
-        yield scene.name, scene.counts, _thumbnail(image, scene)
+        yield scene.name, "; ".join(scene.counts), _thumbnail(image, scene)
 
 
 def best_f1_threshold(evaluation: Evaluation, subset: str) -> float:
