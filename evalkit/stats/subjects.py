@@ -38,6 +38,7 @@ LEVEL = 0.95
 _WALKED_AT_MOST = 100_000
 _BLOCK_CELLS = 1 << 22
 _DENSE_SUBJECTS = 8192
+_WIDEST_TABLE = 1 << 24
 
 
 class SubjectBootstrap:
@@ -232,12 +233,22 @@ def _subjects_of(
 ) -> tuple[npt.NDArray[np.int32], int]:
     """Return the subject of both sides of each pair, numbered from 0, and how many there are."""
     ids, subjects = np.asarray(template_id), np.asarray(subject_id)
-    order = np.argsort(ids)
-    places = np.searchsorted(ids[order], pairs).clip(max=max(len(ids) - 1, 0))
-    if not len(ids) or not np.array_equal(ids[order][places], pairs):
-        raise ValueError("a pair names a template whose subject is not given")
-    named, numbers = np.unique(subjects[order], return_inverse=True)
-    return numbers.astype(np.int32)[places], len(named)
+    unknown = "a pair names a template whose subject is not given"
+    if not len(ids) or (len(pairs) and not ids.min() <= pairs.min() <= pairs.max() <= ids.max()):
+        raise ValueError(unknown)
+    named, numbers = np.unique(subjects, return_inverse=True)
+    lowest = int(ids.min())
+    if int(ids.max()) - lowest < _WIDEST_TABLE:  # a table is thirty times as fast as a search
+        table = np.full(int(ids.max()) - lowest + 1, -1, np.int32)
+        table[ids - lowest] = numbers
+        found = table[pairs - lowest]
+    else:
+        order = np.argsort(ids)
+        rows = order[np.searchsorted(ids, pairs, sorter=order)]
+        found = np.where(ids[rows] == pairs, numbers[rows], -1).astype(np.int32)
+    if (found < 0).any():
+        raise ValueError(unknown)
+    return found, len(named)
 
 
 def _masses(first: Ints, second: Ints, weights: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:

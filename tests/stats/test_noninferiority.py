@@ -8,9 +8,15 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import beta
+from scipy.stats import beta, binom
 
-from evalkit.stats.noninferiority import Bounds, from_decisions, from_replicates, least_width
+from evalkit.stats.noninferiority import (
+    Bounds,
+    from_decisions,
+    from_replicates,
+    least_width,
+    loss_width,
+)
 from evalkit.stats.paired import difference_interval
 
 
@@ -23,9 +29,13 @@ def test_the_least_width_is_the_exact_binomial_bound() -> None:
 
 def test_bounds_of_replicates_are_their_quantiles_where_they_are_wide() -> None:
     replicates = np.random.default_rng(0).normal(-0.01, 0.005, 4001)
-    bounds = from_replicates(-0.01, replicates, 0.95, units=10_000)
+    bounds = from_replicates(-0.01, replicates, 0.95)
     assert bounds is not None
     assert [bounds.low, bounds.high] == pytest.approx(np.quantile(replicates, [0.05, 0.95]))
+    near = from_replicates(-0.01, replicates, 0.95, units=10_000)
+    assert near is not None
+    assert near.high == bounds.high
+    assert near.low == -0.01 - loss_width(float(replicates.std()), 10_000, 0.95) < bounds.low
     z = NormalDist().inv_cdf
     # With a normal spread this is the textbook's (z of the level + z of the power) * sigma.
     assert bounds.detectable == pytest.approx((z(0.95) + z(0.8)) * 0.005, rel=0.05)
@@ -38,6 +48,30 @@ def test_where_nothing_changed_the_bounds_keep_a_width() -> None:
     assert bounds.judged(0.01) == "inconclusive"
     assert bounds.judged(0.02) == "pass"
     assert from_replicates(0.0, np.full(100, np.nan), 0.95) is None
+
+
+def test_the_width_of_a_loss_solves_its_equation() -> None:
+    for spread in (0.0, 1e-4, 0.02):
+        width = loss_width(spread, 300, 0.95)
+        z = NormalDist().inv_cdf(0.95)
+        assert width**2 == pytest.approx(z**2 * (spread**2 + width / 300))
+    assert loss_width(0.02, 10**9, 0.95) == pytest.approx(z * 0.02, rel=1e-4)
+
+
+def test_a_loss_of_the_margin_passes_at_the_nominal_rate_however_few_units_it_strikes() -> None:
+    units, level, most = 1000, 0.95, 90
+    rng = np.random.default_rng(0)
+    lows = []
+    for lost in range(most):
+        replicates = -rng.binomial(units, lost / units, 4000) / units
+        bounds = from_replicates(-lost / units, replicates, level, units)
+        assert bounds is not None
+        lows.append(bounds.low)
+    for expected in np.arange(1, 60, 0.5):
+        passing = np.flatnonzero(np.array(lows) >= -expected / units)
+        wrong = binom.cdf(passing.max(), units, expected / units) if len(passing) else 0.0
+        # Percentiles alone would pass 15 % where six are expected, and all where three are.
+        assert wrong <= 0.065, expected
 
 
 def test_bounds_of_decisions_are_tangos_at_twice_the_tail() -> None:

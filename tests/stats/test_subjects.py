@@ -96,6 +96,26 @@ def test_wrong_guesses_of_the_bracket_are_widened(
     np.testing.assert_array_equal(data.bootstrap(replicates=20).tar(data.scores, TARGETS), expected)
 
 
+@pytest.mark.parametrize("factor", [1, -1, 10**12])
+def test_template_ids_are_only_names(factor: int) -> None:
+    data = Comparisons(5)
+    expected = data.bootstrap(replicates=20).tar(data.scores, TARGETS)
+    data.template_id, data.pairs = factor * data.template_id, factor * data.pairs
+    np.testing.assert_array_equal(data.bootstrap(replicates=20).tar(data.scores, TARGETS), expected)
+    for absent in (data.template_id.max() + 1, data.template_id.min() - 1, *missing(data)):
+        data.pairs[3, 1] = absent
+        with pytest.raises(ValueError, match="not given"):
+            data.bootstrap()
+
+
+def missing(data: Comparisons) -> list[int]:
+    """A number between the templates' that none of them has."""
+    free = np.setdiff1d(
+        np.arange(data.template_id.min(), data.template_id.min() + 100), data.template_id
+    )
+    return [int(free[0])]
+
+
 def test_unit_weights_give_the_figure_itself() -> None:
     data = Comparisons(1)
     bootstrap = data.bootstrap(replicates=1)
