@@ -28,7 +28,13 @@ from evalkit.backends.base import (
     TensorInfo,
 )
 from evalkit.backends.prototxt import InputShape, read_inputs
-from evalkit.backends.tensors import check_batch, check_file, check_offered, first_line
+from evalkit.backends.tensors import (
+    check_batch,
+    check_file,
+    check_offered,
+    check_one_input,
+    first_line,
+)
 from evalkit.environment import available_cores
 from evalkit.errors import InputError
 
@@ -155,9 +161,7 @@ def _beside(model: Path, suffix: str) -> Path:
 
 def _only_input(network: Path) -> InputShape:
     inputs = read_inputs(network)
-    if len(inputs) != 1:
-        named = ", ".join(item.name for item in inputs) or "none is declared"
-        raise InputError(f"{network} has {len(inputs)} inputs ({named}); one image is expected.")
+    check_one_input([item.name for item in inputs], network)
     if len(inputs[0].shape) != 4:
         raise InputError(
             f"{network}: the input {inputs[0].name!r} has the shape {inputs[0].shape}; an image "

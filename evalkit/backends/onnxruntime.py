@@ -49,6 +49,7 @@ from evalkit.backends.tensors import (
     cuda_index,
     first_line,
     float32_outputs,
+    only_input,
     trial_shapes,
 )
 from evalkit.environment import available_cores
@@ -271,14 +272,11 @@ def _refusal(error: Exception) -> tuple[str, str]:
 
 
 def _warm_up(session: Any, model: Path, image: tuple[int, int, int] | None) -> None:
-    infos = _infos(session.get_inputs())
-    if len(infos) != 1:
-        named = ", ".join(info.name for info in infos)
-        raise InputError(f"{model} has {len(infos)} inputs ({named}); one image is expected.")
+    info = only_input(_infos(session.get_inputs()), model)
     failures = []
-    for shape in trial_shapes(infos[0], image):
+    for shape in trial_shapes(info, image):
         try:
-            session.run(None, {infos[0].name: np.zeros(shape, np.dtype(infos[0].dtype))})
+            session.run(None, {info.name: np.zeros(shape, np.dtype(info.dtype))})
         except Exception as error:
             failures.append(f"{shape}: {first_line(error)}")
         else:
@@ -302,15 +300,14 @@ def _numpy_name(kind: str) -> str:
 
 
 def _mismatch(model: Path, built: str, requested: str) -> str:
-    tools = {
-        "fp16": "onnxconverter-common's float16 converter",
-        "int8": "onnxruntime.quantization.quantize_static",
-        "fp32": "the exporter that wrote the original",
-    }
+    makes = (
+        "the model that it was made from"
+        if requested == "fp32"
+        else f"what evalkit convert MODEL --to {requested} makes of an fp32 one"
+    )
     return (
         f"{model} is a graph built in {built}, but {requested} was asked for, and ONNX Runtime "
-        f"runs a graph as it was built. Ask for --precision {built}, or give a {requested} model "
-        f"(made by {tools[requested]})."
+        f"runs a graph as it was built. Ask for --precision {built}, or give {makes}."
     )
 
 

@@ -38,11 +38,13 @@ from evalkit.backends.base import (
     TensorInfo,
 )
 from evalkit.backends.kernels import Kernel, count_arithmetic, describe_precision
+from evalkit.backends.onnx_files import check_external_data
 from evalkit.backends.tensors import (
     check_batch,
     check_file,
     check_offered,
     float32_outputs,
+    only_input,
     trial_shapes,
 )
 from evalkit.environment import available_cores
@@ -107,6 +109,8 @@ class OpenVinoBackend(Backend):
         """
         check_offered(cls.name, cls.probe(), options.device, options.precision)
         check_file(model)
+        if model.suffix.lower() == ".onnx":
+            check_external_data(model)
         return OpenVinoSession(model, options)
 
 
@@ -189,12 +193,7 @@ class OpenVinoSession(Session):
         self._request = None
 
     def _warm_up(self, image: tuple[int, int, int] | None) -> None:
-        if len(self.inputs) != 1:
-            named = ", ".join(info.name for info in self.inputs)
-            raise InputError(
-                f"{self.model} has {len(self.inputs)} inputs ({named}); one image is expected."
-            )
-        (info,) = self.inputs
+        info = only_input(self.inputs, self.model)
         failures = []
         for shape in trial_shapes(info, image):
             try:

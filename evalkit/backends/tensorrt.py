@@ -24,6 +24,7 @@ from evalkit.backends.tensors import (
     check_batch,
     check_file,
     check_offered,
+    check_one_input,
     cuda_device_count,
     cuda_index,
     first_line,
@@ -159,8 +160,7 @@ class TensorRtSession(Session):
             raise InputError(self._failed("not enough memory of the device"))
         names = [self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)]
         given = [n for n in names if self._engine.get_tensor_mode(n) == trt.TensorIOMode.INPUT]
-        if len(given) != 1:
-            raise InputError(f"{self.model} has {len(given)} inputs; one image is expected.")
+        check_one_input(given, self.model)
         self.inputs = (self._info(trt, given[0]),)
         self.outputs = tuple(self._info(trt, name) for name in names if name != given[0])
         self._profile = tuple(

@@ -21,6 +21,7 @@ from evalkit.backends.tensorrt_layers import (
     refused_engine,
     refused_graph,
 )
+from evalkit.backends.tensors import check_one_input
 from evalkit.errors import InputError
 from evalkit.files import atomic_write, cache_dir, sha256_file, sha256_json
 
@@ -133,8 +134,7 @@ def _parsed(trt: Any, builder: Any, model: Path, logger: Any) -> tuple[Any, Any]
     if not parser.parse_from_file(str(model)):
         told = [parser.get_error(index).desc() for index in range(parser.num_errors)]
         raise InputError(refused_graph(model, trt.__version__, told))
-    if network.num_inputs != 1:
-        raise InputError(f"{model} has {network.num_inputs} inputs; one image is expected.")
+    check_one_input([network.get_input(i).name for i in range(network.num_inputs)], model)
     return network, parser
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,15 +63,12 @@ def check_offered(backend: str, probe: Probe, device: str, precision: Precision)
     """
     if not probe.available:
         raise UnavailableError(f"Backend {backend!r}: {probe.reason} {probe.remedy}".rstrip())
-    if device in probe.devices:
-        name = device
-    else:
-        index = cuda_index(device)
-        name = "cpu" if index is None else f"cuda:{index}"
+    name = "cuda:0" if device == "cuda" else device
     if name not in probe.devices:
+        driver = ", or mend the driver (nvidia-smi lists what it sees)" if "cuda" in name else ""
         raise UnavailableError(
             f"Backend {backend!r} has no device {name} here; it has {', '.join(probe.devices)}. "
-            "Choose one of them, or mend the driver (nvidia-smi lists what it sees)."
+            f"Choose one of them{driver}."
         )
     if precision not in probe.precisions:
         raise UnavailableError(
@@ -117,10 +114,15 @@ def only_input(inputs: tuple[TensorInfo, ...], model: Path) -> TensorInfo:
     evalkit.errors.InputError
         There are several, or none.
     """
-    if len(inputs) != 1:
-        named = ", ".join(info.name for info in inputs)
-        raise InputError(f"{model} has {len(inputs)} inputs ({named}); one image is expected.")
+    check_one_input([info.name for info in inputs], model)
     return inputs[0]
+
+
+def check_one_input(names: Sequence[str], model: Path) -> None:
+    """Refuse a model that takes anything but one image; see `only_input`."""
+    if len(names) != 1:
+        named = ", ".join(names) or "none is declared"
+        raise InputError(f"{model} has {len(names)} inputs ({named}); one image is expected.")
 
 
 def check_file(model: Path) -> None:

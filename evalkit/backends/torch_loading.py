@@ -19,7 +19,7 @@ import torch
 
 from evalkit.backends.architectures import ARCHITECTURES
 from evalkit.backends.base import TensorInfo
-from evalkit.backends.tensors import first_line
+from evalkit.backends.tensors import check_one_input, first_line
 from evalkit.backends.torch_files import Kind, file_kind, safe_exported_program, safe_torchscript
 from evalkit.errors import InputError
 
@@ -96,8 +96,7 @@ def _load_exported(model: Path) -> Loaded:
     import_module("torch.ao.quantization.fx._decomposed")  # registers the operators of int8
     program = _read_program(model)
     names = program.graph_signature.user_inputs
-    if len(names) != 1:
-        raise InputError(f"{model} has {len(names)} inputs; one image is expected.")
+    check_one_input([str(name) for name in names], model)
     (node,) = (n for n in program.graph.nodes if n.op == "placeholder" and n.name == names[0])
     sizes = node.meta["val"].shape
     shape = tuple(size if isinstance(size, int) else str(size) for size in sizes)

@@ -11,7 +11,7 @@ from onnx import version_converter
 
 from evalkit.backends.base import TensorInfo
 from evalkit.backends.onnx_files import check_external_data
-from evalkit.backends.tensors import first_line
+from evalkit.backends.tensors import check_one_input, first_line
 from evalkit.errors import InputError
 
 OPSET = 13  # the oldest that the importer knows whole
@@ -35,10 +35,7 @@ def load_onnx(model: Path) -> Any:
         ) from error
     if not proto.graph.node or not proto.graph.output:
         raise InputError(f"{model} is no ONNX model: it holds no graph. Export or fetch it again.")
-    inputs = _image_inputs(proto)
-    if len(inputs) != 1:
-        named = ", ".join(value.name for value in inputs)
-        raise InputError(f"{model} has {len(inputs)} inputs ({named}); one image is expected.")
+    check_one_input([value.name for value in _image_inputs(proto)], model)
     return proto
 
 

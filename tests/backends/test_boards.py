@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from evalkit.backends import BACKENDS
-from evalkit.backends.base import Probe, SessionOptions
-from evalkit.backends.tensors import free_device, only_input
+from evalkit.backends.base import Probe, SessionOptions, TensorInfo
+from evalkit.backends.tensors import check_offered, free_device, only_input
 from evalkit.errors import InputError, UnavailableError
 
 SDK = {"ascend": "ais_bench", "magicmind": "magicmind"}
@@ -44,6 +44,23 @@ def test_a_device_that_is_not_there_is_named() -> None:
         free_device("ascend", Probe(True, "1", ("npu:0",), ("fp16",)), "npu:7", "npu")
 
 
-def test_a_model_without_inputs_is_refused() -> None:
-    with pytest.raises(InputError, match="0 inputs"):
-        only_input((), Path("m.om"))
+@pytest.mark.parametrize(
+    ("devices", "device", "told"),
+    [
+        (("cpu", "gpu.0"), "gpu", "no device gpu here; it has cpu, gpu.0. Choose one of them."),
+        (("cpu",), "cuda", "no device cuda:0 here; it has cpu. Choose one of them, or mend the"),
+    ],
+)
+def test_a_device_is_refused_by_naming_those_that_are_there(
+    devices: tuple[str, ...], device: str, told: str
+) -> None:
+    with pytest.raises(UnavailableError, match=told):
+        check_offered("openvino", Probe(True, "1", devices, ("fp32",)), device, "fp32")
+
+
+@pytest.mark.parametrize(
+    ("names", "told"), [((), r"0 inputs \(none is declared\)"), (("a", "b"), r"2 inputs \(a, b\)")]
+)
+def test_a_model_must_take_one_image(names: tuple[str, ...], told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        only_input(tuple(TensorInfo(name, "float32", ()) for name in names), Path("m.om"))

@@ -61,9 +61,12 @@ def test_it_finds_tensors_in_attributes_and_subgraphs(tmp_path: Path, tiny: Tiny
     constant = helper.make_node("Constant", [], ["c"], value=outside("constant"))
     branch = helper.make_graph([constant], "branch", [], [], [outside("inner")])
     node = helper.make_node("If", ["x"], ["y"], then_branch=branch, else_branch=branch)
-    onnx.save(helper.make_model(helper.make_graph([node], "g", [], [])), tmp_path / "m.onnx")
+    held = helper.make_model(helper.make_graph([node], "g", [], []))
+    function = held.functions.add(name="f", domain="local")
+    function.attribute_proto.append(helper.make_attribute("default", outside("default")))
+    onnx.save(held, tmp_path / "m.onnx")
     named = {data.location for data in external_data(tmp_path / "m.onnx")}
-    assert named == {"constant.data", "inner.data"}
+    assert named == {"constant.data", "inner.data", "default.data"}
 
 
 def test_a_good_model_runs(model: Path, tiny: Tiny) -> None:

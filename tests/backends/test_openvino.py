@@ -279,7 +279,7 @@ def test_external_data_outside_the_folder_is_refused(tiny: Tiny, tmp_path: Path)
     entry = tensor.external_data.add()
     entry.key, entry.value = "location", "../secret.bin"
     file.write_bytes(model.SerializeToString())
-    with pytest.raises(InputError, match=r"m\.onnx.*outside"):
+    with pytest.raises(InputError, match="no path below its own folder"):
         OpenVinoBackend.open(file, ONE)
 
 
