@@ -437,8 +437,10 @@ def load_model_config(named: str, run: RunConfig) -> ModelConfig:
         values["folder"] = chosen.parent
     elif path.exists():
         values = {"name": path.stem, "files": {"any": str(path.absolute())}}
+    elif (symbol := Path(f"{path}-symbol.json")).is_file():  # MXNet names a model by its prefix
+        values = {"name": path.name, "files": {"any": str(symbol.absolute())}}
     else:
-        known = ", ".join(_ready_models(ready.parent, run.takes))
+        known = ", ".join(_ready_models(folder, run.takes))
         raise InputError(
             f"There is no model file {named!r}. Give a file, a model YAML, or one of: {known}."
         )

@@ -128,9 +128,18 @@ def test_a_bare_model_file_serves_every_backend(tmp_path: Path) -> None:
     assert (config.name, config.input.std) == ("backbone", 128.0)
 
 
-def test_an_unknown_model_lists_the_ready_ones() -> None:
-    with pytest.raises(InputError, match=r"no model file .nothing.*sample-recognition"):
-        load_model_config("nothing", RunConfig())
+def test_mxnet_models_go_by_their_prefix(tmp_path: Path) -> None:
+    symbol = tmp_path / "model.v2-symbol.json"
+    symbol.write_text("{}")
+    config = load_model_config(str(tmp_path / "model.v2"), RunConfig())
+    assert config.name == "model.v2"
+    assert config.files == {"any": str(symbol)}
+
+
+@pytest.mark.parametrize("named", ["nope", "nope/nope", "/nope/nope.onnx"])
+def test_an_unknown_model_lists_the_ready_ones(named: str) -> None:
+    with pytest.raises(InputError, match=rf"no model file .{named}.*sample-recognition"):
+        load_model_config(named, RunConfig())
 
 
 @pytest.mark.parametrize(
