@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -198,7 +198,7 @@ class RunConfig(_Config):
     manifest: Path | None = None
     runtime_info: Path | None = None
     throughput_log: Path | None = None
-    verify: int | None = Field(default=32, ge=0)
+    verify: Annotated[int, Field(ge=0)] | Literal["all"] | None = None
     python: Path | None = None
     worker_timeout: float | None = Field(default=None, gt=0)
 
@@ -319,6 +319,8 @@ class DumpConfig(RunConfig):
     dtype: Literal["float32", "uint8"] | None = None
     flip: bool = True
     sizing: str | None = None
+    events: tuple[str, ...] = ()
+    ground_truth: Path | None = None
     calibration: int | None = Field(default=None, ge=1)
     calibration_data: Path | None = None
     seed: int = Field(default=0, ge=0)
@@ -430,7 +432,8 @@ def load_model_config(named: str, run: RunConfig) -> ModelConfig:
     import evalkit.configs  # noqa: PLC0415 - a folder of data files, found only where asked
 
     path = Path(named).expanduser()
-    ready = Path(evalkit.configs.__path__[0]) / "models" / f"{named}.yaml"
+    folder = Path(evalkit.configs.__path__[0]) / "models"
+    ready = folder / f"{named}.yaml"
     if path.suffix in {".yaml", ".yml"} or (not path.exists() and ready.is_file()):
         chosen = path if path.suffix in {".yaml", ".yml"} else ready
         values = read_yaml(chosen)

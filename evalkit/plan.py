@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -191,7 +191,7 @@ class DeviceOutputs(_Part):
     manifest: Path
     runtime_info: Path | None = None
     throughput_log: Path | None = None
-    verify: int | None = Field(default=32, ge=0)
+    verify: Annotated[int, Field(ge=0)] | Literal["all"] | None = None
 
 
 class Override(_Part):

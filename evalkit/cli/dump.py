@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evalkit.cli.options import add_preparation_options, resolve
+from evalkit.cli.options import add_preparation_options, names, resolve
 
 if TYPE_CHECKING:
     from evalkit.config import DumpConfig
@@ -57,6 +57,15 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
         "--flip", action=argparse.BooleanOptionalAction, help="faces mirrored too (on)"
     )
     form.add_argument("--sizing", metavar="TEXT", help="of a detector (the model YAML's)")
+    form.add_argument(
+        "--events", type=names, metavar="NAME,...", help="only these events of WIDER FACE"
+    )
+    form.add_argument(
+        "--ground-truth",
+        type=Path,
+        metavar="DIR",
+        help="folder of WIDER FACE's .mat files (looked for in --data)",
+    )
     form.add_argument("--limit", type=int, metavar="N", help="a quick look at about N images")
     form.add_argument("--decode-threads", type=int, metavar="N", help="(cores)")
     form.add_argument("--quiet", action="store_true", help="no progress")
@@ -112,6 +121,6 @@ def _calibration(config: DumpConfig, inputs: Inputs, progress: Progress) -> None
     from evalkit.devices.calibration import dump_calibration
 
     done = dump_calibration(config, inputs, progress)
-    print(f"{done.inputs:,} inputs to calibrate with: {done.folder / 'inputs'}")
+    print(f"{done.inputs:,} inputs to calibrate with: {done.folder}")
     for warning in done.warnings:
         print(f"warning: {warning}")

@@ -109,13 +109,14 @@ def _add_device_options(parser: argparse.ArgumentParser) -> None:
         "--verify",
         type=_count_or_all,
         metavar="N|all",
-        help="compare so many outputs with the model run here, where it can be (32)",
+        help="compare so many outputs with the model run here, where it can be (of a detector all, "
+        "of faces 32: mirror images check the rest)",
     )
 
 
-def _count_or_all(text: str) -> int | None:
+def _count_or_all(text: str) -> int | str:
     if text == "all":
-        return None
+        return text
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor 'all'")
     return int(text)
@@ -208,6 +209,11 @@ def numbers(text: str) -> tuple[float, ...]:
         raise argparse.ArgumentTypeError(
             f"{text!r} is not a number, or several separated by commas (1e-5,1e-4)"
         ) from None
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Read names separated by commas, for argparse."""
+    return tuple(part for part in text.split(",") if part)
 
 
 def scale(text: str) -> float | tuple[float, ...]:

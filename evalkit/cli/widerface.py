@@ -5,7 +5,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from evalkit.cli.options import add_run_options, check_folder, check_output, command_line, resolve
+from evalkit.cli.options import (
+    add_run_options,
+    check_folder,
+    check_output,
+    command_line,
+    names,
+    resolve,
+)
 
 _EPILOG = """\
 examples:
@@ -33,7 +40,7 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
         metavar="DIR",
         help="folder of the official .mat files (looked for in --data)",
     )
-    truth.add_argument("--events", type=_names, metavar="NAME,...", help="only these events")
+    truth.add_argument("--events", type=names, metavar="NAME,...", help="only these events")
     truth.add_argument(
         "--rule",
         choices=["python", "python_file_order", "matlab", "matlab_int"],
@@ -111,7 +118,3 @@ def _check_new(predictions: Path | None) -> None:
     if predictions is not None and predictions.exists():
         raise InputError(f"--write-predictions {predictions} is there already. Name a new one.")
     check_output(predictions, "--write-predictions")
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(text.split(","))

@@ -20,6 +20,7 @@ from evalkit.devices.manifest import (
     Manifest,
     Written,
     append,
+    read_header,
     read_manifest,
     resume,
     tensor_hash,
@@ -121,7 +122,7 @@ def _begin(folder: Path, manifest: Manifest) -> int:
     """Return how many images are done already."""
     for name in (HEADER, INCOMPLETE):
         if (folder / name).is_file():
-            held = Manifest.model_validate_json((folder / name).read_text(encoding="utf-8"))
+            held = read_header(folder / name)
             if held != manifest:
                 differ = [
                     field

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import cv2
+
 import evalkit
 from evalkit.config import (
     DumpConfig,
@@ -16,10 +18,10 @@ from evalkit.config import (
     WiderFaceConfig,
     load_model_config,
 )
-from evalkit.devices.checks import read_inputs
 from evalkit.devices.dump import Image, Views, plain, plain_and_flipped
-from evalkit.devices.manifest import INPUTS, Manifest, Task, read_manifest
+from evalkit.devices.manifest import Manifest, Task, read_manifest
 from evalkit.devices.runtime_info import OutputSpec
+from evalkit.devices.verify import read_inputs, run_one
 from evalkit.errors import InputError
 from evalkit.evaluations import ijb, lfw, widerface
 from evalkit.evaluations.detector import SAMPLE_MODEL as SAMPLE_DETECTOR
@@ -83,6 +85,7 @@ def prepare_inputs(config: DumpConfig, progress: Progress) -> Inputs:
         layout=model.input.layout,
         batch=_batch(config, task),
         samples=len(source),
+        opencv=cv2.__version__,
     )
     views = _scales(model) if detection else plain_and_flipped if config.flip else plain
     return Inputs(manifest, source, views, normalise, model)
@@ -102,7 +105,8 @@ def _ijb(config: DumpConfig, progress: Progress) -> OpenImages:
 
 
 def _widerface(config: DumpConfig, progress: Progress) -> OpenImages:
-    return widerface.open_images(_settings(config, WiderFaceConfig), progress)
+    settings = _settings(config, WiderFaceConfig, "events", "ground_truth")
+    return widerface.open_images(settings, progress)
 
 
 _OPEN: Mapping[str, Callable[[DumpConfig, Progress], OpenImages]] = {
@@ -113,9 +117,9 @@ _OPEN: Mapping[str, Callable[[DumpConfig, Progress], OpenImages]] = {
 }
 
 
-def _settings(config: DumpConfig, kind: type[Any]) -> Any:
+def _settings(config: DumpConfig, kind: type[Any], *more: str) -> Any:
     """Return the settings of the evaluation whose images these are."""
-    return kind(**{name: getattr(config, name) for name in ("data", "limit", "model")})
+    return kind(**{name: getattr(config, name) for name in ("data", "limit", "model", *more)})
 
 
 def _dtype(config: DumpConfig) -> str:
@@ -154,16 +158,16 @@ def model_outputs(model: ModelConfig, folder: Path, threads: int | None) -> tupl
     """
     manifest, written = read_manifest(folder)
     reference = host_reference(model, threads)
-    if manifest.task != "detection" or manifest.format == "image" or reference is None:
+    if manifest.task != "detection" or reference is None:
         return ()
     by_shape = {entry.items[0].shape: entry for part in written for entry in part.entries}
     chosen = [by_shape[shape] for shape in (min(by_shape), max(by_shape))] if by_shape else []
     found = []
     with reference() as session:
         for entry in chosen:
-            tensor = read_inputs(folder / INPUTS / entry.file, manifest, entry)
+            tensor = read_inputs(folder, manifest, entry)
             if tensor is not None:
-                found.append(session.run(tensor))
+                found.append(run_one(session, tensor, manifest))
     if not found:
         return ()
     return tuple(

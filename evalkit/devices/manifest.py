@@ -6,17 +6,19 @@ files are written, so that an interrupted dump is taken up where it stopped.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from evalkit.errors import CannotJudgeError, InputError
 from evalkit.files import atomic_write
@@ -29,6 +31,8 @@ INCOMPLETE = "manifest.partial.json"
 
 Task = Literal["recognition", "detection"]
 Format = Literal["bin", "npy", "image", "npz"]
+
+T = TypeVar("T")
 
 
 class Manifest(BaseModel):
@@ -46,6 +50,8 @@ class Manifest(BaseModel):
         Inputs a file; the last file is filled up with zeros.
     samples : int
         Images of the data set.
+    opencv : str
+        The version that decoded and prepared the images: another may give other pixels.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
@@ -61,8 +67,9 @@ class Manifest(BaseModel):
     format: Format
     dtype: Literal["float32", "uint8"]
     layout: Literal["nchw", "nhwc"]
-    batch: int
-    samples: int
+    batch: int = Field(ge=1)
+    samples: int = Field(ge=0)
+    opencv: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +139,19 @@ def tensor_hash(tensor: NDArray[Any]) -> str:
     return hashlib.blake2b(np.ascontiguousarray(tensor).data, digest_size=16).hexdigest()
 
 
+def spread(values: Sequence[T], most: int) -> list[T]:
+    """Take at most so many, evenly from the first to the last.
+
+    Examples
+    --------
+    >>> spread("abcde", 3)
+    ['a', 'c', 'e']
+    """
+    if most >= len(values):
+        return list(values)
+    return [values[place] for place in np.linspace(0, len(values) - 1, most).astype(int).tolist()]
+
+
 def write_header(folder: Path, manifest: Manifest, *, complete: bool) -> None:
     """Write the header; that of a complete dump takes the place of the other."""
     name = HEADER if complete else INCOMPLETE
@@ -181,20 +201,41 @@ def read_manifest(folder: Path) -> tuple[Manifest, list[Written]]:
             f"The dump in {folder} was interrupted. Run its 'evalkit dump' command again: it goes "
             "on where it stopped."
         )
-    try:
-        text = (folder / HEADER).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    if not (folder / HEADER).is_file():
         raise InputError(
-            f"{folder} holds no {HEADER} ({error}). Name the folder that 'evalkit dump' wrote with "
+            f"{folder} holds no {HEADER}. Name the folder that 'evalkit dump' wrote with "
             "--manifest."
-        ) from error
+        )
+    manifest = read_header(folder / HEADER)
+    written = list(_all_written(folder / ITEMS))
+    stop = written[-1].stop if written else 0
+    if stop != manifest.samples:
+        raise InputError(
+            f"{folder / ITEMS} lists {stop:,} of the {manifest.samples:,} images that {HEADER} "
+            "counts: it is cut short, or of another dump. Copy both again from the dump."
+        )
+    return manifest, written
+
+
+def read_header(path: Path) -> Manifest:
+    """Read what a dump holds, complete or not.
+
+    Raises
+    ------
+    evalkit.errors.InputError
+        The file is damaged.
+    """
     try:
-        manifest = Manifest.model_validate_json(text)
-        return manifest, list(_all_written(folder / ITEMS))
+        return Manifest.model_validate_json(path.read_text(encoding="utf-8"))
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"{folder / HEADER} is no manifest: {where}: {first['msg']}.") from error
+        where = "".join(f"{part}: " for part in first["loc"])
+        raise InputError(
+            f"{path} is no manifest: {where}{first['msg']}. Copy it again from the dump, or dump "
+            "again into another folder."
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"Cannot read {path}: {error}. Copy it again from the dump.") from error
 
 
 def _all_written(path: Path) -> Iterator[Written]:
@@ -223,14 +264,23 @@ def _entry(value: dict[str, Any]) -> Entry:
     file = str(value["file"])
     if Path(file).name != file:
         raise ValueError(f"{file!r} is no plain file name")
-    return Entry(file, tuple(_item(item) for item in value["items"]))
+    items = tuple(_item(item) for item in value["items"])
+    if not items:
+        raise ValueError(f"{file!r} holds no input")
+    return Entry(file, items)
 
 
 def _item(value: dict[str, Any]) -> Item:
     return Item(
         sample=int(value["sample"]),
         name=str(value["name"]),
-        view=str(value["view"]),
-        shape=tuple(int(size) for size in value["shape"]),
+        # A million items share few views and shapes.
+        view=sys.intern(str(value["view"])),
+        shape=_shared(tuple(int(size) for size in value["shape"])),
         hash=str(value["hash"]),
     )
+
+
+@functools.lru_cache(maxsize=1024)
+def _shared(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return shape

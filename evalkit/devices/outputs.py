@@ -7,11 +7,13 @@ than that of the dump, give inputs that the manifest does not have.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,18 +27,23 @@ from evalkit.backends.base import (
     SessionOptions,
     TensorInfo,
 )
-from evalkit.devices.checks import Halves, disagreement, spread, unlike_reference
-from evalkit.devices.manifest import Entry, Item, Manifest, read_manifest, tensor_hash
+from evalkit.devices.checks import MOST, Halves, disagreement
+from evalkit.devices.manifest import Entry, Item, Manifest, Task, read_manifest, tensor_hash
 from evalkit.devices.reading import OutputFolder, OutputMatrix, Outputs
 from evalkit.devices.runtime_info import RuntimeInfo, read_runtime_info, read_throughput
+from evalkit.devices.verify import Reference, verify
 from evalkit.errors import InputError
-
-Reference = Callable[[], Session]
 
 NAME = "outputs"
 _REMEMBERED = 64
 _DOUBT = 0.2
 """Share of images whose two halves differ, above which it is no matter of a few files."""
+_SAME = 0.1
+"""Largest distance, by length, of two outputs of the very same input."""
+_FEW = 32
+"""Outputs compared with the model's own, where mirror images tell the rest."""
+Verify = int | Literal["all"] | None
+"""How many outputs to compare with the model run here; None compares what nothing else checks."""
 
 
 class OutputsBackend(Backend):
@@ -47,7 +54,8 @@ class OutputsBackend(Backend):
     runtime_info: ClassVar[Path | None] = None
     throughput_log: ClassVar[Path | None] = None
     reference: ClassVar[Reference | None] = None
-    verify: ClassVar[int | None] = None
+    verify: ClassVar[Verify] = None
+    task: ClassVar[Task | None] = None
 
     @classmethod
     def probe(cls) -> Probe:
@@ -59,15 +67,16 @@ class OutputsBackend(Backend):
         """See `Backend.open`; the model is the folder of outputs, or one file of them all."""
         if not model.exists():
             raise InputError(f"There are no outputs {model}. Name what the device wrote.")
-        info = read_runtime_info(cls.runtime_info)
-        if info.precision is not None and info.precision != options.precision:
-            raise InputError(
-                f"{cls.runtime_info} says that the device ran {info.precision}, but "
-                f"{options.precision} was asked for. Ask for --precision {info.precision}."
-            )
+        info = read_runtime_info(cls.runtime_info, options.precision)
         rate = None if cls.throughput_log is None else read_throughput(cls.throughput_log)
         session = OutputsSession(model, _manifest_folder(cls.manifest, model), info, rate, options)
+        if cls.task not in {None, session.manifest.task}:
+            raise InputError(
+                f"{session.dump} is a dump of {session.manifest.protocol}, for {cls.task} another "
+                "is needed. Name the right one with --manifest."
+            )
         session.verify(cls.reference, cls.verify)
+        session.check()
         return session
 
 
@@ -77,7 +86,8 @@ def outputs_backend(
     runtime_info: Path | None = None,
     throughput_log: Path | None = None,
     reference: Reference | None = None,
-    verify: int | None = None,
+    verify: Verify = None,
+    task: Task | None = None,
 ) -> type[OutputsBackend]:
     """Return the backend with a run's own files.
 
@@ -88,8 +98,10 @@ def outputs_backend(
     runtime_info, throughput_log : Path or None
     reference : callable, optional
         Opens the model here, where it can be.
-    verify : int or None
-        Inputs to run by `reference` too; None runs all.
+    verify : int, "all" or None
+        Inputs to run by `reference` too.
+    task : str or None
+        What the evaluation is of; a dump for another is refused.
     """
     given = {
         "manifest": manifest,
@@ -97,6 +109,7 @@ def outputs_backend(
         "throughput_log": throughput_log,
         "reference": None if reference is None else staticmethod(reference),
         "verify": verify,
+        "task": task,
     }
     return type("OutputsBackend", (OutputsBackend,), given)
 
@@ -129,12 +142,12 @@ class OutputsSession(Session):
         self.manifest, written = read_manifest(dump)
         entries = [entry for part in written for entry in part.entries]
         self._reader = _reader(folder, entries, info, self.manifest)
-        self._places: dict[str, tuple[Entry, int]] = {
-            item.hash: (entry, row) for entry in entries for row, item in enumerate(entry.items)
-        }
+        self._places: dict[str, tuple[Entry, int]] = {}
+        for entry in entries:
+            for row, item in enumerate(entry.items):
+                self._places.setdefault(item.hash, (entry, row))
         self._entries = entries
         self._held: dict[str, Outputs] = {}
-        notes = self._check(entries)
         self.inputs = (_input(self.manifest, entries),)
         first = self._reader.read(entries[0])
         self.outputs = tuple(_output(name, value, self.manifest) for name, value in first.items())
@@ -152,33 +165,48 @@ class OutputsSession(Session):
                 "throughput": throughput,
                 "dump_format": self.manifest.format,
             },
-            notes=(*notes, *((info.notes,) if info.notes else ())),
+            notes=(info.notes,) if info.notes else (),
         )
 
-    def verify(self, reference: Reference | None, most: int | None) -> None:
+    def verify(self, reference: Reference | None, most: Verify) -> None:
         """Compare with what the model gives here for some inputs; what was found goes to `ran`.
 
         Raises
         ------
         evalkit.errors.InputError
-            An output is another input's.
+            An output is another input's or another model's; or a comparison was asked for that
+            cannot be made.
         """
-        note = "The outputs were not compared with the model's own here."
-        if reference is not None and most != 0:
-            with reference() as session:
-                chosen = spread(self._entries, most)
-                found = unlike_reference(
-                    session, chosen, self._reader.read, self.dump, self.manifest
-                )
-            if found.moved:
-                first, whose = found.moved[0]
-                more = len(found.moved) - 1
+        count = self._count(most)
+        if reference is None or count == 0:
+            self._tell("The outputs were not compared with the model's own here.")
+            if reference is None and most not in {None, 0}:
                 raise InputError(
-                    f"{self.folder}: the output of {first} is that of {whose}"
-                    f"{f' (and {more} more are misplaced)' if more else ''}, as the model gives "
-                    "them here. Copy them again, under the names of their inputs."
+                    f"--verify {most}: no backend here runs this model. Add its ONNX file under "
+                    "'files' in the model's YAML, or leave --verify out."
                 )
-            note = found.note
+            return
+        found = verify(reference, self._entries, self._reader.read, self.dump, self.manifest, count)
+        if found.moved:
+            first, whose = found.moved[0]
+            more = len(found.moved) - 1
+            raise InputError(
+                f"{self.folder}: the output of {first} is that of {whose}"
+                f"{f' (and {more} more are misplaced)' if more else ''}, as the model gives "
+                "them here. Copy them again, under the names of their inputs."
+            )
+        if not found.compared and most is not None:
+            raise InputError(f"--verify {most}: {found.note} Leave --verify out to go on without.")
+        self._tell(found.note)
+
+    def _count(self, most: Verify) -> int:
+        """Return how many outputs to compare: all of a detector, which has no mirror images."""
+        inputs = sum(len(entry.items) for entry in self._entries)
+        if most == "all" or (most is None and self.manifest.task == "detection"):
+            return inputs
+        return min(inputs, _FEW if most is None else most)
+
+    def _tell(self, note: str) -> None:
         self.ran = replace(self.ran, notes=(*self.ran.notes, note))
 
     def run(self, batch: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
@@ -202,12 +230,24 @@ class OutputsSession(Session):
             raise InputError(
                 f"{self.dump} has no such input: these data or this preparation are not those of "
                 "the dump. Name the same --data, model YAML and options as 'evalkit dump' had."
+                + self._difference()
             )
         entry, row = place
         outputs = self._read(entry)
         if self.manifest.task == "detection":
             return outputs
         return {name: value[row : row + 1] for name, value in outputs.items()}
+
+    def _difference(self) -> str:
+        """Return what may be why an input is not in the dump."""
+        if self.manifest.opencv != cv2.__version__:
+            return (
+                f" The dump was decoded by OpenCV {self.manifest.opencv}, this is "
+                f"{cv2.__version__}: dump with this version."
+            )
+        if self.manifest.preprocessing.get("flip") is False:
+            return " The dump has no mirrored faces (--no-flip), but this evaluation takes them."
+        return ""
 
     def _read(self, entry: Entry) -> Outputs:
         if entry.file not in self._held:
@@ -220,19 +260,27 @@ class OutputsSession(Session):
         shape = tuple(size if isinstance(size, int) else 1 for size in info.shape)
         return np.full(shape, np.nan, np.float32)
 
-    def _check(self, entries: Sequence[Entry]) -> tuple[str, ...]:
-        """Read everything once, so that what is wrong is told before anything is stored."""
+    def check(self) -> None:
+        """Read everything once, so that what is wrong is told before anything is stored.
+
+        Raises
+        ------
+        evalkit.errors.InputError
+            A file is damaged, two outputs were exchanged, or one input has two outputs.
+        """
         if self.manifest.task == "detection":
-            for entry in entries:
+            for entry in self._entries:
                 self._reader.read(entry)
-            return ()
-        found = disagreement(self._halves(entries))
-        if found.doubtful > _DOUBT * found.images:
-            return (
+            return
+        found = disagreement(self._halves(self._entries))
+        if not found.images:
+            self._tell("Without mirror images, an exchange of two outputs goes unnoticed.")
+        elif found.doubtful > _DOUBT * found.images:
+            self._tell(
                 f"Of {found.images:,} images, {found.doubtful:,} have an output unlike that of "
-                "their mirror image: the outputs are misordered, or the model is broken.",
+                "their mirror image: the outputs are misordered, or the model is broken."
             )
-        if found.exchanged:
+        elif found.exchanged:
             first, second = found.exchanged[0]
             more = len(found.exchanged) - 1
             raise InputError(
@@ -240,18 +288,35 @@ class OutputsSession(Session):
                 f"{f' (and those of {more} more pairs)' if more else ''}: each agrees with the "
                 "mirror image of the other. Copy them again, under the names of their inputs."
             )
-        return ()
+        elif found.doubtful > MOST:
+            self._tell(f"Exchanges were looked for among {MOST:,} of {found.doubtful:,} images.")
 
     def _halves(self, entries: Sequence[Entry]) -> Iterator[Halves]:
+        """Yield the two outputs of each image; on the way, compare those of equal inputs."""
         waiting: dict[int, tuple[Item, NDArray[np.float32]]] = {}
+        counts = Counter(item.hash for entry in entries for item in entry.items)
+        twice: dict[str, tuple[Item, NDArray[np.float32]]] = {}
         for entry in entries:
             outputs = next(iter(self._reader.read(entry).values()))
             for item, row in zip(entry.items, outputs, strict=True):
+                if counts[item.hash] > 1:
+                    self._compare(*twice.setdefault(item.hash, (item, row)), item, row)
                 if item.sample not in waiting:
                     waiting[item.sample] = item, row
                     continue
                 _, other = waiting.pop(item.sample)
                 yield Halves(item.name, other, row)
+
+    def _compare(
+        self, item: Item, row: NDArray[np.float32], other: Item, its: NDArray[np.float32]
+    ) -> None:
+        """Refuse two outputs of one input."""
+        if not np.linalg.norm(row - its) <= _SAME * np.linalg.norm(row) and item != other:
+            raise InputError(
+                f"{self.folder}: {item.name} and {other.name} are the same image, but have "
+                f"different outputs ({item.view}): one of them is another image's, or not finite. "
+                "Copy them again from the device."
+            )
 
 
 def _reader(
@@ -260,7 +325,7 @@ def _reader(
     if not entries:
         raise InputError("The manifest lists no input. Dump again.")
     if folder.is_dir():
-        return OutputFolder(folder, entries, info, manifest.task)
+        return OutputFolder(folder, entries, info, manifest)
     if manifest.task == "detection":
         raise InputError(f"{folder} is one file; a detector's outputs are a folder of files.")
     return OutputMatrix(folder, entries)
@@ -268,10 +333,15 @@ def _reader(
 
 def _manifest_folder(given: Path | None, outputs: Path) -> Path:
     if given is not None:
+        if not given.exists():
+            raise InputError(
+                f"There is no manifest {given}. Name the folder that 'evalkit dump' wrote."
+            )
         return given if given.is_dir() else given.parent
     raise InputError(
         f"Which inputs {outputs} are the outputs of is not said: name the folder that 'evalkit "
-        "dump' wrote with --manifest."
+        "dump' wrote with --manifest. (A detector's predictions in WIDER FACE's layout go to "
+        "--predictions instead.)"
     )
 
 

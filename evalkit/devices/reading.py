@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import zipfile
+import zlib
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evalkit.devices.manifest import Entry, Task
+from evalkit.devices.manifest import Entry, Manifest, spread
 from evalkit.devices.runtime_info import RuntimeInfo
 from evalkit.errors import CannotJudgeError, InputError
 
@@ -21,6 +24,7 @@ SUFFIXES = (".bin", ".txt", ".npy", ".npz")
 # What the devices' tools write beside the outputs.
 _BESIDE = re.compile(r"(.*summ?ary\.json|.*\.log|runtime-info\.yaml|\..*)$")
 _NAMED = 3
+_SAMPLED = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +51,8 @@ class OutputFolder:
         The input files.
     info : RuntimeInfo
         Names, shapes and element type of the outputs.
-    task : str
-        An output of ``recognition`` has a row for each row of the input.
+    manifest : Manifest
+        Of ``recognition``, an output has a row for each row of the input file, or for each item.
 
     Raises
     ------
@@ -59,17 +63,17 @@ class OutputFolder:
     """
 
     def __init__(
-        self, folder: Path, entries: Sequence[Entry], info: RuntimeInfo, task: Task
+        self, folder: Path, entries: Sequence[Entry], info: RuntimeInfo, manifest: Manifest
     ) -> None:
         self.folder = folder
         self.info = info
-        self.task = task
+        self.manifest = manifest
         present = {path.name for path in folder.iterdir() if path.is_file()}
         present = {name for name in present if not _BESIDE.match(name)}
         self.naming = _naming(folder, present, entries)
         expected = {name for entry in entries for name in self.naming.names(entry.stem)}
         _refuse(folder, expected, present)
-        self._columns: dict[str, int] = {}
+        self._widths = self._find_widths(entries) if manifest.task == "recognition" else {}
 
     def read(self, entry: Entry) -> Outputs:
         """Return the outputs of an input file; of recognition, a row for each of its items.
@@ -79,42 +83,73 @@ class OutputFolder:
         evalkit.errors.InputError
             A file is cut short, has another size than the others or cannot be read.
         """
-        paths = [self.folder / name for name in self.naming.names(entry.stem)]
-        values = [array for path in paths for array in _read(path, self.info.output_dtype)]
-        specs = self.info.outputs
-        if specs and len(specs) != len(values):
-            raise InputError(
-                f"{paths[0]}: the device wrote {len(values)} outputs of this input, but the "
-                f"runtime info names {len(specs)}. Correct 'outputs' there."
-            )
         found: Outputs = {}
-        for place, (name, value) in enumerate(values):
-            spec = specs[place] if specs else None
-            path = paths[min(place, len(paths) - 1)]
-            if self.task == "recognition":
-                shaped = self._rows(path, spec.name if spec else name, value, len(entry.items))
+        for place, (path, name, value) in enumerate(self._values(entry)):
+            if self.manifest.task == "recognition":
+                shaped = self._rows(path, name, value, len(entry.items))
             else:
-                shaped = _shaped(path, value, spec.shape if spec else None)
-            found[spec.name if spec else name] = shaped.astype(np.float32, copy=False)
+                specs = self.info.outputs
+                shaped = _shaped(path, value, specs[place].shape if specs else None)
+            found[name] = shaped.astype(np.float32, copy=False)
         return found
 
-    def _rows(self, path: Path, name: str, value: NDArray[Any], rows: int) -> NDArray[Any]:
-        """Cut a recognition output into rows, as wide as those of the first file."""
-        given = value.shape[0] if value.ndim > 1 else None
-        if name not in self._columns:
-            count = given if given is not None and given >= rows else rows
-            if not value.size or value.size % count:
-                raise InputError(
-                    f"{path} holds {value.size} numbers, which are not {count} rows of one width. "
-                    "Copy it again from the device."
-                )
-            self._columns[name] = value.size // count
-        width = self._columns[name]
-        # The last file of a fixed batch is filled up, so that it may hold more rows than items.
-        if value.size % width or value.size // width < rows:
+    def _values(self, entry: Entry) -> list[tuple[Path, str, NDArray[Any]]]:
+        """Return the arrays of an input file's outputs as they lie there, each with its name."""
+        paths = [self.folder / name for name in self.naming.names(entry.stem)]
+        found = [(path, *held) for path in paths for held in _read(path, self.info.output_dtype)]
+        specs = self.info.outputs
+        if specs and len(specs) != len(found):
             raise InputError(
-                f"{path} holds {value.size} numbers; {rows} row(s) of {width}, as in the first "
-                "file, are expected. It is cut short, or of another model: copy it again."
+                f"{paths[0]}: the device wrote {len(found)} outputs of this input, but the "
+                f"runtime info names {len(specs)}. Correct 'outputs' there."
+            )
+        if specs:
+            named = zip(found, specs, strict=True)
+            return [(path, spec.name, value) for (path, _, value), spec in named]
+        twice = [name for name, count in Counter(name for _, name, _ in found).items() if count > 1]
+        if twice:
+            raise InputError(
+                f"{paths[0]} and its other files hold several outputs {twice[0]!r}. Name them "
+                "under 'outputs' in the runtime info."
+            )
+        return found
+
+    def _find_widths(self, entries: Sequence[Entry]) -> dict[str, int]:
+        """Return the numbers a row of each output: those of most of a few files, full ones first.
+
+        One file alone may be the one that is cut short.
+        """
+        batch = self.manifest.batch
+        full = [entry for entry in entries if len(entry.items) == batch]
+        seen: dict[str, Counter[int]] = defaultdict(Counter)
+        for entry in spread(full or entries, _SAMPLED):
+            for path, name, value in self._values(entry):
+                rows = len(entry.items)
+                # A shape counts only where it is that of the input: numbers may stand in a column.
+                named = value.ndim > 1 and value.shape[0] == rows
+                count = rows if named or value.size % batch else batch
+                if not value.size or value.size % count:
+                    raise InputError(
+                        f"{path} holds {value.size} numbers, which are not {count} rows of one "
+                        "width. Copy it again from the device."
+                    )
+                seen[name][value.size // count] += 1
+        return {
+            name: max(held, key=lambda width: (held[width], width)) for name, held in seen.items()
+        }
+
+    def _rows(self, path: Path, name: str, value: NDArray[Any], rows: int) -> NDArray[Any]:
+        """Cut a recognition output into rows; those that fill up a batch are left out."""
+        width = self._widths.get(name)
+        if width is None:
+            raise InputError(
+                f"{path} holds an output {name!r}, other files {', '.join(self._widths)}. It is of "
+                "another model: copy it again."
+            )
+        if value.size not in {rows * width, self.manifest.batch * width}:
+            raise InputError(
+                f"{path} holds {value.size} numbers; {rows} row(s) of {width}, as in other files, "
+                "are expected. It is cut short, or of another model: copy it again."
             )
         return value.reshape(-1, width)[:rows]
 
@@ -141,9 +176,15 @@ class OutputMatrix:
         for entry in entries:
             self._first[entry.file] = total
             total += len(entry.items)
-        arrays = dict(_read(file, "float32", keep_names=True))
+        if file.suffix not in {".npy", ".npz"}:
+            raise InputError(
+                f"{file} is no folder of outputs, and no .npy or .npz with a row for each input."
+            )
+        arrays = dict(_read(file, "float32", matrix=True))
         names = arrays.pop("names", None)
-        self._arrays = {name: value.astype(np.float32) for name, value in arrays.items()}
+        self._arrays = {
+            name: value.astype(np.float32, copy=False) for name, value in arrays.items()
+        }
         for name, value in self._arrays.items():
             if value.ndim < 2 or len(value) != rows:
                 raise InputError(
@@ -176,12 +217,14 @@ def _check_names(file: Path, names: list[str], entries: Sequence[Entry]) -> None
 
 def _naming(folder: Path, present: set[str], entries: Sequence[Entry]) -> Naming:
     """Find out from the files of the first input that has some how outputs are called."""
+    called: dict[str, list[tuple[str, str | None]]] = defaultdict(list)
+    for name in present:
+        if whole := _WHOLE.fullmatch(name):
+            called[whole["stem"]].append((whole["suffix"], None))
+        if part := _NUMBERED.fullmatch(name):
+            called[part["stem"]].append((part["suffix"], part["number"]))
     for entry in entries:
-        found = [
-            (match["suffix"], match["number"])
-            for name in present
-            if (match := re.fullmatch(_PATTERN.format(re.escape(entry.stem)), name))
-        ]
+        found = called.get(entry.stem)
         if not found:
             continue
         suffixes = sorted({suffix for suffix, _ in found})
@@ -200,6 +243,10 @@ def _naming(folder: Path, present: set[str], entries: Sequence[Entry]) -> Naming
         return Naming(suffixes[0], tuple(range(numbers[-1] + 1)))
     inside = sorted(path.name for path in folder.iterdir() if path.is_dir())
     hint = f" Did you mean its folder {inside[0]}?" if len(inside) == 1 else ""
+    if any(next((folder / name).glob("*.txt"), None) for name in inside):
+        hint += (
+            " Predictions in WIDER FACE's layout are given to --predictions, without a manifest."
+        )
     wanted = entries[0].stem if entries else "NAME"
     raise CannotJudgeError(
         f"{folder} holds no output of any input: files such as {wanted}_0.bin, {wanted}_0.txt or "
@@ -207,7 +254,8 @@ def _naming(folder: Path, present: set[str], entries: Sequence[Entry]) -> Naming
     )
 
 
-_PATTERN = r"{}(_(?P<number>[0-9]{{1,3}}))?(?P<suffix>\.(bin|txt|npy|npz))"
+_WHOLE = re.compile(r"(?P<stem>.+)(?P<suffix>\.(bin|txt|npy|npz))")
+_NUMBERED = re.compile(r"(?P<stem>.+)_(?P<number>[0-9]{1,3})(?P<suffix>\.(bin|txt|npy|npz))")
 
 
 def _refuse(folder: Path, expected: set[str], present: set[str]) -> None:
@@ -229,8 +277,11 @@ def _some(names: Sequence[str]) -> str:
     return shown if len(names) <= _NAMED else f"{shown} and {len(names) - _NAMED:,} more"
 
 
-def _read(path: Path, dtype: str, *, keep_names: bool = False) -> list[tuple[str, NDArray[Any]]]:
-    """Read the arrays of a file, by name; never with pickles."""
+def _read(path: Path, dtype: str, *, matrix: bool = False) -> list[tuple[str, NDArray[Any]]]:
+    """Read the arrays of a file, by name; never with pickles.
+
+    A matrix of all outputs stays on the disk where it can, and may hold the names of its rows.
+    """
     try:
         if path.suffix == ".bin":
             if path.stat().st_size % np.dtype(dtype).itemsize:
@@ -239,15 +290,15 @@ def _read(path: Path, dtype: str, *, keep_names: bool = False) -> list[tuple[str
             return [(_output_name(path), value)]
         if path.suffix == ".txt":
             return [(_output_name(path), _text(path))]
-        held = np.load(path, allow_pickle=False)
+        held = np.load(path, mmap_mode="r" if matrix else None, allow_pickle=False)
         if isinstance(held, np.ndarray):
             return [(_output_name(path), _numbers(held))]
         with held:
             return [
-                (name, held[name] if keep_names and name == "names" else _numbers(held[name]))
+                (name, held[name] if matrix and name == "names" else _numbers(held[name]))
                 for name in held.files
             ]
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(
             f"{path} cannot be read as an output: {error}. Copy it again from the device."
         ) from error

@@ -93,15 +93,27 @@ def write_template(folder: Path, outputs: tuple[OutputSpec, ...]) -> Path:
     return path
 
 
-def read_runtime_info(path: Path | None) -> RuntimeInfo:
+def read_runtime_info(path: Path | None, precision: Precision | None = None) -> RuntimeInfo:
     """Read the YAML file of ``--runtime-info``.
+
+    Parameters
+    ----------
+    path : Path or None
+    precision : str, optional
+        What the run was asked for.
 
     Raises
     ------
     evalkit.errors.InputError
-        It is missing, or a setting is unknown or wrong.
+        It is missing, a setting is unknown or wrong, or it states another precision.
     """
-    return RuntimeInfo() if path is None else validate(RuntimeInfo, read_yaml(path), str(path))
+    info = RuntimeInfo() if path is None else validate(RuntimeInfo, read_yaml(path), str(path))
+    if None not in {info.precision, precision} and info.precision != precision:
+        raise InputError(
+            f"{path} says that the device ran {info.precision}, but {precision} was asked for. "
+            f"Correct the file, or ask for --precision {info.precision}."
+        )
+    return info
 
 
 def read_throughput(path: Path) -> float:

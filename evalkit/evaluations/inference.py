@@ -39,7 +39,12 @@ from evalkit.results import Failure, ModelInfo, RanInfo, Stage
 from evalkit.store import SHARD, Store, held_layout, store_name
 
 SAMPLE_MODEL = "sample-recognition"
-_HOSTS = ("onnxruntime", "torch", "openvino")
+_HOSTS = {
+    "onnxruntime": {".onnx"},
+    "torch": {".pt", ".pth", ".pt2"},
+    "openvino": {".xml", ".onnx"},
+}
+"""What can run a model here to check a device's outputs, and the files that each reads."""
 _DETECTOR_TRIAL = (320, 320)
 PREPARATION_VERSION = 1
 """Raised when decoding, alignment or normalisation changes what a model is fed."""
@@ -151,6 +156,12 @@ def choose_backend(run: RunConfig, config: ModelConfig) -> type[Backend]:
             python = config.folder / python
     if run.backend == OUTPUTS:
         return _outputs(run, config)
+    given = [name for name in ("outputs", "manifest", "verify") if getattr(run, name) is not None]
+    if given:
+        raise InputError(
+            f"--{given[0]} is of outputs of a device, but the backend is {run.backend!r}, which "
+            "runs the model here. Add --backend outputs, or leave it out."
+        )
     if python is None:
         return BACKENDS.get(run.backend)
     return isolated(run.backend, python, run.worker_timeout or config.runtime.timeout)
@@ -162,6 +173,8 @@ def _model_file(run: RunConfig, config: ModelConfig) -> Path:
         return config.file_for(run.backend, run.precision)
     if run.outputs is None:
         raise InputError("--backend outputs needs --outputs: the folder that the device wrote.")
+    if not run.outputs.exists():
+        raise InputError(f"There are no outputs {run.outputs}. Name what the device wrote.")
     return run.outputs
 
 
@@ -172,20 +185,19 @@ def _outputs(run: RunConfig, config: ModelConfig) -> type[Backend]:
         throughput_log=run.throughput_log,
         reference=host_reference(config, run.threads),
         verify=run.verify,
+        task="recognition" if config.head == "embedding" else "detection",
     )
 
 
 def host_reference(config: ModelConfig, threads: int | None) -> Callable[[], Session] | None:
     """Return what opens the model here at fp32, None where no backend can."""
-    for name in _HOSTS:
-        if not any(key in config.files for key in (f"{name}:fp32", name)):
-            continue
+    for name, suffixes in _HOSTS.items():
         try:
             backend = BACKENDS.get(name)
             file = config.file_for(name)
         except (UnavailableError, InputError):
             continue
-        if backend.probe().available:
+        if file.suffix in suffixes and backend.probe().available:
             options = SessionOptions(
                 threads=threads or available_cores(),
                 architecture=config.architecture,

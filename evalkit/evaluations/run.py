@@ -150,7 +150,7 @@ def _ready_model(file: Path | None) -> ModelInfo:
 
 
 def _ready_ran(config: RunConfig) -> RanInfo:
-    info = read_runtime_info(config.runtime_info)
+    info = read_runtime_info(config.runtime_info, config.precision)
     note = "Computed elsewhere: evalkit ran no inference and takes the precision on trust."
     return RanInfo(
         backend=READY_MADE,

@@ -183,9 +183,7 @@ def _onnx(
     from evalkit.exporting import mxnet, onnx_graph  # noqa: PLC0415 - optional
 
     symbol, params = find_files(source)
-    graph = mxnet.to_onnx(
-        symbol, params, shape, folder, dynamic=dynamic, python=settings.python
-    )
+    graph = mxnet.to_onnx(symbol, params, shape, folder, dynamic=dynamic, python=settings.python)
     return onnx_graph.mend(graph)
 
 
@@ -213,6 +211,11 @@ def _check(
         raise InputError(
             f"{source} gives outputs of {[value.shape for value in wanted]}, its export of "
             f"{[value.shape for value in found]}. Export it with another --opset."
+        )
+    if not all(np.isfinite(value).all() for value in (*wanted, *found)):
+        raise InputError(
+            f"{source} or its export gives NaN or infinite numbers for random images, so that they "
+            "cannot be compared. Check the weights, and --mean and --std."
         )
     apart = [np.abs(mine - other) for mine, other in zip(found, wanted, strict=True)]
     needed = [

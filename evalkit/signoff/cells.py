@@ -11,7 +11,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,6 +114,27 @@ def jobs_of(plan: Plan, folder: Path, progress: Progress) -> list[Job]:
     return jobs
 
 
+def chosen_of(jobs: Sequence[Job], only: Sequence[str], plan: Plan) -> set[str]:
+    """Return the names of the cells that ``--only`` asks for, and their references; all if empty.
+
+    Raises
+    ------
+    evalkit.errors.InputError
+        `only` names no cell.
+    """
+    if not only:
+        return {job.name for job in jobs}
+    found: set[str] = set()
+    for asked in only:
+        named = [job for job in jobs if asked in {job.name, str(job.mode), job.protocol.name}]
+        if not named:
+            known = ", ".join(job.name for job in jobs)
+            raise InputError(f"--only {asked}: there is no such cell. The plan has {known}.")
+        found |= {job.name for job in named}
+        found |= {f"{job.protocol.name}/{plan.reference_mode}" for job in named}
+    return found
+
+
 def find_data(plan: Plan, protocol: ProtocolPlan, progress: Progress) -> Data:
     """Find a protocol's data; the embedded sample is rendered where none is named.
 
@@ -180,7 +201,7 @@ def _job(plan: Plan, protocol: ProtocolPlan, mode: Mode, data: Data, root: Path)
 
 def _device(plan: Plan, given: DeviceOutputs) -> dict[str, Any]:
     """Return where a device's outputs lie, as settings of a run."""
-    settings: dict[str, Any] = {"verify": given.verify}
+    settings: dict[str, Any] = {} if given.verify is None else {"verify": given.verify}
     for name in ("outputs", "manifest", "runtime_info", "throughput_log"):
         path = getattr(given, name)
         if path is not None:
