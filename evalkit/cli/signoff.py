@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
     folder = arguments.out or Path(f"signoff-{named}")
     progress = Progress(quiet=arguments.quiet)
     if arguments.dry_run:
-        print(describe_preview(preview(plan, folder, progress)))
+        print(describe_preview(preview(plan, folder, progress, only=arguments.only)))
         return 0
     before = signal.signal(signal.SIGTERM, _interrupt)  # so ends CI a job; no cell may outlive it
     try:

@@ -130,15 +130,20 @@ def describe_preview(preview: Preview) -> str:
         for cell in preview.cells
     ]
     known = [cell.seconds for cell in preview.cells if cell.seconds is not None]
-    unknown = [c for c in preview.cells if c.seconds is None and c.state == "to run"]
+    unknown = [cell for cell in preview.cells if cell.seconds is None]
+    reasons: dict[str, list[str]] = {}
+    for cell in unknown:
+        said = f"{cell.state}: {printable(cell.reason)}"
+        reasons.setdefault(said, []).append(printable(cell.job.name))
     lines = [f"about {sum(known):,.0f} s in all"]
     if unknown:
-        lines.append(f"(without {len(unknown)} cells whose time is not known)")
+        lines.append(f"(without {len(unknown)} cells that cannot run)")
     changes = [f"the plan has changed: {printable(change)}" for change in preview.changes]
     return "\n\n".join(
         part
         for part in (
             text_table(["cell", "state", "seconds", "going by"], rows, left=2),
+            *(f"{reason}\n  {', '.join(names)}" for reason, names in reasons.items()),
             " ".join(lines),
             "\n".join(changes),
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from evalkit.errors import EvalkitError, InputError
 from evalkit.plan import Plan
 from evalkit.progress import Progress
 from evalkit.results import Result, load_result
-from evalkit.signoff.cells import Job, evaluate, finished, jobs_of, key_of
+from evalkit.signoff.cells import Job, chosen_of, evaluate, finished, jobs_of, key_of
 from evalkit.signoff.history import differences, read_plans
 from evalkit.signoff.probing import Prober
 
@@ -27,17 +28,20 @@ class Expected:
     Attributes
     ----------
     state : str
-        ``finished``, ``to run``, or why it cannot run.
+        ``finished``, ``to run``, ``cannot run`` or ``probe failed``.
     seconds : float or None
         About how long it takes; None where that is not known.
     basis : str
         Where `seconds` comes from.
+    reason : str
+        Why it cannot run, or what its probe said.
     """
 
     job: Job
     state: str
     seconds: float | None
-    basis: str
+    basis: str = ""
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,18 +58,20 @@ class Preview:
     changes: tuple[str, ...]
 
 
-def preview(plan: Plan, folder: Path, progress: Progress) -> Preview:
+def preview(plan: Plan, folder: Path, progress: Progress, *, only: Sequence[str] = ()) -> Preview:
     """Look at a plan without running it, but for short probes of what has never run.
 
     Raises
     ------
     evalkit.errors.InputError
-        The plan names data or a model that is not there.
+        The plan names data or a model that is not there, or `only` names no cell.
     """
     prober = Prober()
     held = read_plans(folder)
     changes = differences(held[-1][1], plan.model_dump(mode="json")) if held else ()
-    cells = [_expected(job, prober, progress) for job in jobs_of(plan, folder, progress)]
+    jobs = jobs_of(plan, folder, progress)
+    chosen = chosen_of(jobs, only, plan)
+    cells = [_expected(job, prober, progress) for job in jobs if job.name in chosen]
     return Preview(tuple(cells), tuple(changes))
 
 
@@ -73,7 +79,7 @@ def _expected(job: Job, prober: Prober, progress: Progress) -> Expected:
     try:
         key = key_of(job, prober)
     except EvalkitError as error:
-        return Expected(job, f"cannot run: {error}", None, "")
+        return Expected(job, "cannot run", None, reason=str(error))
     if finished(job, key) is not None:
         return Expected(job, "finished", 0.0, "unchanged since it ran")
     try:
@@ -95,7 +101,7 @@ def _probed(job: Job, progress: Progress) -> Expected:
         if code == 0:
             about = seconds_of(load_result(output), job.data.images)
             return Expected(job, "to run", about, f"a probe with {images} images")
-        return Expected(job, "to run", None, f"the probe failed: {lines[-1] if lines else code}")
+        return Expected(job, "probe failed", None, reason=lines[-1] if lines else f"code {code}")
     finally:
         shutil.rmtree(trial.folder, ignore_errors=True)
         with contextlib.suppress(OSError):  # what was made for the probe alone

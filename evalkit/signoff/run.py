@@ -15,13 +15,12 @@ from evalkit.errors import (
     EXIT_FAILED,
     EXIT_OK,
     EvalkitError,
-    InputError,
 )
 from evalkit.evaluations.inference import weights_beside
 from evalkit.plan import Plan, ProtocolPlan
 from evalkit.progress import Progress
 from evalkit.results import Result
-from evalkit.signoff.cells import Job, finished, jobs_of, key_of, run
+from evalkit.signoff.cells import Job, chosen_of, finished, jobs_of, key_of, run
 from evalkit.signoff.findings import Side
 from evalkit.signoff.history import note_plan
 from evalkit.signoff.judging import Judge
@@ -76,7 +75,7 @@ def signoff(
     """
     started = _now()
     jobs = jobs_of(plan, folder, progress)
-    chosen = _chosen(jobs, only, plan)
+    chosen = chosen_of(jobs, only, plan)
     plans = note_plan(folder, plan, started)
     attempts = _run_all(jobs, chosen, progress)
     cells: list[Cell] = []
@@ -153,21 +152,6 @@ def overall(cells: Sequence[Cell]) -> tuple[Overall, str]:
     if not needed:
         return "inconclusive", "no cell beside the reference was judged"
     return "pass", f"all {len(needed)} cells passed against their margins"
-
-
-def _chosen(jobs: list[Job], only: Sequence[str], plan: Plan) -> set[str]:
-    """Return the names of the cells to run."""
-    if not only:
-        return {job.name for job in jobs}
-    found: set[str] = set()
-    for asked in only:
-        named = [job for job in jobs if asked in {job.name, str(job.mode), job.protocol.name}]
-        if not named:
-            known = ", ".join(job.name for job in jobs)
-            raise InputError(f"--only {asked}: there is no such cell. The plan has {known}.")
-        found |= {job.name for job in named}
-        found |= {f"{job.protocol.name}/{plan.reference_mode}" for job in named}
-    return found
 
 
 def _run_all(jobs: list[Job], chosen: set[str], progress: Progress) -> list[Attempt]:

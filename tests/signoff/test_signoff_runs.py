@@ -167,6 +167,29 @@ def test_a_dry_run_tells_what_is_there_and_writes_no_record(
     assert "margin.points: 20.0 -> 3.0" in shown
 
 
+def test_a_dry_run_says_once_why_cells_cannot_run_and_takes_only(
+    plan: Plan, done: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(done, tmp_path / "out")
+    plan["matrix"]["include"] = ["nowhere:fp16", "nowhere:int8"]
+    path = tmp_path / "plan.yaml"
+    path.write_text(yaml.safe_dump(plan))
+    words = ["signoff", str(path), "--out", str(tmp_path / "out"), "--dry-run", "--quiet"]
+    assert main(words) == 0
+    table, reason, total, _ = capsys.readouterr().out.split("\n\n")
+    assert max(map(len, table.splitlines())) < 80
+    assert reason.startswith("cannot run: backend nowhere: ")
+    assert reason.endswith("\n  pairs/nowhere:fp16, pairs/nowhere:int8")
+    assert total == "about 0 s in all (without 2 cells that cannot run)"
+
+    assert main([*words, "--only", "onnxruntime:fp16"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("finished") == 2
+    assert "cannot run" not in shown
+    assert main([*words, "--only", "x"]) == 2
+    assert "no such cell" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_speed_is_measured_by_turns_and_stands(plan: Plan, resumed: SignOff) -> None:
     plan["bench"] = {"batch_sizes": [2], "repeats": 2, "seconds": 0.01}
