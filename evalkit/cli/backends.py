@@ -29,7 +29,6 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
     check.add_argument("--check", metavar="NAME", help="check this backend with a model")
     check.add_argument(
         "--model",
-        default="sample-recognition",
         metavar="FILE",
         help="model file, model YAML, or its name (the embedded network)",
     )
@@ -61,17 +60,24 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Show the backends, or check one."""
-    return _list(arguments) if arguments.check is None else _check(arguments)
+    from evalkit.errors import InputError
+
+    if arguments.check is not None:
+        return _check(arguments)
+    if arguments.model is not None:
+        raise InputError("--model is what --check checks: name a backend, as in --check torch.")
+    return _list(arguments)
 
 
 def _list(arguments: argparse.Namespace) -> int:
     import json
     import sys
 
+    from evalkit.backends.worker.process import find_interpreter
     from evalkit.doctor import survey
     from evalkit.report.doctor import backends_json, describe_backends
 
-    backends = survey(arguments.python or sys.executable)
+    backends = survey(find_interpreter(arguments.python or sys.executable))
     if arguments.json:
         print(json.dumps(backends_json(backends), indent=2))
     else:
@@ -92,7 +98,7 @@ def _check(arguments: argparse.Namespace) -> int:
     given = {name: getattr(arguments, name) for name in names}
     run_config = validate(RunConfig, {**given, "backend": arguments.check}, "command line")
     checkup = check(
-        load_model_config(arguments.model, run_config),
+        load_model_config(arguments.model or "sample-recognition", run_config),
         run_config,
         reference=arguments.reference,
         images=arguments.images,

@@ -210,6 +210,20 @@ def test_what_was_never_tested_is_not_claimed(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--model", "r50.onnx"], "--model is what --check checks"),
+        (["--python", "/nowhere/python"], "no Python interpreter /nowhere/python"),
+    ],
+)
+def test_wrong_options_are_named(
+    options: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["backends", *options]) == 2
+    assert told in capsys.readouterr().err
+
+
 def test_a_backend_that_crashes_takes_nothing_with_it(tmp_path: Path) -> None:
     """Really asked, in processes of their own."""
     listed = {entry.name: entry.probe for entry in survey()}
