@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from evalkit.comparable import mismatches, named, run_label
 from evalkit.compare_detections import detection_changes
-from evalkit.compare_scores import Flips, Paired, pair_changes, template_changes
+from evalkit.compare_scores import Draws, Flips, Paired, pair_changes, template_changes
 from evalkit.errors import CannotJudgeError, InputError
 from evalkit.results import READY_MADE, Interval, Result, Text, load_result
 from evalkit.stats.drift import RTOL, Drift, drift, joined
@@ -124,13 +124,15 @@ class Comparison(_Record):
     notes: tuple[str, ...]
 
 
-def compare(baseline: Path, candidate: Path) -> Comparison:
+def compare(baseline: Path, candidate: Path, draws: Draws | None = None) -> Comparison:
     """Compare two result files.
 
     Parameters
     ----------
     baseline, candidate : Path
         Results on the same data by the same rules, their scores beside them.
+    draws : SubjectBootstrap or ImageBootstrap, optional
+        Of the baseline's pairs or images, where they are at hand; made anew otherwise.
 
     Raises
     ------
@@ -148,7 +150,7 @@ def compare(baseline: Path, candidate: Path) -> Comparison:
             "Run both on the same data with the same settings."
         )
     notes: list[str] = []
-    paired = _paired(baseline, before, candidate, after, notes)
+    paired = _paired(baseline, before, candidate, after, notes, draws)
     metrics = (*_metric_changes(before, after, paired), *_carried(paired))
     bare = [change for change in metrics if change.interval is None]
     whole = [change.name for change in bare if not change.part]
@@ -188,7 +190,12 @@ def load_scores(path: Path, result: Result) -> dict[str, Any]:
 
 
 def _paired(
-    baseline: Path, before: Result, candidate: Path, after: Result, notes: list[str]
+    baseline: Path,
+    before: Result,
+    candidate: Path,
+    after: Result,
+    notes: list[str],
+    draws: Draws | None,
 ) -> Paired:
     method = _METHODS.get(before.protocol)
     absent = [
@@ -201,7 +208,8 @@ def _paired(
     if absent:
         notes.append(f"no intervals and no flips: {' and '.join(absent)} has no scores beside it")
         return Paired({}, {}, (), ())
-    return method(before, after, load_scores(baseline, before), load_scores(candidate, after))
+    scores = load_scores(baseline, before), load_scores(candidate, after)
+    return method(before, after, *scores, draws)
 
 
 def _metric_changes(before: Result, after: Result, paired: Paired) -> list[MetricChange]:

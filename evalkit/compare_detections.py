@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from evalkit.compare_scores import Paired, Scores
+from evalkit.compare_scores import Draws, Paired, Scores
 from evalkit.errors import CannotJudgeError, InputError
 from evalkit.results import Interval, Result
 from evalkit.stats.ap import ImageBootstrap, ImageCounts, ap_difference, weighted_ap
@@ -12,7 +12,9 @@ from evalkit.stats.ap import ImageBootstrap, ImageCounts, ap_difference, weighte
 _ROUNDING = 1e-9
 
 
-def detection_changes(before: Result, after: Result, old: Scores, new: Scores) -> Paired:
+def detection_changes(
+    before: Result, after: Result, old: Scores, new: Scores, draws: Draws | None = None
+) -> Paired:
     """Compare the AP of every subset, under the same draws of images.
 
     Raises
@@ -23,7 +25,7 @@ def detection_changes(before: Result, after: Result, old: Scores, new: Scores) -
         The counts are damaged, or not those of the results.
     """
     counts = [counts_of(*side) for side in ((before, old), (after, new))]
-    bootstrap = ImageBootstrap(counts[0].images)
+    bootstrap = draws if isinstance(draws, ImageBootstrap) else ImageBootstrap(counts[0].images)
     try:
         found = ap_difference(counts[0], counts[1], bootstrap)
     except ValueError as error:

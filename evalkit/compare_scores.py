@@ -14,6 +14,7 @@ from evalkit.errors import CannotJudgeError, InputError
 from evalkit.protocols.folds import assign_folds, val_at_far
 from evalkit.protocols.roc import auc, eer, tar_at_far
 from evalkit.results import Interval, Metric, Result
+from evalkit.stats.ap import ImageBootstrap
 from evalkit.stats.paired import McNemar, Statistic, mcnemar, paired_bootstrap
 from evalkit.stats.subjects import (
     PercentileInterval,
@@ -23,6 +24,7 @@ from evalkit.stats.subjects import (
 )
 
 Scores = dict[str, NDArray[Any]]
+Draws = SubjectBootstrap | ImageBootstrap
 EXAMPLES = 10
 REPLICATES = 1000
 
@@ -92,7 +94,9 @@ class Paired:
     flips: tuple[Flips, ...]
 
 
-def template_changes(before: Result, after: Result, old: Scores, new: Scores) -> Paired:
+def template_changes(
+    before: Result, after: Result, old: Scores, new: Scores, draws: Draws | None = None
+) -> Paired:
     """Compare scores of template pairs, under the same draws of subjects.
 
     Raises
@@ -103,10 +107,9 @@ def template_changes(before: Result, after: Result, old: Scores, new: Scores) ->
     _check_same(old, new, ("pairs", "genuine", "template_id", "subject_id"))
     pairs, genuine = old["pairs"], old["genuine"]
     scores = [failures_last(arrays["scores"]) for arrays in (old, new)]
-    several = len(np.unique(old["subject_id"])) > 1
-    bootstrap = (
-        SubjectBootstrap(pairs, genuine, old["template_id"], old["subject_id"]) if several else None
-    )
+    bootstrap = draws if isinstance(draws, SubjectBootstrap) else None
+    if bootstrap is None and len(np.unique(old["subject_id"])) > 1:
+        bootstrap = SubjectBootstrap(pairs, genuine, old["template_id"], old["subject_id"])
     points = _common(before, after, "tar@far=")
     intervals: dict[str, Interval] = {}
     carried: list[Change] = []
@@ -133,7 +136,9 @@ def template_changes(before: Result, after: Result, old: Scores, new: Scores) ->
     return Paired(intervals, {}, tuple(carried), tuple(flips))
 
 
-def pair_changes(before: Result, after: Result, old: Scores, new: Scores) -> Paired:
+def pair_changes(
+    before: Result, after: Result, old: Scores, new: Scores, _draws: Draws | None = None
+) -> Paired:
     """Compare distances of pairs without identities: pair-level tests and intervals.
 
     Raises

@@ -10,6 +10,17 @@ from evalkit.report.verdict import printable
 
 _WORST_SHOWN = 5
 _WIDEST = 24
+_FINE = 0.005
+_INTERVALS = dict.fromkeys(
+    ("IJBB", "IJBC"), "figures in %, differences in points; intervals two-sided, over subjects"
+) | {
+    "LFW": "figures in %, differences in points; intervals and tests two-sided, over pairs as if "
+    "independent",
+    "WIDERFACE": "figures in %, differences in points; intervals two-sided, over images",
+}
+_NO_WIDTH = (
+    "no width: the figure changed in no draw; the truth may differ by what these data never showed"
+)
 
 
 def describe(comparison: Comparison, *, everything: bool = False) -> str:
@@ -47,6 +58,10 @@ def _metrics(comparison: Comparison, everything: bool) -> str:
         header = ["at the baseline's threshold", *header[1:5], ""]
         rows = [_metric_row(change) for change in carried]
         tables.append(text_table(header, [[*row[:5], row[6]] for row in rows]))
+    if any(change.interval for change in shown):
+        tables[0] += f"\n{_INTERVALS[comparison.protocol]}"
+        if any(_no_width(change) for change in shown):
+            tables[0] += f"\n{_NO_WIDTH}"
     hidden = len(comparison.metrics) - len(shown)
     if hidden:
         tables[-1] += f"\n{hidden} figures by event are not shown: --all shows them"
@@ -60,6 +75,8 @@ def _metric_row(change: MetricChange) -> list[str]:
         show = _scientific
     held = change.interval
     bounds = "-" if held is None else f"{_signed(held.low, change)}..{_signed(held.high, change)}"
+    if _no_width(change):
+        bounds = "no width"
     return [
         change.name.replace("@baseline-threshold-of-", ", threshold of "),
         show(change.baseline),
@@ -71,10 +88,17 @@ def _metric_row(change: MetricChange) -> list[str]:
     ]
 
 
+def _no_width(change: MetricChange) -> bool:
+    return change.interval is not None and change.interval.low == change.interval.high
+
+
 def _signed(value: float, change: MetricChange) -> str:
     if change.name.startswith("far@"):
         return f"{value:+.1e}"
-    return f"{value:+.4f}" if change.name.startswith("xnorm") else f"{100 * value:+.2f}"
+    if change.name.startswith("xnorm"):
+        return f"{value:+.4f}"
+    points = 100 * value
+    return f"{points:+.2f}" if points == 0 or abs(points) >= _FINE else f"{points:+.4f}"
 
 
 def _scientific(value: float | None) -> str:

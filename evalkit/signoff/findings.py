@@ -34,7 +34,7 @@ from evalkit.stats.noninferiority import (
 from evalkit.stats.paired import mcnemar, paired_bootstrap
 from evalkit.stats.subjects import SubjectBootstrap, percentile_interval
 
-_ONE_SIDED = "paired, one-sided, at least the exact binomial width"
+_ONE_SIDED = "paired, one-sided, at least the bounds for rare losses"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,6 @@ class Templates:
     def __init__(self, scores: Scores, metric: Metric, statistics: Statistics) -> None:
         self.metric = metric
         self.level = statistics.level
-        self.held = scores
         self.genuine = scores["genuine"].astype(bool)
         self.scores = failures_last(scores["scores"])
         self.target = float(metric.at["target"] or 0)

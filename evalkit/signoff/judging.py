@@ -61,22 +61,25 @@ class Judge:
         evalkit.errors.CannotJudgeError
             The two runs are not of the same data by the same rules.
         """
-        comparison = compare(self.reference.path, candidate.path)
         before = primary(self.reference.result, self.protocol)
+        drawn = self._drawn_of(before)
+        comparison = compare(self.reference.path, candidate.path, drawn.draws if drawn else None)
         after = primary(candidate.result, self.protocol)
-        finding = self._find(before, after, candidate)
+        if drawn is None:
+            finding = compare_pairs(self.statistics, self.reference, candidate, before, after)
+        else:
+            finding = drawn.find(candidate.scores(), after)
         test = self._test(before, after, finding)
         limits = _limits(self.protocol, self.reference.result, candidate.result, comparison)
         outcome, reason = _together(test, limits)
         return Judged(test, finding.deployment, limits, comparison, outcome, reason)
 
-    def _find(self, before: Metric, after: Metric, candidate: Side) -> Finding:
-        if self.protocol.kind == "lfw":
-            return compare_pairs(self.statistics, self.reference, candidate, before, after)
-        if self._drawn is None:
+    def _drawn_of(self, before: Metric) -> Templates | Detections | None:
+        """Return the draws that serve all cells of the protocol; pairs have none."""
+        if self._drawn is None and self.protocol.kind != "lfw":
             kind = Detections if self.protocol.kind == "widerface" else Templates
             self._drawn = kind(self.reference.scores(), before, self.statistics)
-        return self._drawn.find(candidate.scores(), after)
+        return self._drawn
 
     def _test(self, before: Metric, after: Metric, finding: Finding) -> NonInferiority:
         old, new = value_of(before), value_of(after)

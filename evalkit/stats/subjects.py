@@ -33,7 +33,7 @@ from evalkit.protocols.roc import most_accepts
 Floats = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.integer[Any]]
 
-REPLICATES = 1000
+REPLICATES = 2000
 LEVEL = 0.95
 _WALKED_AT_MOST = 100_000
 _BLOCK_CELLS = 1 << 22

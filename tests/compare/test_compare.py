@@ -90,12 +90,26 @@ def test_a_run_has_intervals_of_its_own(ijbc: Run, network: Network) -> None:
         assert interval is not None
         assert (metric.interval.low, metric.interval.high) == (interval.low, interval.high)
         assert metric.interval.low <= metric.value <= metric.interval.high
-        assert "subject bootstrap, 1000 draws, seed 0" in metric.interval.method
+        assert "subject bootstrap, 2000 draws, seed 0" in metric.interval.method
     assert result.settings["intervals"] is True
     for option in ("--no-intervals", "--rule=interpolated"):
         other = load_result(ijbc("without", "--model", network(0.5), option))
         assert all(metric.interval is None for metric in other.metrics)
         assert [m.counts for m in other.metrics] == [m.counts for m in result.metrics]
+
+
+def test_draws_at_hand_are_used(two: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    held = scores(two[0])
+    draws = SubjectBootstrap(
+        held["pairs"], held["genuine"], held["template_id"], held["subject_id"], replicates=200
+    )
+    monkeypatch.setattr(SubjectBootstrap, "__init__", None)
+    found = compare(*two, draws)
+    intervals = [change.interval for change in found.metrics]
+    assert intervals
+    assert {interval and interval.method for interval in intervals} == {
+        "subject bootstrap, 200 draws, seed 0, percentile, paired"
+    }
 
 
 def test_the_carried_threshold_gives_rates_of_both(two: tuple[Path, Path]) -> None:
@@ -292,3 +306,21 @@ def test_failures_to_enrol_are_counted_and_lose_their_pairs(
     lost = next(f for f in found.flips if f.thresholds == "baseline" and "1e-01" in f.metric)
     assert lost.genuine_lost > 0
     assert any(pair.candidate is None for pair in lost.examples)
+
+
+def test_the_table_tells_units_and_what_has_no_width(two: tuple[Path, Path]) -> None:
+    found = compare(*two)
+    lines = describe(found).splitlines()
+    assert any(line.endswith("intervals two-sided, over subjects") for line in lines)
+    first = found.metrics[0]
+    narrow = first.model_copy(
+        update={"interval": first.interval.model_copy(update={"low": 0.0, "high": 0.0})}
+    )
+    fine = first.model_copy(
+        update={"interval": first.interval.model_copy(update={"low": -1e-6, "high": 2e-6})}
+    )
+    shown = describe(found.model_copy(update={"metrics": (narrow, fine)}))
+    assert "no width: the figure changed in no draw" in shown
+    assert "-0.0001..+0.0002" in shown
+    pairs = describe(found.model_copy(update={"protocol": "LFW"}))
+    assert "over pairs as if independent" in pairs

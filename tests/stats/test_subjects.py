@@ -158,7 +158,7 @@ def test_one_seed_gives_one_figure_and_equal_scores_no_difference() -> None:
     for interval in difference_intervals(first, data.scores, data.scores, TARGETS):
         assert interval is not None
         assert interval.low == interval.high == 0
-    assert first.tar(data.scores, []).shape == (0, 1000)
+    assert first.tar(data.scores, []).shape == (0, 2000)
 
 
 def test_pairing_takes_out_what_both_models_share() -> None:
