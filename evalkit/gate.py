@@ -259,6 +259,8 @@ def _guards(result: Result, baseline: Result) -> list[Check]:
     checks = [_guard("complete", message)]
     for what in _GUARDS:
         checks.append(_guard(what, "; ".join(m.message for m in found if m.what == what)))
+        if what == "protocol" and checks[-1].outcome != "pass":
+            break  # the others are not of one kind then, and were not looked at
     return checks
 
 
