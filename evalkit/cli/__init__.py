@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import importlib
 import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from types import FrameType
 from typing import TextIO
 
 from evalkit.errors import EXIT_INTERNAL, EXIT_USER_ERROR, EvalkitError
@@ -113,7 +117,8 @@ def _run(words: list[str]) -> int:
     chosen = next((word for word in words if word in COMMANDS), None)
     arguments = build_parser(chosen).parse_args(words)
     try:
-        return int(arguments.run(arguments))
+        with _terminable():
+            return int(arguments.run(arguments))
     except EvalkitError as error:
         return _complain(arguments.command, str(error), error.exit_code)
     except KeyboardInterrupt:
@@ -138,6 +143,23 @@ def _run(words: list[str]) -> int:
             "this is a fault of evalkit, not yours; please report the lines above",
             EXIT_INTERNAL,
         )
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Take SIGTERM, by which CI ends a job, for an interruption: what was computed is kept."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 def _describe(error: OSError) -> str:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import signal
 from pathlib import Path
-from types import FrameType
 
 from evalkit.cli.options import command_line
 
@@ -62,16 +60,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         print(describe_preview(preview(plan, folder, progress, only=arguments.only)))
         return 0
-    before = signal.signal(signal.SIGTERM, _interrupt)  # so ends CI a job; no cell may outlive it
-    try:
-        command = command_line(arguments)
-        record = signoff(plan, folder, progress, only=arguments.only, command=command)
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    command = command_line(arguments)
+    record = signoff(plan, folder, progress, only=arguments.only, command=command)
     written = publish(record, folder, print)
     print("\n" + "\n".join(f"written: {path}" for path in written))
     return record.exit_code
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt

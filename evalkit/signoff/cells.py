@@ -344,7 +344,7 @@ def evaluate(job: Job, settings: dict[str, Any], progress: Progress) -> tuple[in
 def _stop(child: subprocess.Popen[str]) -> None:
     """Let a run keep what it has, then end it."""
     with contextlib.suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
-        child.send_signal(signal.SIGINT)
+        child.terminate()  # an interruption that no shell has it ignore
         child.communicate(timeout=_PATIENCE_S)
         return
     child.kill()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -69,6 +70,20 @@ def test_exit_codes(
     shown = capsys.readouterr().err
     assert ("Traceback" in shown) == (code == 70)
     assert shown.splitlines()[-1].startswith("evalkit sample: ")
+
+
+def test_a_request_to_end_is_an_interruption(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def ended(_: object) -> int:
+        signal.raise_signal(signal.SIGTERM)
+        return 0
+
+    monkeypatch.setattr("evalkit.cli.sample.run", ended)
+    before = signal.getsignal(signal.SIGTERM)
+    assert main(SAMPLE) == 130
+    assert "the same command resumes" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 @pytest.mark.parametrize("words", [[], ["ijbd"], ["sample", "--kind", "x"], ["ijbc", "--far", "a"]])
