@@ -13,11 +13,22 @@ from evalkit.gate import Check
 from evalkit.gate import Outcome as CheckOutcome
 from evalkit.report.junit import document
 from evalkit.report.markdown import escape, table
-from evalkit.report.signoff_tables import COLUMNS, TITLES, inert, matrix_rows, points, row
+from evalkit.report.signoff_tables import (
+    BESIDE,
+    COLUMNS,
+    TITLES,
+    beside,
+    inert,
+    matrix_rows,
+    points,
+    row,
+)
 from evalkit.report.table import text_table
 from evalkit.report.verdict import append_summary, printable, workflow_commands
 from evalkit.signoff.preview import Preview
 from evalkit.signoff.record import Outcome, Signoff
+
+_STORED = "*: scored from kept outputs; the speed is of the run that made them, no memory is known"
 
 
 def publish(record: Signoff, folder: Path, say: Callable[[str], object]) -> list[Path]:
@@ -173,23 +184,27 @@ def _tests(record: Signoff) -> str:
                 points(test.high),
                 f"{100 * test.margin:.3f}",
                 points(test.detectable, sign=""),
+                f"{test.units:,} {test.unit}",
             ]
         )
     if not rows:
         return "none"
     header = ["verdict", "cell", "reference", "value", "change"]
-    return text_table([*header, "low", "high", "margin", "detectable"], rows, left=2)
+    return text_table([*header, "low", "high", "margin", "detectable", "over"], rows, left=2)
 
 
 def _beside(record: Signoff) -> str:
     """Return what is reported and not tested."""
     rows = [
-        [f"{cell.protocol}/{cell.mode}", *row(cell)[13:19]]
+        [f"{cell.protocol}/{cell.mode}", *beside(cell)]
         for cell in record.cells
         if cell.run is not None
     ]
-    header = ["beside, not tested", *COLUMNS[13:19]]
-    return text_table(header, rows) if rows else ""
+    if not rows:
+        return ""
+    table = text_table(["beside, not tested", *BESIDE], rows)
+    stored = any(cell.run is not None and cell.run.from_store for cell in record.cells)
+    return f"{table}\n{_STORED}" if stored else table
 
 
 def _reasons(record: Signoff) -> str:

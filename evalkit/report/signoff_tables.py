@@ -13,10 +13,12 @@ TITLES: dict[Outcome | Overall, str] = {
     "reference": "reference",
 }
 COLUMNS = (
-    "verdict", "protocol", "backend", "precision", "ran", "figure", "reference", "value",
-    "difference", "bound low", "bound high", "margin", "detectable", "drift p1", "FMR ratio",
-    "FNMR change", "images/s", "model MB", "memory MB", "why",
+    "verdict", "protocol", "backend", "precision", "ran", "figure", "reference %", "value %",
+    "difference points", "low points", "high points", "margin points", "detectable points",
+    "unit", "units", "drift cosine p1", "FMR ratio", "FNMR change points", "images/s", "model MB",
+    "memory MB", "from store", "why",
 )  # fmt: skip
+BESIDE = COLUMNS[COLUMNS.index("drift cosine p1") : COLUMNS.index("from store")]
 
 
 def matrix_rows(record: Signoff) -> tuple[list[str], list[list[str]]]:
@@ -64,14 +66,25 @@ def row(cell: Cell) -> list[str]:
         points(test.high if test else None, digits=4),
         f"{100 * test.margin:.4f}" if test else "",
         points(test.detectable if test else None, sign="", digits=4),
+        test.unit if test else "",
+        str(test.units) if test else "",
         "" if drift is None else f"{drift:.6f}",
         "" if ratio is None else f"{ratio:.3f}",
         f"{100 * carried.fnmr_change:+.3f}" if carried else "",
         f"{run.throughput:,.1f}" if run and run.throughput else "",
         f"{run.model_bytes / 1e6:.2f}" if run and run.model_bytes else "",
-        f"{run.peak_memory_mb:,.0f}" if run else "",
+        f"{run.peak_memory_mb:,.0f}" if run and not run.from_store else "",
+        "yes" if run and run.from_store else "",
         cell.reason,
     ]
+
+
+def beside(cell: Cell) -> list[str]:
+    """Return what is reported of a cell and not tested, under `BESIDE`."""
+    texts = dict(zip(COLUMNS, row(cell), strict=True))
+    if texts["from store"] and texts["images/s"]:
+        texts["images/s"] += "*"
+    return [texts[name] for name in BESIDE]
 
 
 def points(value: float | None, *, sign: str = "+", digits: int = 3) -> str:

@@ -148,6 +148,12 @@ class Run(_Record):
     peak_memory_mb: float
     warnings: tuple[str, ...]
 
+    @property
+    def from_store(self) -> bool:
+        """Whether no image was run anew: the speed is an earlier run's, the memory no model's."""
+        inferred = [stage for stage in self.stages if stage.name == "inference"]
+        return any(0 < stage.items <= stage.reused_items for stage in inferred)
+
 
 class Cell(_Record):
     """One protocol under one backend and precision.

@@ -151,7 +151,9 @@ def overall(cells: Sequence[Cell]) -> tuple[Overall, str]:
         return "inconclusive", listed
     if not needed:
         return "inconclusive", "no cell beside the reference was judged"
-    return "pass", f"all {len(needed)} cells passed against their margins"
+    left_out = [f"{cell.protocol}/{cell.mode}" for cell in judged if cell not in needed]
+    beside = f"; optional and without a result: {', '.join(left_out)}" if left_out else ""
+    return "pass", f"all {len(needed)} cells passed against their margins{beside}"
 
 
 def _run_all(jobs: list[Job], chosen: set[str], progress: Progress) -> list[Attempt]:

@@ -20,7 +20,8 @@ import pytest
 import yaml
 
 from evalkit.cli import main
-from evalkit.signoff.record import Signoff, load_signoff
+from evalkit.report.signoff import csv_table, describe
+from evalkit.signoff.record import Cell, Signoff, load_signoff
 
 Plan = dict[str, Any]
 SignOff = Callable[..., tuple[int, Signoff]]
@@ -45,6 +46,29 @@ def test_equal_modes_pass(done: Path) -> None:
     assert cell.run.ran.precision_ran == "fp32 (fp16 weights)"
     assert (done / cell.run.result).is_file()
     assert record.plans[0].sha256 == record.plan.sha256
+
+
+def test_figures_of_kept_outputs_are_marked(done: Path) -> None:
+    record = load_signoff(done / "signoff.json")
+    (named, *units), *rows = csv.reader(csv_table(record).splitlines())
+    assert named == "verdict"
+    assert {"value %", "low points", "margin points", "unit"} <= set(units)
+    column = {name: place + 1 for place, name in enumerate(units)}
+    assert [row[column["unit"]] for row in rows] == ["", "pairs"]
+    assert all(row[column["memory MB"]] for row in rows)
+    assert "*" not in describe(record).split("beside, not tested")[1]
+
+    def kept(cell: Cell) -> Cell:
+        stages = tuple(
+            stage.model_copy(update={"reused_items": stage.items}) for stage in cell.run.stages
+        )
+        return cell.model_copy(update={"run": cell.run.model_copy(update={"stages": stages})})
+
+    again = record.model_copy(update={"cells": tuple(map(kept, record.cells))})
+    _, *rows = csv.reader(csv_table(again).splitlines())
+    assert all(row[column["images/s"]] and not row[column["memory MB"]] for row in rows)
+    assert all(row[column["from store"]] == "yes" for row in rows)
+    assert "*: scored from kept outputs" in describe(again)
 
 
 def test_a_second_run_computes_nothing(
