@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -33,7 +34,10 @@ _PLAINLY = {
     "float_type": "must be a number, not {given!r}",
     "bool_parsing": "must be true or false, not {given!r}",
     "tuple_type": "must be a list, not {given!r}",
+    "too_short": "must have at least {min_length}, not {actual_length}",
     "path_type": "must be a path, not {given!r}",
+    "model_type": "must be a mapping of settings, not {given!r}",
+    "dict_type": "must be a mapping, not {given!r}",
     "missing": "is missing",
 }
 """What to say of pydantic's types of errors."""
@@ -391,7 +395,14 @@ def validate(kind: type[C], values: dict[str, Any], source: str) -> C:
         return kind.model_validate(values)
     except ValidationError as error:
         options = source.endswith(COMMAND_LINE)
-        lines = [_complaint(kind, item, options=options) for item in error.errors()]
+        found = error.errors()
+        # pydantic calls a list too short, too, whose items are wrong.
+        wrong = {item["loc"][:depth] for item in found for depth in range(len(item["loc"]))}
+        lines = [
+            _complaint(kind, item, options=options)
+            for item in found
+            if item["type"] != "too_short" or item["loc"] not in wrong
+        ]
         raise InputError(f"{source}: " + "; ".join(lines) + ".") from error
 
 
@@ -399,7 +410,7 @@ def _complaint(kind: type[BaseModel], item: ErrorDetails, *, options: bool) -> s
     """Say one error of pydantic plainly, settings named as the options they are."""
     where = ".".join(str(part) for part in item["loc"])
     if item["type"] == "extra_forbidden":
-        return f"{where}: unknown setting; known: {', '.join(kind.model_fields)}"
+        return f"{where}: unknown setting; known: {', '.join(_known(kind, item['loc']))}"
     if where and options:
         where = f"--{str(item['loc'][0]).replace('_', '-')}"
     if item["type"] in _PLAINLY:
@@ -407,6 +418,21 @@ def _complaint(kind: type[BaseModel], item: ErrorDetails, *, options: bool) -> s
         return f"{where} {words}"
     message = item["msg"].removeprefix("Value error, ")
     return f"{where}: {message}" if where else message
+
+
+def _known(kind: type[BaseModel], place: tuple[int | str, ...]) -> list[str]:
+    """Return the settings there are where an unknown one stands."""
+    for part in place[:-1]:
+        if part in kind.model_fields:
+            kind = next(_models_in(kind.model_fields[str(part)].annotation), kind)
+    return [name for name, field in kind.model_fields.items() if not field.exclude]
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models_in(part)
 
 
 def _ready_models(folder: Path, takes: Literal["embedding", "detection"] | None) -> list[str]:

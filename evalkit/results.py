@@ -232,7 +232,9 @@ def load_result(path: Path) -> Result:
     """
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise InputError(f"Cannot read the result {path}: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
         raise InputError(f"Cannot read the result {path}: {error}.") from error
     try:
         value = json.loads(text)

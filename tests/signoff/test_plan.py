@@ -100,10 +100,12 @@ def test_margins_are_points_of_the_figure_or_a_share_of_the_errors() -> None:
     ("values", "named"),
     [
         (changed(reference="tvm"), "tvm:fp32 is no row"),
-        (changed(margin=1), "unknown setting"),
+        (changed(margin=1), "reference, statistics, bench."),
         (protocol(margin={}), "either 'points' or 'relative'"),
         (protocol(margin={"points": 1, "relative": 1}), "either 'points' or 'relative'"),
         (protocol(margin={"points": 0}), "more than 0"),
+        (protocol(margin={"point": 1}), "point: unknown setting; known: points, relative."),
+        (protocol(margin=5), "margin must be a mapping of settings, not 5"),
         (protocol(primary="rank-1"), "no test of 'rank-1'"),
         (protocol(primary="tar@far=1e-05"), "far"),
         (protocol(settings={"rule": "interpolated"}), "at_most"),
@@ -115,11 +117,13 @@ def test_margins_are_points_of_the_figure_or_a_share_of_the_errors() -> None:
         (protocol(exclude=["tvm"]), "cannot exclude tvm"),
         (protocol(name="../x"), "names a folder"),
         (changed(protocols=BASE["protocols"] * 2), "a name of its own"),
+        (changed(protocols=[]), "protocols must have at least 1, not 0."),
         (changed(models={}), "name models.recognition"),
         (changed(matrix={**BASE["matrix"], "include": ["torch"]}), "no backend:precision"),
         (changed(matrix={**BASE["matrix"], "cells": {"tvm": {}}}), "in no row"),
         (changed(matrix={**BASE["matrix"], "precisions": ["fp8"]}), "fp32"),
         (changed(statistics={"level": 1.0}), "less than 1"),
+        (changed(matrix={**BASE["matrix"], "cells": None}), "cells must be a mapping, not None"),
     ],
 )
 def test_a_wrong_plan_is_refused_with_the_place(
