@@ -337,7 +337,14 @@ def _barred(
         for index in range(count):
             hashes.add(_sha256(evaluated, index))
             advance(1)
-    return frozenset(hashes) | frozenset(evaluated.identities or ()), ()
+    barred = frozenset(hashes) | frozenset(evaluated.identities or ())
+    nameless = [s.name for s in (images, evaluated) if s.identities is None and s.kind == "faces"]
+    if not nameless:
+        return barred, ()
+    return barred, (
+        f"{' and '.join(nameless)} do not say who is on their images: none that is evaluated was "
+        "drawn, but other images of the same people may have been.",
+    )
 
 
 def _take(

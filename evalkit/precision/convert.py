@@ -71,6 +71,8 @@ class Conversion:
     Attributes
     ----------
     out : Path
+    yaml : Path or None
+        The model YAML that names it now.
     source_size : int
         In bytes.
     source_speed : float
@@ -91,6 +93,7 @@ class Conversion:
     """
 
     out: Path
+    yaml: Path | None
     source_size: int
     source_speed: float
     final: Trial
@@ -130,6 +133,7 @@ def convert(config: ConvertConfig, progress: Progress, *, command: str = "") -> 
                 write_model_yaml(config.yaml, model, files)
     return Conversion(
         out=config.out,
+        yaml=config.yaml,
         source_size=model_bytes(source),
         source_speed=job.fp32.images_per_second,
         final=built.trial,

@@ -36,7 +36,10 @@ def describe(found: Conversion) -> str:
     parts += [f"note: {note}" for note in found.warnings]
     if found.failure is None:
         key = f"{record['backend']}:{record['precision']}"
-        parts.append(f"in a model YAML, under 'files':  {key}: {found.out}")
+        if found.yaml is None:
+            parts.append(f"in a model YAML, under 'files':  {key}: {found.out}")
+        else:
+            parts.append(f"added to {found.yaml} as {key}")
     return "\n\n".join(parts)
 
 

@@ -142,6 +142,20 @@ def test_calibrating_with_what_is_evaluated_is_said(pairs: Path) -> None:
     assert found.record["warnings"] == list(found.warnings)
 
 
+def test_people_who_cannot_be_kept_apart_are_told(pairs: Path, tmp_path: Path) -> None:
+    ours = write_people(tmp_path / "ours", 6, first=100)
+
+    def said(evaluated: Path) -> tuple[str, ...]:
+        return draw(
+            load(ours), samples=4, held_out=4, seed=0, evaluated=load(evaluated), progress=QUIET
+        ).warnings
+
+    (warning,) = said(pairs)
+    assert "who is on their images" in warning
+    assert warning.startswith(load(pairs).name)
+    assert said(write_people(tmp_path / "theirs", 2, first=200)) == ()
+
+
 def test_too_few_images_are_told(tmp_path: Path, people: Path) -> None:
     (tmp_path / "1.png").write_bytes(encoded(1))
     with pytest.raises(InputError, match="1 images to calibrate with and 0 to compare"):

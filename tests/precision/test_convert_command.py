@@ -70,9 +70,12 @@ def test_the_model_its_record_and_the_table(
     assert not people & others
 
 
-def test_a_result_carries_the_calibration(work: Path, tmp_path: Path) -> None:
+def test_a_result_carries_the_calibration(
+    work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out, result = tmp_path / "int8.onnx", tmp_path / "result.json"
     assert convert(work / "small.yaml", out, "--yaml", tmp_path / "all.yaml") == 0
+    assert f"added to {tmp_path / 'all.yaml'} as onnxruntime:int8\n" in capsys.readouterr().out
     run = ["lfw", "--data", work / "pairs.bin", "--model", tmp_path / "all.yaml", "--quiet"]
     assert main([str(w) for w in [*run, "--precision", "int8", "--output", result]]) == 0
     conversion = json.loads(result.read_text())["model"]["conversion"]
