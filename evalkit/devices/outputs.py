@@ -31,7 +31,7 @@ from evalkit.devices.checks import MOST, Halves, disagreement
 from evalkit.devices.manifest import Entry, Item, Manifest, Task, read_manifest, tensor_hash
 from evalkit.devices.reading import OutputFolder, OutputMatrix, Outputs
 from evalkit.devices.runtime_info import RuntimeInfo, read_runtime_info, read_throughput
-from evalkit.devices.verify import Reference, verify
+from evalkit.devices.verify import Reference, Verified, verify
 from evalkit.errors import InputError
 
 NAME = "outputs"
@@ -75,8 +75,7 @@ class OutputsBackend(Backend):
                 f"{session.dump} is a dump of {session.manifest.protocol}, for {cls.task} another "
                 "is needed. Name the right one with --manifest."
             )
-        session.verify(cls.reference, cls.verify)
-        session.check()
+        session.examine(cls.reference, cls.verify)
         return session
 
 
@@ -168,25 +167,24 @@ class OutputsSession(Session):
             notes=(info.notes,) if info.notes else (),
         )
 
-    def verify(self, reference: Reference | None, most: Verify) -> None:
-        """Compare with what the model gives here for some inputs; what was found goes to `ran`.
+    def examine(self, reference: Reference | None, most: Verify) -> None:
+        """Read all outputs, and look for those of other inputs; what was found goes to `ran`.
+
+        Parameters
+        ----------
+        reference : callable or None
+            Opens the model here.
+        most : int, "all" or None
+            Outputs to compare with what it gives; see `Verify`.
 
         Raises
         ------
         evalkit.errors.InputError
-            An output is another input's or another model's; or a comparison was asked for that
-            cannot be made.
+            A file is damaged, an output is another input's or another model's; or a comparison was
+            asked for that cannot be made.
         """
-        count = self._count(most)
-        if reference is None or count == 0:
-            self._tell("The outputs were not compared with the model's own here.")
-            if reference is None and most not in {None, 0}:
-                raise InputError(
-                    f"--verify {most}: no backend here runs this model. Add its ONNX file under "
-                    "'files' in the model's YAML, or leave --verify out."
-                )
-            return
-        found = verify(reference, self._entries, self._reader.read, self.dump, self.manifest, count)
+        found = self._verified(reference, most)
+        self._check()
         if found.moved:
             first, whose = found.moved[0]
             more = len(found.moved) - 1
@@ -195,9 +193,21 @@ class OutputsSession(Session):
                 f"{f' (and {more} more are misplaced)' if more else ''}, as the model gives "
                 "them here. Copy them again, under the names of their inputs."
             )
+        self._tell(found.note)
+
+    def _verified(self, reference: Reference | None, most: Verify) -> Verified:
+        count = self._count(most)
+        note = "The outputs were not compared with the model's own here"
+        if count == 0:
+            return Verified(0, (), f"{note}.")
+        if reference is None:
+            found = Verified(0, (), f"{note}: no backend here has a file of it.")
+        else:
+            read = self._reader.read
+            found = verify(reference, self._entries, read, self.dump, self.manifest, count)
         if not found.compared and most is not None:
             raise InputError(f"--verify {most}: {found.note} Leave --verify out to go on without.")
-        self._tell(found.note)
+        return found
 
     def _count(self, most: Verify) -> int:
         """Return how many outputs to compare: all of a detector, which has no mirror images."""
@@ -260,14 +270,8 @@ class OutputsSession(Session):
         shape = tuple(size if isinstance(size, int) else 1 for size in info.shape)
         return np.full(shape, np.nan, np.float32)
 
-    def check(self) -> None:
-        """Read everything once, so that what is wrong is told before anything is stored.
-
-        Raises
-        ------
-        evalkit.errors.InputError
-            A file is damaged, two outputs were exchanged, or one input has two outputs.
-        """
+    def _check(self) -> None:
+        """Read everything once, so that what is wrong is told before anything is stored."""
         if self.manifest.task == "detection":
             for entry in self._entries:
                 self._reader.read(entry)

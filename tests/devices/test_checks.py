@@ -74,6 +74,17 @@ def test_what_is_not_finite_is_no_exchange() -> None:
     assert disagreement(pairs).exchanged == ()
 
 
+def test_what_is_not_finite_hides_no_exchange() -> None:
+    pairs = faces(4, 20, 0.1)
+    pairs[2] = Halves("2", np.full(DIM, np.nan, np.float32), pairs[2].flipped)
+    pairs[5], pairs[7] = (
+        Halves("5", pairs[7].plain, pairs[5].flipped),
+        Halves("7", pairs[5].plain, pairs[7].flipped),
+    )
+    assert disagreement(pairs).exchanged == (("5", "7"),)
+    assert disagreement(pairs).doubtful == 2
+
+
 @pytest.mark.parametrize("count", [0, 1])
 def test_too_few_to_compare(count: int) -> None:
     def one_by_one() -> Iterator[Halves]:

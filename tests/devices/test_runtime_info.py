@@ -74,3 +74,10 @@ def test_an_unknown_setting_is_named(tmp_path: Path) -> None:
     (tmp_path / "info.yaml").write_text("gadget: 1\n")
     with pytest.raises(InputError, match="gadget: unknown setting"):
         read_runtime_info(tmp_path / "info.yaml")
+
+
+def test_another_precision_than_was_asked_for_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "info.yaml").write_text("precision: int8\n")
+    assert read_runtime_info(tmp_path / "info.yaml", "int8").precision == "int8"
+    with pytest.raises(InputError, match="ran int8, but fp32 was asked for"):
+        read_runtime_info(tmp_path / "info.yaml", "fp32")
