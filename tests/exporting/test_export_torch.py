@@ -106,3 +106,21 @@ def test_nothing_is_written_over_unasked(
     assert run(SAMPLE, "--to", "onnx", "--out", out) == 2
     assert "--overwrite" in capsys.readouterr().err
     assert out.read_bytes() == b"mine"
+
+
+def test_numbers_that_are_none_are_no_agreement(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """NaN on both sides would need no tolerance at all."""
+
+    broken = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 112), torch.nn.Flatten())
+    with torch.no_grad():
+        broken[0].bias.fill_(torch.nan)
+    batch = torch.export.Dim("n")
+    program = torch.export.export(
+        broken.eval(), (torch.zeros(2, 3, 112, 112),), dynamic_shapes=({0: batch},)
+    )
+    torch.export.save(program, tmp_path / "broken.pt2")
+    assert run(tmp_path / "broken.pt2", "--to", "onnx", "--out", tmp_path / "m.onnx") == 2
+    assert "NaN or infinite" in capsys.readouterr().err
+    assert not (tmp_path / "m.onnx").exists()
