@@ -17,8 +17,8 @@ from evalkit.results import Text
 FILE = "runtime-info.yaml"
 _TEMPLATE = """\
 # Fill in what ran the model, then give this file to --runtime-info.
-device: ""          # such as Ascend 310P3, MLU370-S4
-runtime: ""         # such as ais_bench, mm_run
+device: unknown     # such as Ascend 310P3, MLU370-S4
+runtime: unknown    # such as ais_bench, mm_run
 version: ""
 precision: fp16     # that of the device's model: fp32, fp16, bf16 or int8
 batch_size: 1

@@ -65,6 +65,7 @@ def test_the_template_is_read_once_it_is_filled_in(tmp_path: Path) -> None:
     info = read_runtime_info(file)
     assert info.outputs == outputs
     assert info.precision == "fp16"
+    assert (info.device, info.runtime) == ("unknown", "unknown")
     file.write_text("device: mine\n")
     assert write_template(tmp_path, ()) == file
     assert read_runtime_info(file).device == "mine"
