@@ -13,7 +13,8 @@ was seen: with some six lost units expected, a nominal 5 % of wrong passes were 
 taken to be at least as large as two bounds for rare events allow: the exact one where none was
 seen (`least_width`, about three by the number of units [3]_), and the score one (`loss_width`),
 which reckons that every further loss adds to the variance [4]_. Both take a loss to strike units
-whatever their weight, as a whole.
+as a whole, whatever their weight. Where weights differ much they remain too near: with log-normal
+weights (sigma 1) and six lost units expected, 13 % pass wrongly instead of 5 %.
 
 References
 ----------

@@ -317,7 +317,7 @@ def test_ready_policies_hold(name: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("metrics: []", "metrics: "),
+        ("metrics: []", "metrics must have at least 1, not 0"),
         ("metrics: [{name: a, absolut: 1}]", "unknown setting"),
         ("metrics: [{name: a, absolute: -1}]", "absolute"),
         ("metrics: [{name: a}, {name: a}]", "named twice"),
