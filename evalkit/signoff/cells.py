@@ -316,18 +316,23 @@ def evaluate(job: Job, settings: dict[str, Any], progress: Progress) -> tuple[in
         _write(Path(settings["model"]), yaml.safe_dump(held))
     file = job.folder / "settings.yaml"
     _write(file, yaml.safe_dump(settings))
-    environment = {k: v for k, v in os.environ.items() if k != "EVALKIT_DATA"}
+    words = ["evalkit", job.protocol.kind, "--config", str(file)]
+    return run_module(words, job.folder / "table.txt", progress)
+
+
+def run_module(words: list[str], table: Path, progress: Progress) -> tuple[int, list[str]]:
+    """Run ``python -m WORDS`` with its output in a file; return exit code and what it said."""
     lines = []
     with (
-        (job.folder / "table.txt").open("wb") as table,
+        table.open("wb") as output,
         subprocess.Popen(
-            [sys.executable, "-m", "evalkit", job.protocol.kind, "--config", str(file)],
+            [sys.executable, "-m", *words],
             stdin=subprocess.DEVNULL,
-            stdout=table,
+            stdout=output,
             stderr=subprocess.PIPE,
             text=True,
             errors="backslashreplace",
-            env=environment,
+            env={k: v for k, v in os.environ.items() if k != "EVALKIT_DATA"},
             start_new_session=True,  # an interruption reaches it once, from here
         ) as child,
     ):

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from evalkit.errors import EvalkitError
 from evalkit.files import atomic_write, sha256_json
 from evalkit.plan import Bench
 from evalkit.progress import Progress
-from evalkit.signoff.cells import Job
+from evalkit.signoff.cells import Job, run_module
 
 
 def measure_speed(
@@ -51,7 +50,7 @@ def measure_speed(
         place = folder / "bench" / next(iter(rows.values())).protocol.name
         try:
             found[name] = _measure(asked, list(rows.values()), place, progress)
-        except (EvalkitError, OSError, ValueError, subprocess.SubprocessError) as error:
+        except (EvalkitError, OSError, ValueError) as error:
             problems.append(f"the speed of {name} was not measured: {error}")
     return found, problems
 
@@ -83,11 +82,10 @@ def _measure(asked: Bench, jobs: Sequence[Job], place: Path, progress: Progress)
     progress.say(f"timing {jobs[0].model.name}: {len(settings['setups'])} configurations by turns")
     file = place.with_suffix(".yaml")
     _write(file, yaml.safe_dump(json.loads(json.dumps(settings))))
-    command = [sys.executable, "-m", "evalkit.signoff.speed", str(file), str(output)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        said = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
-        raise ValueError(said[0])
+    words = ["evalkit.signoff.speed", str(file), str(output)]
+    code, said = run_module(words, place.with_suffix(".txt"), progress)
+    if code != 0:
+        raise ValueError(said[-1] if said else f"exit code {code}")
     _write(held, key)
     return json.loads(output.read_bytes())
 
@@ -113,7 +111,7 @@ def main(settings_file: str, output: str) -> None:
         setups,
         repeats=settings["repeats"],
         seconds=settings["seconds"],
-        progress=Progress(quiet=True),
+        progress=Progress(),
         command="evalkit signoff",
     )
     result.save(Path(output))

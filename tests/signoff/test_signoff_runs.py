@@ -215,7 +215,9 @@ def test_a_dry_run_says_once_why_cells_cannot_run_and_takes_only(
 
 
 @pytest.mark.slow
-def test_speed_is_measured_by_turns_and_stands(plan: Plan, resumed: SignOff) -> None:
+def test_speed_is_measured_by_turns_and_stands(
+    plan: Plan, resumed: SignOff, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     plan["bench"] = {"batch_sizes": [2], "repeats": 2, "seconds": 0.01}
     _, record = resumed(plan)
     assert record.bench is not None
@@ -224,6 +226,11 @@ def test_speed_is_measured_by_turns_and_stands(plan: Plan, resumed: SignOff) -> 
     assert all(timing["images_per_second"]["median"] > 0 for timing in timings)
     _, again = resumed(plan)
     assert again.bench == record.bench
+    plan["bench"]["repeats"] = 3
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(plan))
+    capsys.readouterr()
+    main(["signoff", str(tmp_path / "plan.yaml"), "--out", str(tmp_path / "out")])
+    assert "  timing: 6/6 repetitions" in capsys.readouterr().err
 
 
 @pytest.mark.slow
