@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import zipfile
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +131,21 @@ class TestInt8Contract(BackendContract):
         cls.reference = {"output0": expected(cls.batch)}
 
 
+@pytest.fixture(scope="session")
+def cast(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Any], Path]:
+    """Convert once a form and precision."""
+    folder = tmp_path_factory.mktemp("cast")
+
+    @cache
+    def convert(form: str, precision: Any) -> Path:
+        out = folder / f"{form}-{precision}.pt"
+        source = write(form, folder / f"{form}.pt")
+        TorchConverter.build(source, out, settings(precision), None)
+        return out
+
+    return convert
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["torchscript", "exported"])
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
@@ -137,10 +154,8 @@ class TestCastContract(BackendContract):
     rtol = 3e-2
 
     @pytest.fixture(autouse=True)
-    def files(self, tmp_path: Path, form: str, precision: Any) -> None:
-        source = write(form, tmp_path / "face.pt")
-        self.model = tmp_path / "cast.pt"
-        TorchConverter.build(source, self.model, settings(precision), None)
+    def files(self, cast: Callable[[str, Any], Path], form: str, precision: Any) -> None:
+        self.model = cast(form, precision)
         self.options = options(precision)
         self.batch = faces(4)
         self.reference = {"output0": expected(self.batch)}
