@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 from evalkit.backends.base import Backend
 from evalkit.registry import Entry, Registry
+
+# Read when a runtime loads OpenMP. Its threads would spin where they wait, and make a network ten
+# to a hundred times slower as soon as decoding, or any other process, needs a core.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 BACKENDS: Registry[type[Backend]] = Registry(
     "backend",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -270,6 +272,23 @@ def test_weights_without_architecture_say_what_is_known(tiny: Tiny, tmp_path: Pa
         TorchBackend.open(file, SessionOptions(architecture="iresnet5"))
     with pytest.raises(InputError, match="not those of iresnet18"):
         TorchBackend.open(file, SessionOptions(architecture="iresnet18"))
+
+
+@pytest.mark.parametrize(("user", "held"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_openmp_sleeps_where_it_waits_unless_the_user_says_otherwise(
+    user: str | None, held: str
+) -> None:
+    script = (
+        "import os, sys, evalkit.backends.tensors; assert 'torch' not in sys.modules; "
+        "print(os.environ['OMP_WAIT_POLICY'])"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
+    if user is not None:
+        environment["OMP_WAIT_POLICY"] = user
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == held
 
 
 class Payload:
