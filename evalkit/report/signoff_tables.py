@@ -43,7 +43,7 @@ def _short(cell: Cell) -> str:
 
 
 def _alarm(limit: Limit) -> str:
-    shown = "" if limit.value is None else f" {limit.value:.3g}"
+    shown = "" if limit.value is None else f" {limit.value:.4g}"
     return f"! {limit.name}{shown}"
 
 

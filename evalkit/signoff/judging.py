@@ -202,7 +202,9 @@ def _drift_limit(protocol: ProtocolPlan, comparison: Comparison) -> list[Limit]:
         message = f"1 % of the images have a cosine to the reference of at most {value:.4f}"
         if value < limit:
             outcome = "flag" if asked is None else "fail"
-            message += f", under {limit:g}: these embeddings are not the reference's"
+            message += f", under {limit:g}"
+        if value < CATASTROPHIC:
+            message += ": these embeddings are not the reference's"
     return [
         Limit(name="drift cosine p1", value=value, limit=asked, outcome=outcome, message=message)
     ]

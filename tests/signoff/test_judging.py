@@ -106,6 +106,15 @@ def test_drift_is_flagged_or_fails(asked: Any, cosine: float | None, outcome: st
     assert (limit.outcome, limit.value, limit.limit) == (outcome, cosine, asked)
 
 
+def test_only_far_drift_is_called_another_embedding() -> None:
+    near, far = (
+        judging._drift_limit(protocol(limits={"drift_cosine_p1": 0.98}), drifted(cosine))[0]
+        for cosine in (0.9796, 0.78)
+    )
+    assert near.message.endswith("at most 0.9796, under 0.98")
+    assert far.message.endswith("under 0.98: these embeddings are not the reference's")
+
+
 def test_more_failures_than_allowed_fail() -> None:
     class Ran:
         def __init__(self, failures: int) -> None:

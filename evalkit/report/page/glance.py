@@ -115,14 +115,14 @@ def alarms_of(entry: Entry) -> Iterable[str]:
     cell = entry.cell
     for limit in cell.limits if cell else ():
         if limit.outcome in {"fail", "flag"}:
-            shown = "" if limit.value is None else f" {limit.value:.3g}"
+            shown = "" if limit.value is None else f" {limit.value:.4g}"
             yield f"{limit.name}{shown}"
     # Some kernels of an int8 model may run in fp32: that is told beside the run, and no alarm.
     if cell and cell.run and not cell.run.ran.precision_ran.startswith(cell.precision):
         yield f"ran {cell.run.ran.precision_ran}"
     lowest = drift_p1(entry)
     if cell is None and lowest is not None and lowest < 0.9:
-        yield f"drift cosine p1 {lowest:.3g}"
+        yield f"drift cosine p1 {lowest:.4g}"
 
 
 def _rate(report: Report, label: str | None) -> tuple[object, float] | None:
