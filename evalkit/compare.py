@@ -161,8 +161,8 @@ def compare(baseline: Path, candidate: Path, draws: Draws | None = None) -> Comp
     return Comparison(
         protocol=before.protocol,
         dataset=before.dataset.name,
-        baseline=_label(before, baseline),
-        candidate=_label(after, candidate),
+        baseline=_label(before, baseline, candidate),
+        candidate=_label(after, candidate, baseline),
         differs=_differs(before, after),
         metrics=metrics,
         flips=paired.flips,
@@ -249,8 +249,10 @@ def _carried(paired: Paired) -> list[MetricChange]:
     ]
 
 
-def _label(result: Result, path: Path) -> str:
-    return f"{path.name}: {run_label(result)}"
+def _label(result: Result, path: Path, other: Path) -> str:
+    """Name a run by its file; by its folder too where both files have one name."""
+    name = path.name if path.name != other.name else str(Path(path.parent.name, path.name))
+    return f"{name}: {run_label(result)}"
 
 
 def _differs(before: Result, after: Result) -> dict[str, tuple[str, str]]:

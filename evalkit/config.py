@@ -19,6 +19,7 @@ COMMAND_LINE = "command line"
 """Ends the name of a source whose settings are options."""
 
 _LEAST_STD = 1e-9
+MOST_THREADS = 1024
 
 Scale = float | tuple[float, float, float]
 
@@ -185,8 +186,8 @@ class RunConfig(_Config):
     precision: Literal["fp32", "fp16", "bf16", "int8"] = "fp32"
     device: str = "cpu"
     batch_size: int = Field(default=32, ge=1)
-    threads: int | None = Field(default=None, ge=1)
-    decode_threads: int | None = Field(default=None, ge=1)
+    threads: int | None = Field(default=None, ge=1, le=MOST_THREADS)
+    decode_threads: int | None = Field(default=None, ge=1, le=MOST_THREADS)
     output: Path | None = None
     outputs_dir: Path | None = None
     shard_size: int | None = Field(default=None, ge=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -324,3 +325,19 @@ def test_the_table_tells_units_and_what_has_no_width(two: tuple[Path, Path]) -> 
     assert "-0.0001..+0.0002" in shown
     pairs = describe(found.model_copy(update={"protocol": "LFW"}))
     assert "over pairs as if independent" in pairs
+
+
+def test_files_of_one_name_are_told_apart_by_their_folders(
+    two: tuple[Path, Path], tmp_path: Path
+) -> None:
+    moved = [tmp_path / name / "result.json" for name in ("fp32", "int8")]
+    for file, target in zip(two, moved, strict=True):
+        target.parent.mkdir()
+        shutil.copy(file, target)
+        shutil.copy(
+            file.with_name(f"{file.stem}.scores.npz"), target.with_name(f"{file.stem}.scores.npz")
+        )
+    found = compare(*moved)
+    assert found.baseline.startswith("fp32/result.json: ")
+    assert found.candidate.startswith("int8/result.json: ")
+    assert compare(*two).baseline.startswith(f"{two[0].name}: ")
