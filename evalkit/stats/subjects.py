@@ -324,13 +324,12 @@ def tar_intervals(
 
     Examples
     --------
-    >>> pairs = np.array([[0, 1], [2, 3], [0, 2], [1, 3]])
-    >>> bootstrap = SubjectBootstrap(
-    ...     pairs, np.array([True, True, False, False]), np.arange(4), np.array([7, 7, 8, 8])
-    ... )
-    >>> (interval,) = tar_intervals(bootstrap, np.array([0.9, 0.2, 0.4, 0.1]), [0.0])
-    >>> interval
-    PercentileInterval(low=0.5, high=0.5, level=0.95)
+    >>> pairs = np.array([[0, 1], [2, 3], [4, 5], [0, 2], [3, 4]])
+    >>> genuine = np.array([True, True, True, False, False])
+    >>> bootstrap = SubjectBootstrap(pairs, genuine, np.arange(6), np.repeat([7, 8, 9], 2))
+    >>> (interval,) = tar_intervals(bootstrap, np.array([0.9, 0.2, 0.8, 0.4, 0.1]), [0.0])
+    >>> round(interval.low, 3), interval.high
+    (0.333, 1.0)
     """
     replicates = bootstrap.tar(scores, targets)
     return tuple(percentile_interval(row, level) for row in replicates)

@@ -82,7 +82,13 @@ def test_model_yaml_names_the_packaged_files() -> None:
     config = yaml.safe_load(path.read_text())
     assert config == {
         "name": "sample-recognition",
-        "files": {"onnxruntime": "sample:recognition.onnx", "torch": "sample:recognition.pt"},
+        "files": {
+            "onnxruntime": "sample:recognition.onnx",
+            "openvino": "sample:recognition.onnx",
+            "tensorrt": "sample:recognition.onnx",
+            "torch": "sample:recognition.pt",
+            "tvm": "sample:recognition.onnx",
+        },
         "input": {
             "size": [112, 112],
             "color": "rgb",
