@@ -1,15 +1,12 @@
-"""The charts of a group of runs, and of speed measurements."""
+"""The charts of a group of runs."""
 
 from __future__ import annotations
-
-from collections.abc import Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from evalkit.bench import BenchResult, Timing
 from evalkit.errors import EvalkitError, InputError
-from evalkit.report.page.chart import Axis, Bars, Chart, Dots, Line, Mark, letter, nice_step
+from evalkit.report.page.chart import Axis, Bars, Chart, Dots, Line, Mark, letter
 from evalkit.report.page.curves import (
     Decisions,
     drift_of,
@@ -209,87 +206,3 @@ def drift_chart(group: Group, notes: list[str]) -> list[Chart]:
             figures="; ".join(short),
         )
     ]
-
-
-def bench_charts(benches: Sequence[BenchResult], modes: Sequence[str]) -> list[Chart]:
-    """Return throughput and latency by batch size.
-
-    Parameters
-    ----------
-    benches : sequence of BenchResult
-    modes : sequence of str
-        ``backend:precision`` in the order of the page's letters.
-    """
-    charts = []
-    for number, bench in enumerate(benches):
-        timed = [timing for timing in bench.timings if timing.images_per_second is not None]
-        series = _series(timed, modes)
-        if not series:
-            continue
-        named = f" of {bench.model}" if len(benches) > 1 else ""
-        batches = [timing.batch_size for timing in timed]
-        marked = tuple(sorted({float(batch) for batch in batches}))
-        x = Axis("batch size", marked[0] / 1.3, marked[-1] * 1.3, log=True, marked=marked)
-        charts += [
-            _speed_chart(f"b{number}-rate", f"Throughput{named}", "images/s", x, series),
-            _speed_chart(f"b{number}-time", f"Latency of a batch{named}", "p50, ms", x, series),
-        ]
-    return charts
-
-
-def bench_modes(benches: Sequence[BenchResult], modes: Sequence[str]) -> list[str]:
-    """Return the modes of the page, those that only speed measurements have at the end."""
-    own = (f"{t.backend}:{t.precision}" for bench in benches for t in bench.timings)
-    return list(dict.fromkeys([*modes, *own]))
-
-
-def _series(timed: Iterable[Timing], modes: Sequence[str]) -> dict[tuple[int, str], list[Timing]]:
-    known = list(modes)
-    series: dict[tuple[int, str], list[Timing]] = {}
-    for timing in timed:
-        mode = f"{timing.backend}:{timing.precision}"
-        threads = f", {timing.threads} threads" if timing.threads is not None else ""
-        name = f"{mode}{threads}"
-        series.setdefault((known.index(mode), name), []).append(timing)
-    return {key: sorted(rows, key=lambda timing: timing.batch_size) for key, rows in series.items()}
-
-
-def _speed_chart(
-    key: str, title: str, unit: str, x: Axis, series: dict[tuple[int, str], list[Timing]]
-) -> Chart:
-    items: list[Line | Dots] = []
-    told = []
-    for (run, name), timings in series.items():
-        size = np.array([float(timing.batch_size) for timing in timings])
-        value, low, high = np.array([_figures(timing, unit) for timing in timings]).T
-        items += [Line(name, run, size, value), Dots(name, run, size, value, low, high)]
-        told.append(f"{name}: {', '.join(f'{v:.3g}' for v in value)}")
-    spread = "lowest to highest round" if unit == "images/s" else "p50 to p99"
-    return Chart(
-        key,
-        title,
-        f"{title} in {unit} by batch size; bars from the {spread}. {'; '.join(told)}.",
-        x,
-        _speed_axis(unit, spread, items),
-        tuple(items),
-    )
-
-
-def _speed_axis(unit: str, spread: str, items: Iterable[Line | Dots]) -> Axis:
-    dots = [item for item in items if isinstance(item, Dots)]
-    top = max(float(item.high.max()) for item in dots)
-    label = f"{unit} (bars: {spread})"
-    if unit != "images/s":  # batches of 1 and of 32 lie far apart
-        least = min(float(item.low.min()) for item in dots)
-        return Axis(label, least / 1.5, top * 1.5, log=True)
-    step = nice_step(top / 5)
-    return Axis(label, 0.0, float(step * np.ceil(1.04 * top / step)))
-
-
-def _figures(timing: Timing, unit: str) -> tuple[float, float, float]:
-    rate, latency = timing.images_per_second, timing.latency_ms
-    if rate is None or latency is None:
-        raise AssertionError("a configuration that did not run has no series")
-    if unit == "images/s":
-        return rate.median, rate.low, rate.high
-    return latency.p50, latency.p50, latency.p99

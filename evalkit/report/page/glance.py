@@ -52,12 +52,25 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
+class Alarm:
+    """What must show at a glance, and its colour: red is for embeddings wrecked or limits broken.
+
+    Attributes
+    ----------
+    kind : {"fail", "open"}
+    """
+
+    text: str
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
 class Glance:
     """One mode in one protocol, at a glance."""
 
     badge: Badge
     value: str
-    alarms: tuple[str, ...]
+    alarms: tuple[Alarm, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,25 +117,37 @@ def mode_row(report: Report, run: int, label: str) -> ModeRow:
 def _glance(group: Group, entry: Entry) -> Glance:
     metric = entry.metric(group.primary)
     change, _, _ = change_of(group, entry)
-    value = "" if metric is None or metric.value is None else f"{100 * metric.value:.2f} %"
+    value = (
+        ""
+        if metric is None or metric.value is None
+        else f"{100 * metric.value:.2f}\N{NO-BREAK SPACE}%"
+    )
     if change is not None:
         value += f" ({100 * change:+.2f})"
     return Glance(badge_of(entry), value, tuple(alarms_of(entry)))
 
 
-def alarms_of(entry: Entry) -> Iterable[str]:
+def alarms_of(entry: Entry) -> Iterable[Alarm]:
     """Say what must show at a glance: limits broken, a precision that did not run."""
     cell = entry.cell
     for limit in cell.limits if cell else ():
         if limit.outcome in {"fail", "flag"}:
             shown = "" if limit.value is None else f" {limit.value:.4g}"
-            yield f"{limit.name}{shown}"
+            yield Alarm(f"{limit.name.replace('drift cosine', 'drift')}{shown}", "fail")
     # Some kernels of an int8 model may run in fp32: that is told beside the run, and no alarm.
     if cell and cell.run and not cell.run.ran.precision_ran.startswith(cell.precision):
-        yield f"ran {cell.run.ran.precision_ran}"
+        yield Alarm(f"ran {cell.run.ran.precision_ran}", "open")
     lowest = drift_p1(entry)
     if cell is None and lowest is not None and lowest < 0.9:
-        yield f"drift cosine p1 {lowest:.4g}"
+        yield Alarm(f"drift p1 {lowest:.4g}", "fail")
+
+
+def bar_of(entry: Entry) -> str:
+    """Return the colour of the bar beside a run with alarms, never red where it passed."""
+    kinds = {alarm.kind for alarm in alarms_of(entry)}
+    if "fail" in kinds and badge_of(entry).kind != "pass":
+        return "fail"
+    return "open" if kinds else ""
 
 
 def _rate(report: Report, label: str | None) -> tuple[object, float] | None:

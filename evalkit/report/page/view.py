@@ -9,13 +9,7 @@ from markupsafe import Markup
 
 from evalkit.errors import InputError
 from evalkit.report.page.chart import Chart
-from evalkit.report.page.charts import (
-    bench_charts,
-    bench_modes,
-    detection_charts,
-    drift_chart,
-    score_charts,
-)
+from evalkit.report.page.charts import detection_charts, drift_chart, score_charts
 from evalkit.report.page.curves import Decisions, decisions_of, threshold_of, thresholds_of
 from evalkit.report.page.facts import hashes, machines, settings
 from evalkit.report.page.forest import forest, scale_of
@@ -25,10 +19,12 @@ from evalkit.report.page.glance import (
     Badge,
     ModeRow,
     Run,
-    alarms_of,
     badge_of,
+    bar_of,
     mode_row,
 )
+from evalkit.report.page.headline import reason, sentence
+from evalkit.report.page.speed import SpeedBars, bench_bars, bench_charts, bench_modes
 from evalkit.report.page.stagebars import stage_bars
 from evalkit.report.page.tables import (
     Table,
@@ -46,17 +42,16 @@ from evalkit.report.page.tables import (
 from evalkit.report.page.thumbs import Budget, Gallery, galleries
 from evalkit.report.signoff_tables import TITLES
 
-_VERDICTS = {
-    "pass": "Every required mode keeps its accuracy within the margins that the plan fixed.",
-    "fail": "At least one mode loses more than the plan accepts.",
-    "inconclusive": "These data and runs cannot decide whether every mode keeps its accuracy.",
-    None: "Figures without a verdict.",
-}
-
 
 @dataclass(frozen=True, slots=True)
 class MatrixRow:
-    """One run of a group: its texts, and the picture of its change."""
+    """One run of a group: its texts, and the picture of its change.
+
+    Attributes
+    ----------
+    alarm : str
+        Colour of the bar at its side, empty without one.
+    """
 
     run: Run
     ran: str
@@ -64,7 +59,7 @@ class MatrixRow:
     texts: tuple[str, ...]
     forest: Markup
     reason: str
-    alarm: bool
+    alarm: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +99,14 @@ class Page:
     report: Report
     verdict: Badge
     sentence: str
+    reason: tuple[str, int]
     counts: tuple[tuple[str, int, str], ...]
     columns: tuple[tuple[str, str, str], ...]
     modes: tuple[ModeRow, ...]
     concerns: tuple[tuple[str, Badge, str], ...]
     panels: tuple[Panel, ...]
     speed: tuple[Chart, ...]
+    speed_bars: tuple[SpeedBars, ...]
     speed_runs: tuple[Run, ...]
     speed_tables: tuple[Table, ...]
     facts: tuple[Table, ...]
@@ -132,13 +129,15 @@ def view(report: Report) -> Page:
     return Page(
         report=report,
         verdict=Badge(TITLES[outcome] if outcome else "NOT JUDGED", KINDS[outcome]),
-        sentence=_VERDICTS[outcome],
+        sentence=sentence(report),
+        reason=reason(report),
         counts=_counts(report),
         columns=tuple((group.name, group.primary, group.margin_text) for group in report.groups),
         modes=tuple(mode_row(report, run, label) for run, label in enumerate(report.modes)),
         concerns=tuple(_concerns(report)),
         panels=tuple(_panel(report, group, budget) for group in report.groups),
         speed=tuple(bench_charts(report.benches, names)),
+        speed_bars=tuple(bench_bars(report.benches, names)),
         speed_runs=tuple(Run(names.index(name), name) for name in names if name in timed),
         speed_tables=tuple(
             table
@@ -192,10 +191,11 @@ def _panel(report: Report, group: Group, budget: Budget) -> Panel:
         picture = Markup()
         if scale is not None and change is not None:
             picture = forest(scale, change, (low, high), group.margin, badge.kind)
-        reason = entry.cell.reason if entry.cell else entry.problem
-        alarm = bool(list(alarms_of(entry)))
+        why = entry.cell.reason if entry.cell else entry.problem
         rows.append(
-            MatrixRow(_run(entry), other_precision(entry), badge, texts, picture, reason, alarm)
+            MatrixRow(
+                _run(entry), other_precision(entry), badge, texts, picture, why, bar_of(entry)
+            )
         )
     decided = _decided(group, notes) if group.kind != "detection" else {}
     charts = _charts(group, decided, notes)
