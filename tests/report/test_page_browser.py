@@ -6,7 +6,7 @@ import itertools
 import re
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ import pytest
 from conftest import HOSTILE, distances, make_record, pairs_result, write_bench
 
 from evalkit.report.page import write_page, write_report
-from evalkit.report.page.gather import of_results
+from evalkit.report.page.gather import of_results, of_signoff
 from evalkit.report.page.palette import PALETTE, TEXT_ON, contrast
+from evalkit.signoff.record import Deployment
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="drives the browser")
 EXECUTABLE = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
@@ -340,6 +341,74 @@ def test_nothing_reaches_out_of_the_window(open_page: Any, hostile: Path, width:
         tab.click()
         over = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
         assert over <= 0
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sign-off of four protocols, each with every column, and with long tags."""
+    folder = tmp_path_factory.mktemp("wide")
+    record = make_record(folder)
+    names = [f"pairs {n}" for n in range(4)]
+    cells = []
+    for cell in record.cells:
+        assert cell.run is not None
+        update = {"precision_ran": "fp32 (fp16 weights)"} if cell.precision == "fp16" else {}
+        run = cell.run.model_copy(update={"ran": cell.run.ran.model_copy(update=update)})
+        rates = Deployment(
+            **dict.fromkeys(("fmr_reference", "fmr", "fnmr_reference", "fnmr"), 0.01),
+            **dict.fromkeys(("fmr_ratio_interval", "fnmr_change_interval")),
+            **{"metric": "tar@far=1e-01", "threshold": 0.4, "fmr_ratio": 1, "fnmr_change": 0},
+        )
+        cells.append(cell.model_copy(update={"run": run, "deployment": rates}))
+    (protocol,), (planned,) = record.protocols, record.plan.protocols
+    planned_all = [planned.model_copy(update={"name": name}) for name in names]
+    several = record.model_copy(
+        update={
+            "cells": tuple(c.model_copy(update={"protocol": n}) for n in names for c in cells),
+            "protocols": tuple(protocol.model_copy(update={"name": name}) for name in names),
+            "plan": record.plan.model_copy(update={"protocols": tuple(planned_all)}),
+        }
+    )
+    benches = [write_bench(folder / "bench.json")]
+    return write_report(folder / "report.html", of_signoff(several, folder, benches=benches))
+
+
+_CUT = """(name) => [...document.querySelectorAll(name)]
+    .filter((table) => table.offsetWidth)
+    .map((table) => table.offsetWidth - table.closest(".scroll").clientWidth)"""
+
+
+def test_no_column_of_the_first_tables_is_cut(open_page: Any, wide: Path) -> None:
+    page = open_page(wide).page
+    assert page.locator(".glance .alarm").count() > 0
+    assert page.locator(".matrix").first.locator("thead th").count() > 14
+    assert page.evaluate(_CUT, ".glance") == [0]
+    assert page.evaluate(_CUT, ".matrix") == [0]
+
+
+def test_no_column_is_cut_on_paper(open_page: Any, wide: Path) -> None:
+    # A4 across, less its margins.
+    page = open_page(wide, viewport={"width": 1039, "height": 720}).page
+    page.emulate_media(media="print")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    over = page.evaluate(_CUT, ".scroll table")
+    assert len(over) > 8
+    assert max(over) <= 0
+
+
+def test_one_batch_size_has_bars_that_can_be_hidden(open_page: Any, tmp_path: Path) -> None:
+    pairs_result(tmp_path / "a.json", "onnxruntime", "fp32")
+    bench = write_bench(tmp_path / "bench.json")
+    timings = tuple(timing for timing in bench.timings if timing.batch_size == 1)
+    report = replace(
+        of_results([tmp_path / "a.json"]), benches=(bench.model_copy(update={"timings": timings}),)
+    )
+    page = open_page(write_report(tmp_path / "report.html", report)).page
+    page.get_by_role("tab", name="speed").click()
+    bars = page.locator("#b0-rate [data-run]")
+    assert [bar.is_visible() for bar in bars.all()] == [True, True]
+    page.locator("#panel-speed .key").nth(1).click()
+    assert [bar.is_visible() for bar in bars.all()] == [True, False]
 
 
 def test_the_longest_verdict_stays_in_one_line(open_page: Any, signed: Path) -> None:
