@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import HOSTILE, detector_result, distances, pairs_result, ran, result, write_bench
 from hypothesis import given
 from hypothesis import strategies as st
+from page_results import HOSTILE, detector_result, distances, pairs_result, ran, result, write_bench
 
 from evalkit.cli import main
 from evalkit.report.markdown import escape

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import HOSTILE, distances, make_record, pairs_result, write_bench
+from page_results import HOSTILE, distances, make_record, pairs_result, write_bench
 
 from evalkit.report.page import write_page, write_report
 from evalkit.report.page.gather import of_results, of_signoff

@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
-from conftest import HOSTILE, write_bench
+from page_results import HOSTILE, write_bench
 
 from evalkit.bench import BenchResult
 from evalkit.report.page.speed import bench_bars, bench_charts, bench_modes

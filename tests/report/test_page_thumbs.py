@@ -12,7 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from conftest import result
+from page_results import result
 
 from evalkit.compare import Comparison
 from evalkit.compare_scores import Flips
