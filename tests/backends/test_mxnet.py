@@ -238,37 +238,16 @@ def test_y1_agrees_with_its_onnx_form(shared_data: Path, there: type[Backend]) -
 
 
 @needs_mxnet
-@pytest.mark.parametrize(
-    ("name", "accuracy", "std", "threshold"),
-    [("cong_hi", 0.998, 0.006, 1.007), ("cong_lo", 0.97955, 0.02581, 1.501)],
-)
-def test_independent_verification_figures(
-    name: str,
-    accuracy: float,
-    std: float,
-    threshold: float,
-    shared_data: Path,
-    cache: Path,
-) -> None:
+def test_independent_verification_figures(shared_data: Path, cache: Path) -> None:
+    """Of the set whose accuracy does not saturate."""
     out = cache / "result.json"
-    words = ["lfw", "--data", str(shared_data / "congress" / f"{name}.bin"), "--backend", "mxnet"]
+    words = ["lfw", "--data", str(shared_data / "congress" / "cong_lo.bin"), "--backend", "mxnet"]
     model = str(y1(shared_data, cache))
     assert main([*words, "--model", model, "--output", str(out), "--quiet"]) == 0
     result = json.loads(out.read_text())
     (rule,) = (held for held in result["metrics"] if held["name"] == "accuracy/insightface")
-    assert rule["value"] == pytest.approx(accuracy, abs=5e-6)
-    assert rule["at"]["population_std"] == pytest.approx(std, abs=5e-6)
-    assert rule["at"]["threshold"] == pytest.approx(threshold, abs=5e-4)
+    assert rule["value"] == pytest.approx(0.97955, abs=5e-6)
+    assert rule["at"]["population_std"] == pytest.approx(0.02581, abs=5e-6)
+    assert rule["at"]["threshold"] == pytest.approx(1.501, abs=5e-4)
     assert result["ran"]["precision_ran"] == "fp32"
     assert result["ran"]["details"]["interpreter"]["path"] == NAMED
-
-
-@needs_mxnet
-def test_independent_template_figures(shared_data: Path, cache: Path) -> None:
-    out = cache / "result.json"
-    words = ["ijbc", "--data", str(shared_data / "congress" / "IJBC"), "--backend", "mxnet"]
-    model = str(y1(shared_data, cache))
-    assert main([*words, "--model", model, "--output", str(out), "--quiet"]) == 0
-    rates = {held["name"]: held["value"] for held in json.loads(out.read_text())["metrics"]}
-    for far, rate in (("1e-04", 0.9103), ("1e-03", 0.9821), ("1e-02", 0.9910)):
-        assert rates[f"tar@far={far}"] == pytest.approx(rate, abs=5e-5)
