@@ -1,13 +1,15 @@
-"""One model on every backend and at every precision: accuracy, drift, speed and size, as Markdown.
+"""One network on every backend and at every precision: drift, accuracy, speed and size, as Markdown.
 
-The model's YAML names the files: by ``BACKEND`` for fp32 and what the runtime makes of it when it
+A model's YAML names the files: by ``BACKEND`` for fp32 and what the runtime makes of it when it
 opens it, by ``BACKEND:PRECISION`` for what was built (``evalkit convert --yaml`` adds those). Each
 cell is an ordinary evaluation in a process of its own, kept in --work, so that a second call only
-computes what is missing; cosines are to torch at fp32, or else to the first backend at fp32.
+computes what is missing; cosines are to torch at fp32, or else to the first backend at fp32. Speed
+and size are the recognition model's; a detector adds its AP to the rows of the same mode.
 
-    python benchmarks/backend_table.py --model sample-recognition --work table
+    python benchmarks/backend_table.py --work table --detector sample-detection
     python benchmarks/backend_table.py --model r50.yaml --lfw lfw.bin --ijbc IJBC --work table
-    python benchmarks/backend_table.py --model scrfd.yaml --widerface WIDER --work table
+    python benchmarks/backend_table.py --model r50.yaml --detector scrfd.yaml --widerface WIDER \\
+        --model y1.yaml --python mxnet=.mxnet/bin/python --exclude torch:fp16 --work table
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,14 +29,9 @@ from evalkit.config import ModelConfig, RunConfig, load_model_config
 from evalkit.errors import EvalkitError
 from evalkit.progress import Progress
 from evalkit.report.markdown import table
-from evalkit.results import Result, load_result
+from evalkit.results import load_result
 
 FIGURES = {
-    "lfw": ("accuracy/insightface",),
-    "ijbc": ("tar@far=1e-04",),
-    "widerface": ("ap/easy", "ap/medium", "ap/hard"),
-}
-TITLES = {
     "accuracy/insightface": "LFW accuracy %",
     "tar@far=1e-04": "TAR@1e-4 %",
     "ap/easy": "AP easy %",
@@ -44,29 +42,35 @@ TITLES = {
 
 @dataclass
 class Cell:
-    """A backend at a precision: the result of each protocol, or why it does not run."""
+    """A model on a backend at a precision: the result of each protocol, or why it does not run."""
 
+    model: ModelConfig
     backend: str
     precision: Precision
     results: dict[str, Path] = field(default_factory=dict)
     problem: str = ""
 
+    @property
+    def mode(self) -> str:
+        return f"{self.backend}:{self.precision}"
 
-def cells(model: ModelConfig) -> list[Cell]:
+
+def cells(model: ModelConfig, exclude: Sequence[str]) -> list[Cell]:
     """List what the YAML has files for; int8 is never made of an fp32 file when it is opened."""
     backends = dict.fromkeys(key.partition(":")[0] for key in model.files)
-    return [
-        Cell(backend, precision)
+    every = [
+        Cell(model, backend, precision)
         for backend in backends
         for precision in PRECISIONS
         if f"{backend}:{precision}" in model.files
         or (backend in model.files and precision != "int8")
     ]
+    return [cell for cell in every if not {cell.mode, cell.backend} & set(exclude)]
 
 
 def evaluate(cell: Cell, protocol: str, words: list[str], work: Path) -> None:
     """Run one evaluation, unless it was run before."""
-    out = work / f"{protocol}.{cell.backend}.{cell.precision}.json"
+    out = work / f"{protocol}.{cell.model.name}.{cell.backend}.{cell.precision}.json"
     if not out.is_file():
         command = [sys.executable, "-m", "evalkit", protocol, *words, "--output", str(out)]
         command += ["--backend", cell.backend, "--precision", cell.precision, "--quiet"]
@@ -78,6 +82,24 @@ def evaluate(cell: Cell, protocol: str, words: list[str], work: Path) -> None:
     cell.results[protocol] = out
 
 
+def evaluate_all(found: Sequence[Cell], name: str, arguments: argparse.Namespace) -> None:
+    """Run the protocols of a model's cells."""
+    interpreters = dict(arguments.python)
+    for cell in found:
+        protocols = ("lfw", "ijbc") if cell.model.head == "embedding" else ("widerface",)
+        for protocol in protocols:
+            data = getattr(arguments, protocol)
+            words = ["--model", name, "--threads", str(arguments.threads)]
+            words += [] if data is None else ["--data", str(data)]
+            if protocol == "widerface" and arguments.events:
+                words += ["--events", arguments.events]
+            if cell.backend in interpreters:
+                words += ["--python", interpreters[cell.backend]]
+            if not cell.problem:
+                arguments.progress.say(f"{protocol}: {cell.model.name} {cell.mode}")
+                evaluate(cell, protocol, words, arguments.work)
+
+
 def cosine_p1(cell: Cell, reference: Cell) -> str:
     for protocol in ("ijbc", "lfw"):
         if protocol in cell.results and protocol in reference.results:
@@ -87,89 +109,118 @@ def cosine_p1(cell: Cell, reference: Cell) -> str:
     return "-"
 
 
-def rates(cell: Cell, timings: tuple[Timing, ...], sizes: list[int]) -> list[str]:
-    held = {t.batch_size: t for t in timings if (t.backend, t.precision) == key(cell)}
-    found = [held[size].images_per_second if size in held else None for size in sizes]
-    return ["-" if rate is None else f"{rate.median:,.0f}" for rate in found]
-
-
-def key(cell: Cell) -> tuple[str, str]:
-    return cell.backend, cell.precision
+def time_all(good: Sequence[Cell], arguments: argparse.Namespace) -> tuple[Timing, ...]:
+    """Time every cell of one model at every batch size, in turns."""
+    interpreters = dict(arguments.python)
+    setups = [
+        Setup(
+            cell.backend,
+            cell.precision,
+            size,
+            arguments.threads,
+            python=Path(interpreters[cell.backend]) if cell.backend in interpreters else None,
+        )
+        for cell in good
+        for size in arguments.batch_sizes
+    ]
+    options = {"repeats": arguments.repeats, "seconds": arguments.seconds}
+    return measure(good[0].model, setups, progress=arguments.progress, **options)
 
 
 def row(
-    cell: Cell, reference: Cell, timings: tuple[Timing, ...], sizes: list[int], names: list[str]
+    cell: Cell,
+    detector: Cell | None,
+    reference: Cell,
+    timings: tuple[Timing, ...],
+    sizes: list[int],
 ) -> list[str]:
-    results: list[Result] = [load_result(path) for path in cell.results.values()]
+    paths = [*cell.results.values(), *(detector.results.values() if detector else ())]
+    results = [load_result(path) for path in paths]
+    ran = results[0].ran.precision_ran
     figures = {metric.name: metric.value for result in results for metric in result.metrics}
-    shown = [figures.get(name) for name in names]
-    held = [t.model_mb for t in timings if (t.backend, t.precision) == key(cell)]
-    megabytes = next((size for size in held if size is not None), None)
+    held = {
+        timing.batch_size: timing
+        for timing in timings
+        if (timing.backend, timing.precision) == (cell.backend, cell.precision)
+    }
+    rates = [held[size].images_per_second if size in held else None for size in sizes]
+    megabytes = next((t.model_mb for t in held.values() if t.model_mb is not None), None)
     return [
+        cell.model.name,
         cell.backend,
-        cell.precision,
-        results[0].ran.precision_ran,
+        cell.precision if cell.precision == ran else f"{cell.precision} (ran {ran})",
         cosine_p1(cell, reference),
-        *("-" if value is None else f"{100 * value:.2f}" for value in shown),
-        *rates(cell, timings, sizes),
+        *(
+            "-" if (value := figures.get(name)) is None else f"{100 * value:.2f}"
+            for name in FIGURES
+        ),
+        *("-" if rate is None else f"{rate.median:,.0f}" for rate in rates),
         "-" if megabytes is None else f"{megabytes:.1f}",
     ]
 
 
-def main() -> None:
+def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="sample-recognition")
-    parser.add_argument("--protocols", help="lfw,ijbc for embeddings; widerface for a detector")
+    parser.add_argument("--model", action="append", help="recognition; repeatable")
+    parser.add_argument("--detector", help="its AP joins the first model's rows")
     parser.add_argument("--lfw", type=Path, help="a .bin (the embedded sample)")
     parser.add_argument("--ijbc", type=Path, help="an IJB-C release (the embedded sample)")
-    parser.add_argument("--widerface", type=Path, help="for a detector (the embedded sample)")
+    parser.add_argument("--widerface", type=Path, help="for the detector (the embedded sample)")
+    parser.add_argument("--events", help="some events of WIDER FACE")
     parser.add_argument("--work", type=Path, required=True, help="results are kept there")
-    parser.add_argument("--batch-sizes", default="1,8,32")
+    parser.add_argument("--exclude", action="append", default=[], metavar="BACKEND[:PRECISION]")
+    parser.add_argument(
+        "--python",
+        action="append",
+        default=[],
+        type=lambda text: tuple(text.split("=", 1)),
+        metavar="BACKEND=FILE",
+        help="run a backend in a worker of that interpreter",
+    )
+    parser.add_argument(
+        "--batch-sizes",
+        type=lambda text: [int(size) for size in text.split(",")],
+        default=[1, 8, 32],
+    )
     parser.add_argument("--threads", type=int, default=environment.available_cores())
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.0)
-    arguments = parser.parse_args()
-    model = load_model_config(arguments.model, RunConfig())
-    sizes = [int(size) for size in arguments.batch_sizes.split(",")]
-    usual = "lfw,ijbc" if model.head == "embedding" else "widerface"
-    protocols = (arguments.protocols or usual).split(",")
-    progress = Progress()
-    found = cells(model)
-    for cell in found:
-        for protocol in protocols:
-            data = getattr(arguments, protocol)
-            words = ["--model", arguments.model, "--threads", str(arguments.threads)]
-            words += [] if data is None else ["--data", str(data)]
-            if not cell.problem:
-                progress.say(f"{protocol}: {cell.backend} {cell.precision}")
-                evaluate(cell, protocol, words, arguments.work)
-    good = [cell for cell in found if not cell.problem]
-    if not good:
-        raise SystemExit(
-            "\n".join(f"{cell.backend} {cell.precision}: {cell.problem}" for cell in found)
-        )
-    reference = next((cell for cell in good if key(cell) == ("torch", "fp32")), good[0])
-    setups = [
-        Setup(cell.backend, cell.precision, size, arguments.threads)
-        for cell in good
-        for size in sizes
-    ]
-    timings = measure(
-        model, setups, repeats=arguments.repeats, seconds=arguments.seconds, progress=progress
-    )
-    names = [name for protocol in protocols for name in FIGURES[protocol]]
-    header = ["backend", "precision", "ran", "cosine p1", *(TITLES[name] for name in names)]
-    header += [f"images/s at {size}" for size in sizes]
-    rows = [row(cell, reference, timings, sizes, names) for cell in good]
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse()
+    arguments.progress = Progress()
+    models = {
+        name: load_model_config(name, RunConfig())
+        for name in arguments.model or ["sample-recognition"]
+    }
+    detectors: list[Cell] = []
+    if arguments.detector:
+        detectors = cells(load_model_config(arguments.detector, RunConfig()), arguments.exclude)
+        evaluate_all(detectors, arguments.detector, arguments)
+    rows, failed, notes = [], [cell for cell in detectors if cell.problem], []
+    held = {cell.mode: cell for cell in detectors if not cell.problem}
+    for name, model in models.items():
+        found = cells(model, arguments.exclude)
+        evaluate_all(found, name, arguments)
+        failed += [cell for cell in found if cell.problem]
+        good = [cell for cell in found if not cell.problem]
+        if not good:
+            continue
+        reference = next((cell for cell in good if cell.mode == "torch:fp32"), good[0])
+        notes.append(f"{model.name} against {reference.mode}")
+        timings = time_all(good, arguments)
+        beside = held if model is next(iter(models.values())) else {}
+        sizes = arguments.batch_sizes
+        rows += [row(c, beside.get(c.mode), reference, timings, sizes) for c in good]
+    header = ["model", "backend", "precision", "cosine p1", *FIGURES.values()]
+    header += [f"images/s at {size}" for size in arguments.batch_sizes]
     print(table([*header, "model MB"], rows))
     machine = environment.describe()
-    print(
-        f"\n{model.name}; {machine['cpu']}, {arguments.threads} threads; cosines to "
-        f"{reference.backend} at {reference.precision}."
-    )
-    for cell in found:
-        if cell.problem:
-            print(f"- not run: {cell.backend} at {cell.precision}: {cell.problem}")
+    print(f"\n{machine['cpu']}, {arguments.threads} threads; cosines of {', '.join(notes)}.")
+    for cell in failed:
+        print(f"- not run: {cell.model.name} on {cell.mode}: {cell.problem}")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from evalkit.report.signoff_tables import (
     TITLES,
     beside,
     inert,
+    marks,
     matrix_rows,
     points,
     row,
@@ -114,6 +115,8 @@ def markdown(record: Signoff) -> str:
         "",
         table([escape(cell) for cell in header], rows),
         "",
+        *(f"- {escape(line)}" for line in marks(record)),
+        *[""] * bool(marks(record)),
         table(COLUMNS, [row(cell) for cell in record.cells]),
     ]
     lines += ["", *(f"- warning: {escape(warning)}" for warning in record.warnings)]
@@ -163,8 +166,11 @@ def describe_preview(preview: Preview) -> str:
 
 
 def _matrix(record: Signoff) -> str:
-    header, rows = matrix_rows(record)
-    return text_table([printable(cell) for cell in header], rows, left=len(header))
+    titles, rows = matrix_rows(record)
+    header = ["", *(printable(protocol.name) for protocol in record.protocols)]
+    lines = [printable(title) for title in titles[1:]]
+    lines += [text_table(header, rows, left=len(header)), *map(printable, marks(record))]
+    return "\n".join(lines)
 
 
 def _tests(record: Signoff) -> str:

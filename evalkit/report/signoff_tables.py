@@ -37,9 +37,24 @@ def _short(cell: Cell) -> str:
     if cell.test is not None:
         words.append(f"{100 * cell.test.difference:+.2f}")
     words += [_alarm(limit) for limit in cell.limits if limit.outcome in {"fail", "flag"}]
-    if cell.run is not None and cell.run.ran.precision_ran != cell.precision:
-        words.append(f"(ran: {cell.run.ran.precision_ran})")
+    if ran_otherwise(cell):
+        words.append("(~)")
     return " ".join(words)
+
+
+def ran_otherwise(cell: Cell) -> str:
+    """Return what a cell ran where that is not the precision that it is named for."""
+    ran = cell.run.ran.precision_ran if cell.run is not None else cell.precision
+    return "" if ran == cell.precision else ran
+
+
+def marks(record: Signoff) -> list[str]:
+    """Return what the matrix's mark means, a line for each mode and what it ran."""
+    held: dict[tuple[str, str], list[str]] = {}
+    for cell in record.cells:
+        if ran_otherwise(cell):
+            held.setdefault((cell.mode, ran_otherwise(cell)), []).append(cell.protocol)
+    return [f"~ {mode} ran {ran}: {', '.join(names)}" for (mode, ran), names in held.items()]
 
 
 def _alarm(limit: Limit) -> str:

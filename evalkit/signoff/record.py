@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from evalkit.backends.base import PRECISIONS
 from evalkit.compare import Comparison
 from evalkit.errors import InputError
 from evalkit.files import atomic_write
@@ -267,8 +268,11 @@ class Signoff(_Record):
 
     @property
     def modes(self) -> tuple[str, ...]:
-        """Rows of the matrix, as ``backend:precision``."""
-        return tuple(dict.fromkeys(cell.mode for cell in self.cells))
+        """Rows of the matrix, as ``backend:precision``: the backends as they come, fp32 first."""
+        backends = list(dict.fromkeys(cell.backend for cell in self.cells))
+        held = dict.fromkeys((cell.backend, cell.precision, cell.mode) for cell in self.cells)
+        ordered = sorted(held, key=lambda key: (backends.index(key[0]), PRECISIONS.index(key[1])))
+        return tuple(mode for _, _, mode in ordered)
 
     def cell(self, protocol: str, mode: str) -> Cell:
         """Return one cell.

@@ -95,6 +95,7 @@ def signoff(
             )
         )
     outcome, reason = overall(cells)
+    progress.say(f"{outcome}: {reason}")
     ran = [attempt.job for attempt in attempts if attempt.result is not None]
     speed, untimed = measure_speed(plan.bench, ran, folder, progress) if plan.bench else (None, [])
     changed = [change for use in plans[1:] for change in use.changes]

@@ -20,7 +20,7 @@ import pytest
 import yaml
 
 from evalkit.cli import main
-from evalkit.report.signoff import csv_table, describe
+from evalkit.report.signoff import csv_table, describe, markdown
 from evalkit.signoff.record import Cell, Signoff, load_signoff
 
 Plan = dict[str, Any]
@@ -69,6 +69,30 @@ def test_figures_of_kept_outputs_are_marked(done: Path) -> None:
     assert all(row[column["images/s"]] and not row[column["memory MB"]] for row in rows)
     assert all(row[column["from store"]] == "yes" for row in rows)
     assert "*: scored from kept outputs" in describe(again)
+
+
+def test_what_ran_otherwise_is_marked_and_said(done: Path) -> None:
+    record = load_signoff(done / "signoff.json")
+    said = "onnxruntime:fp16 ran fp32 (fp16 weights): pairs"
+    assert f"~ {said}" in describe(record).splitlines()
+    assert "(~)" in describe(record)
+    assert "onnxruntime\\:fp16 ran fp32" in markdown(record)
+    same = {cell.mode: cell.model_copy(update={"run": None}) for cell in record.cells}
+    without = record.model_copy(update={"cells": tuple(same.values())})
+    assert "~" not in describe(without) + markdown(without)
+
+
+def test_modes_are_in_order_of_backends_and_precisions(done: Path) -> None:
+    record = load_signoff(done / "signoff.json")
+    named = ["torch:int8", "tvm:fp32", "torch:fp32", "tvm:int8", "torch:bf16"]
+    cells = [
+        record.cells[0].model_copy(
+            update=dict(zip(("backend", "precision"), mode.split(":"), strict=True))
+        )
+        for mode in named
+    ]
+    shuffled = record.model_copy(update={"cells": tuple(cells)})
+    assert shuffled.modes == ("torch:fp32", "torch:bf16", "torch:int8", "tvm:fp32", "tvm:int8")
 
 
 def test_a_second_run_computes_nothing(
