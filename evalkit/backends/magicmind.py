@@ -8,6 +8,7 @@ Where the board is elsewhere, ``evalkit dump`` and the backend ``outputs`` need 
 from __future__ import annotations
 
 import importlib
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -84,8 +85,13 @@ class MagicMindSession(Session):
     def __init__(self, model: Path, device: int, options: SessionOptions) -> None:
         runtime: Any = importlib.import_module(_RUNTIME)
         self.model = model
-        self._system: Any = runtime.System()
-        self._system.__enter__()
+        with ExitStack() as opened:
+            opened.enter_context(runtime.System())
+            self._open(runtime, device, options)
+            self._opened = opened.pop_all()
+
+    def _open(self, runtime: Any, device: int, options: SessionOptions) -> None:
+        model = self.model
         self._device = runtime.Device()
         self._device.id = device
         self._network = runtime.Model()
@@ -142,7 +148,7 @@ class MagicMindSession(Session):
         """See `Session.close`."""
         if self._context is not None:
             self._context = self._engine = self._network = self._feed = None
-            self._system.__exit__(None, None, None)
+            self._opened.close()
 
     def _succeeded(self, what: str, status: Any) -> None:
         if not status.ok():

@@ -30,6 +30,9 @@ from evalkit.progress import Progress
 
 GOAL = 0.999
 """The mean cosine that ``--auto-exclude`` goes for where none is named."""
+
+DOUBTFUL = 0.98
+"""A model whose mean cosine is below this is written with a warning."""
 _RANKING_IMAGES = 32
 _ALL = 1 << 31
 
@@ -141,7 +144,7 @@ def convert(config: ConvertConfig, progress: Progress, *, command: str = "") -> 
         ranked=built.ranked,
         ran=built.ran,
         record=record,
-        warnings=(*drawn.warnings, *built.how.notes, *built.ran.notes),
+        warnings=(*drawn.warnings, *built.how.notes, *built.ran.notes, *_doubts(built)),
         failure=failure,
     )
 
@@ -327,6 +330,17 @@ def _failure(config: ConvertConfig, built: _Built) -> str | None:
             "written. Lower the goal, or build fp16."
         )
     return None
+
+
+def _doubts(built: _Built) -> tuple[str, ...]:
+    """Warn of a model that is not plainly wrong, and hardly ships."""
+    cosine = built.trial.agreement.mean
+    if cosine >= DOUBTFUL:
+        return ()
+    return (
+        f"A mean cosine of {cosine:.4f} to fp32 may cost accuracy: sign the model off "
+        "before it ships, or keep the layers in fp32 that hurt most (--auto-exclude).",
+    )
 
 
 def _reached(config: ConvertConfig, trial: Trial) -> bool:

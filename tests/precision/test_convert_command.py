@@ -134,6 +134,20 @@ def test_a_model_that_comes_out_wrong_is_not_written(
     assert list(out.parent.iterdir()) == []
 
 
+def test_a_doubtful_model_is_written_with_a_warning(
+    work: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert convert(work / "small.yaml", tmp_path / "good.onnx") == 0
+    assert "may cost accuracy" not in capsys.readouterr().out
+    monkeypatch.setattr("evalkit.precision.convert.DOUBTFUL", 1.0)
+    assert convert(work / "small.yaml", tmp_path / "doubtful.onnx") == 0
+    assert "may cost accuracy: sign the model off" in capsys.readouterr().out
+    assert (tmp_path / "doubtful.onnx").is_file()
+
+
 def test_layers_are_excluded_until_the_goal_is_met(
     work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
