@@ -204,7 +204,11 @@ def test_a_detector_without_ground_truth_says_so(scene_result: Result, tmp_path:
 
 def test_stage_bars_tell_every_second_in_words(scene_result: Result) -> None:
     entry = Entry(0, "a <b>", True, None, scene_result)
-    drawn = stage_bars(Group("g", "d", "detection", "ap/hard", (entry,)))
-    assert "a &lt;b&gt;: inference 2.50 s" in drawn
+    for size, said in ((8, ", batch 8"), (None, "")):
+        ran = scene_result.ran.model_copy(update={"batch_size": size})
+        sized = replace(entry, result=scene_result.model_copy(update={"ran": ran}))
+        drawn = stage_bars(Group("g", "d", "detection", "ap/hard", (sized,)))
+        assert f"a &lt;b&gt;{said}: inference 2.50 s" in drawn
+        assert f" s{said}</text>" in drawn
     none = replace(entry, result=scene_result.model_copy(update={"stages": ()}))
     assert not stage_bars(Group("g", "d", "detection", "ap/hard", (none,)))
