@@ -110,12 +110,12 @@ class Templates:
         """Compare a candidate's scores under the same draws."""
         scores = failures_last(candidate["scores"])
         changes = self.draws.tar(scores, [self.target])[0] - self.tar
-        units = self.draws.genuine_subjects
+        counts = self.draws.genuine_counts
         difference = value_of(after) - value_of(self.metric)
         return Finding(
-            bounds=from_replicates(difference, changes, self.level, units),
+            bounds=from_replicates(difference, changes, self.level, counts),
             unit="subjects",
-            units=units,
+            units=len(counts),
             method=f"{self.draws.method}, {_ONE_SIDED}",
             deployment=self._deployment(scores),
         )
@@ -191,7 +191,7 @@ def compare_pairs(
     units = int(np.count_nonzero(issame))
     return Finding(
         bounds=from_replicates(
-            value_of(after) - value_of(before), changes, statistics.level, units
+            value_of(after) - value_of(before), changes, statistics.level, np.ones(units)
         ),
         unit="pairs",
         units=units,
@@ -250,11 +250,12 @@ class Detections:
             raise CannotJudgeError("the two runs are of different images or keep different faces")
         changes = self.draws.ap(counts)[self.subset] - self.ap
         difference = value_of(after) - value_of(self.metric)
-        units = int(np.count_nonzero(self.counts.faces[self.subset]))
+        faces = self.counts.faces[self.subset]
+        faces = faces[faces > 0]
         return Finding(
-            bounds=from_replicates(difference, changes, self.level, units),
+            bounds=from_replicates(difference, changes, self.level, faces),
             unit="images",
-            units=units,
+            units=len(faces),
             method=f"{self.draws.method}, {_ONE_SIDED}",
         )
 

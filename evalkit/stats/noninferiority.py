@@ -13,8 +13,8 @@ was seen: with some six lost units expected, a nominal 5 % of wrong passes were 
 taken to be at least as large as two bounds for rare events allow: the exact one where none was
 seen (`least_width`, about three by the number of units [3]_), and the score one (`loss_width`),
 which reckons that every further loss adds to the variance [4]_. Both take a loss to strike units
-as a whole, whatever their weight. Where weights differ much they remain too near: with log-normal
-weights (sigma 1) and six lost units expected, 13 % pass wrongly instead of 5 %.
+as a whole, whatever their weight; unequal weights add to the variance as so many fewer equal ones
+would, Kish's effective number [5]_.
 
 References
 ----------
@@ -26,6 +26,7 @@ References
    249(13), 1983; C. J. Clopper, E. S. Pearson, Biometrika 26(4), 1934.
 .. [4] E. B. Wilson, "Probable inference, the law of succession, and statistical inference",
    Journal of the American Statistical Association 22(158), 1927.
+.. [5] L. Kish, "Survey Sampling", Wiley, 1965, section 11.7.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -95,18 +96,31 @@ def least_width(units: int, level: float) -> float:
     return float(1 - (1 - level) ** (1 / units))
 
 
-def loss_width(spread: float, units: int, level: float) -> float:
+def effective_number(weights: npt.NDArray[Any]) -> float:
+    """Return how many equal weights would vary as these do: Kish's ``sum(w)**2 / sum(w**2)``.
+
+    Examples
+    --------
+    >>> effective_number(np.array([2.0, 2.0, 2.0])), effective_number(np.array([9.0, 3.0]))
+    (3.0, 1.6)
+    """
+    return float(np.sum(weights, dtype=float) ** 2 / np.sum(np.square(weights, dtype=float)))
+
+
+def loss_width(spread: float, units: float, level: float) -> float:
     """Return how far below the observed difference the truth may lie, by a score bound.
 
-    A true loss that is larger by ``d`` strikes ``d * units`` more units, each of which adds
-    ``1 / units**2`` to the variance; the bound is where ``d**2 = z**2 * (spread**2 + d / units)``.
-    For the count of lost units this is Wilson's bound for rare events.
+    A true loss that is larger by ``d`` strikes units that hold the share ``d`` of the weights, and
+    adds ``d * sum(w**2) / sum(w)**2``, or ``d / units``, to the variance; the bound is where
+    ``d**2 = z**2 * (spread**2 + d / units)``. For the count of lost units, all of one weight, this
+    is Wilson's bound for rare events.
 
     Parameters
     ----------
     spread : float
         Standard error of the difference.
-    units : int
+    units : float
+        The `effective_number` of their weights.
     level : float
         One-sided.
 
@@ -124,7 +138,7 @@ def from_replicates(
     difference: float,
     replicates: npt.NDArray[np.float64],
     level: float,
-    units: int | None = None,
+    weights: npt.NDArray[Any] | None = None,
 ) -> Bounds | None:
     """Return bounds from bootstrap replicates of the difference, by percentiles.
 
@@ -135,10 +149,11 @@ def from_replicates(
     replicates : ndarray of float64
         NaN where a draw gave no figure.
     level : float
-    units : int, optional
-        How many independent units a lost decision may strike. Where few decisions change, a
-        bootstrap is too narrow: it never draws what was not seen. With `units` both bounds lie at
-        least `least_width` from the difference, the lower one at least `loss_width` too.
+    weights : ndarray of float or int, optional
+        Of the independent units that a lost decision may strike, each above 0: how many decisions
+        each has part in. Where few decisions change, a bootstrap is too narrow: it never draws
+        what was not seen. With `weights` both bounds lie at least `least_width` from the
+        difference, the lower one at least `loss_width` too.
 
     Returns
     -------
@@ -147,7 +162,7 @@ def from_replicates(
 
     Examples
     --------
-    >>> bounds = from_replicates(0.0, np.zeros(100), 0.95, units=300)
+    >>> bounds = from_replicates(0.0, np.zeros(100), 0.95, weights=np.ones(300))
     >>> round(bounds.low, 5), round(bounds.high, 5)
     (-0.00994, 0.00994)
     """
@@ -156,9 +171,10 @@ def from_replicates(
         return None
     spread = float(np.nanstd(replicates))
     low, high = found.low, found.high
-    if units is not None:
-        least = least_width(units, level)
-        low = min(low, difference - max(least, loss_width(spread, units, level)))
+    if weights is not None:
+        least = least_width(len(weights), level)
+        loss = loss_width(spread, effective_number(weights), level)
+        low = min(low, difference - max(least, loss))
         high = max(high, difference + least)
     return Bounds(difference, low, high, level, _detectable(difference, low, spread))
 

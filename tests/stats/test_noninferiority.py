@@ -32,7 +32,7 @@ def test_bounds_of_replicates_are_their_quantiles_where_they_are_wide() -> None:
     bounds = from_replicates(-0.01, replicates, 0.95)
     assert bounds is not None
     assert [bounds.low, bounds.high] == pytest.approx(np.quantile(replicates, [0.05, 0.95]))
-    near = from_replicates(-0.01, replicates, 0.95, units=10_000)
+    near = from_replicates(-0.01, replicates, 0.95, weights=np.ones(10_000))
     assert near is not None
     assert near.high == bounds.high
     assert near.low == -0.01 - loss_width(float(replicates.std()), 10_000, 0.95) < bounds.low
@@ -42,7 +42,7 @@ def test_bounds_of_replicates_are_their_quantiles_where_they_are_wide() -> None:
 
 
 def test_where_nothing_changed_the_bounds_keep_a_width() -> None:
-    bounds = from_replicates(0.0, np.zeros(100), 0.95, units=200)
+    bounds = from_replicates(0.0, np.zeros(100), 0.95, weights=np.ones(200))
     assert bounds is not None
     assert -bounds.low == bounds.high == bounds.detectable == least_width(200, 0.95)
     assert bounds.judged(0.01) == "inconclusive"
@@ -64,7 +64,7 @@ def test_a_loss_of_the_margin_passes_at_the_nominal_rate_however_few_units_it_st
     lows = []
     for lost in range(most):
         replicates = -rng.binomial(units, lost / units, 4000) / units
-        bounds = from_replicates(-lost / units, replicates, level, units)
+        bounds = from_replicates(-lost / units, replicates, level, np.ones(units))
         assert bounds is not None
         lows.append(bounds.low)
     for expected in np.arange(1, 60, 0.5):
@@ -72,6 +72,25 @@ def test_a_loss_of_the_margin_passes_at_the_nominal_rate_however_few_units_it_st
         wrong = binom.cdf(passing.max(), units, expected / units) if len(passing) else 0.0
         # Percentiles alone would pass 15 % where six are expected, and all where three are.
         assert wrong <= 0.065, expected
+
+
+@pytest.mark.parametrize("expected", [6, 20])
+def test_so_it_does_where_units_weigh_very_unequally(expected: int) -> None:
+    units, level, draws = 1000, 0.95, 300
+    rng = np.random.default_rng(expected)
+    wrong = percentile = 0
+    for _ in range(draws):
+        weights = rng.lognormal(0, 1, units)
+        hit = np.flatnonzero(rng.random(units) < expected / units)
+        drawn = rng.poisson(1, (500, units)).astype(np.float32)
+        replicates = -(drawn[:, hit] @ weights[hit]) / (drawn @ weights.astype(np.float32))
+        difference = -weights[hit].sum() / weights.sum()
+        bounds = from_replicates(difference, replicates, level, weights)
+        assert bounds is not None
+        wrong += bounds.judged(expected / units) == "pass"
+        percentile += np.quantile(replicates, 1 - level) >= -expected / units
+    assert percentile / draws > 0.1
+    assert wrong / draws <= 0.07
 
 
 def test_bounds_of_decisions_are_tangos_at_twice_the_tail() -> None:
