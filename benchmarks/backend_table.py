@@ -1,4 +1,4 @@
-"""One network on every backend and at every precision: drift, accuracy, speed and size, as Markdown.
+r"""A network on every backend at every precision: drift, accuracy, speed and size, as Markdown.
 
 A model's YAML names the files: by ``BACKEND`` for fp32 and what the runtime makes of it when it
 opens it, by ``BACKEND:PRECISION`` for what was built (``evalkit convert --yaml`` adds those). Each
@@ -8,7 +8,7 @@ and size are the recognition model's; a detector adds its AP to the rows of the 
 
     python benchmarks/backend_table.py --work table --detector sample-detection
     python benchmarks/backend_table.py --model r50.yaml --lfw lfw.bin --ijbc IJBC --work table
-    python benchmarks/backend_table.py --model r50.yaml --detector scrfd.yaml --widerface WIDER \\
+    python benchmarks/backend_table.py --model r50.yaml --detector scrfd.yaml --widerface WIDER \
         --model y1.yaml --python mxnet=.mxnet/bin/python --exclude torch:fp16 --work table
 """
 
@@ -52,6 +52,7 @@ class Cell:
 
     @property
     def mode(self) -> str:
+        """As ``backend:precision``."""
         return f"{self.backend}:{self.precision}"
 
 
@@ -137,7 +138,8 @@ def row(
     paths = [*cell.results.values(), *(detector.results.values() if detector else ())]
     results = [load_result(path) for path in paths]
     ran = results[0].ran.precision_ran
-    figures = {metric.name: metric.value for result in results for metric in result.metrics}
+    held_figures = {metric.name: metric.value for result in results for metric in result.metrics}
+    figures = [held_figures.get(name) for name in FIGURES]
     held = {
         timing.batch_size: timing
         for timing in timings

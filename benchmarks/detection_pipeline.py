@@ -2,9 +2,9 @@
 
 The same open session, with the same threads, runs (a) alone over the very batches that the
 pipeline would give it, ready in memory, and (b) under the pipeline: decode, size, normalise,
-infer, decode boxes, suppress, store. The two alternate. Two ratios are printed of each round and
-as medians: of the rates by wall clock, which other work on the machine disturbs, and of the
-processor time an image, which it hardly does.
+infer, decode boxes, suppress, store. The two alternate. Two ratios are printed of each round, as
+medians and of the best rounds: of the rates by wall clock, and of the processor time an image.
+Other work on the machine only ever slows a round down: the best ones are the least disturbed.
 
     python benchmarks/detection_pipeline.py                              # the embedded sample
     python benchmarks/detection_pipeline.py --data WIDER --events 22--Picnic --model MODEL.yaml
@@ -13,6 +13,7 @@ processor time an image, which it hardly does.
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import tempfile
 import time
@@ -37,6 +38,10 @@ class Cost:
 
     wall: float
     cpu: float
+
+    def least(self, other: Cost) -> Cost:
+        """Return the smaller of each."""
+        return Cost(min(self.wall, other.wall), min(self.cpu, other.cpu))
 
 
 class Stopwatch:
@@ -117,9 +122,12 @@ def main() -> None:
         alone(detector, batches, 1)
         piped(detector, once)
         wall, cpu = [], []
+        best = {"session": Cost(math.inf, math.inf), "pipeline": Cost(math.inf, math.inf)}
         for _ in range(options.repeats):
             session = alone(detector, batches, options.rounds)
             pipeline = piped(detector, images)
+            best["session"] = best["session"].least(session)
+            best["pipeline"] = best["pipeline"].least(pipeline)
             wall.append(session.wall / pipeline.wall)
             cpu.append(session.cpu / pipeline.cpu)
             print(
@@ -132,7 +140,9 @@ def main() -> None:
     print(
         f"{opened.model.info.name} on {options.backend}, "
         f"{opened.model.session.ran.threads} threads, {len(images)} images: median ratio of "
-        f"{summary('rates', wall)}, of {summary('CPU time', cpu)}; at least 0.9 is wanted"
+        f"{summary('rates', wall)}, of {summary('CPU time', cpu)}; of the best rounds "
+        f"{best['session'].wall / best['pipeline'].wall:.3f} and "
+        f"{best['session'].cpu / best['pipeline'].cpu:.3f}; at least 0.9 is wanted"
     )
 
 

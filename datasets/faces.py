@@ -55,13 +55,18 @@ def is_truncated(data: bytes) -> bool:
     return True
 
 
-def decode(data: bytes) -> NDArray[np.uint8]:
+def decode(data: bytes, *, rgb: bool = False) -> NDArray[np.uint8]:
     """Decode an image file's bytes, strictly.
+
+    Parameters
+    ----------
+    data : bytes
+    rgb : bool
+        Decode to red, green, blue, rather than OpenCV's order: blue, green, red.
 
     Returns
     -------
     ndarray of shape (height, width, 3), uint8
-        Channels in OpenCV's order: blue, green, red.
 
     Raises
     ------
@@ -73,7 +78,8 @@ def decode(data: bytes) -> NDArray[np.uint8]:
     if is_truncated(data):
         raise ValueError("the file is truncated")
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        order = cv2.IMREAD_COLOR_RGB if rgb else cv2.IMREAD_COLOR
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), order)
     except cv2.error as error:
         raise ValueError(f"the file does not decode ({error.err})") from error
     if image is None:

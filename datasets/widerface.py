@@ -7,7 +7,6 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -130,7 +129,7 @@ class WiderImages:
         path = self.path(index)
         try:
             data = path.read_bytes()
-            image = decode(data)
+            image = decode(data, rgb=True)
         except FileNotFoundError as error:
             raise UnreadableImage("The image is missing", path=path) from error
         except OSError as error:
@@ -138,8 +137,7 @@ class WiderImages:
         except ValueError as error:
             why = str(error).rstrip(".")
             raise UnreadableImage(f"The image does not decode: {why}", path=path) from error
-        rgb: NDArray[np.uint8] = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-        return rgb, hashlib.blake2b(data, digest_size=8).digest()
+        return image, hashlib.blake2b(data, digest_size=8).digest()
 
 
 def load_widerface(

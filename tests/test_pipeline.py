@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ from evalkit.config import InputSpec
 from evalkit.datasets.errors import UnreadableImage
 from evalkit.errors import InputError
 from evalkit.heads.embedding import embedding
-from evalkit.pipeline import Embedder, EmbedOptions, Normaliser, fill_store
+from evalkit.pipeline import Embedder, EmbedOptions, Normaliser, batches_ahead, fill_store
 from evalkit.store import SHARD, Store
 
 FIELDS = ["embeddings", "flipped"]
@@ -145,6 +148,33 @@ def test_normalising_equals_the_formula(color: str, layout: str, dtype: str) -> 
     np.testing.assert_array_equal(tensor[0], wanted.astype(dtype))
     mirrored = normalise.flipped(tensor)[0]
     np.testing.assert_array_equal(mirrored, np.flip(wanted, 2 if layout == "nchw" else 1))
+
+
+def test_images_of_any_size_share_a_normaliser_and_its_threads() -> None:
+    rng = np.random.default_rng(0)
+    sizes = [(5, 7), (64, 48), (3, 3), (40, 90), (1, 1)] * 20
+    images = [rng.integers(0, 256, (*size, 3), np.uint8) for size in sizes]
+    normalise = Normaliser(SPEC)
+
+    def work(at: int) -> NDArray[Any]:
+        tensor = normalise.empty(1, sizes[at])
+        normalise(images[at], tensor[0])
+        return tensor[0]
+
+    mean = np.array(SPEC.mean, np.float32)
+    for at, tensor in batches_ahead(range(len(images)), work, 4):
+        expected = (images[at].astype(np.float32) - mean) / np.float32(SPEC.std)
+        np.testing.assert_array_equal(tensor, expected.transpose(2, 0, 1))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a niceness for each thread")
+def test_workers_give_way_to_the_session() -> None:
+    def niceness(_: int) -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    own = niceness(0)
+    assert {nice for _, nice in batches_ahead(range(8), niceness, 2)} == {max(own, 10)}
+    assert niceness(0) == own
 
 
 def test_the_head_refuses_what_is_no_embedding() -> None:
