@@ -152,10 +152,7 @@ def row(
         cell.backend,
         cell.precision if cell.precision == ran else f"{cell.precision} (ran {ran})",
         cosine_p1(cell, reference),
-        *(
-            "-" if (value := figures.get(name)) is None else f"{100 * value:.2f}"
-            for name in FIGURES
-        ),
+        *("-" if value is None else f"{100 * value:.2f}" for value in figures),
         *("-" if rate is None else f"{rate.median:,.0f}" for rate in rates),
         "-" if megabytes is None else f"{megabytes:.1f}",
     ]
