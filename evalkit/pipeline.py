@@ -404,8 +404,9 @@ def check_failures(failures: Sequence[Failure], most: int, store: Store | None =
     if len(failures) > most:
         named = "; ".join(f"{failure.name}: {failure.reason}" for failure in failures[:3])
         kept = f"What was done is kept in {store.folder}. " if store is not None else ""
+        count = "1 failure" if len(failures) == 1 else f"{len(failures)} failures"
         raise InputError(
-            f"{len(failures)} failures to enrol, more than --max-failures {most}. The first: "
+            f"{count} to enrol, more than --max-failures {most}. The first: "
             f"{named} {kept}Mend the data or the model, or raise --max-failures."
         )
 

@@ -103,7 +103,7 @@ def _add_device_options(parser: argparse.ArgumentParser) -> None:
         "--runtime-info", type=Path, metavar="YAML", help="device, runtime, precision, outputs"
     )
     device.add_argument(
-        "--throughput-log", type=Path, metavar="FILE", help="of ais_bench or mm_run: images/s"
+        "--throughput-log", type=Path, metavar="FILE", help="of ais_bench or mm_run: images/s, of several lines the sum"
     )
     device.add_argument(
         "--verify",
