@@ -25,7 +25,8 @@ from evalkit.datasets.sample import sample_path
 from evalkit.errors import EvalkitError, InputError
 from evalkit.evaluations.inference import OpenModel, open_model
 from evalkit.files import cache_dir
-from evalkit.precision.calibration import Drawn, ImageBatches, ImageSet, load_images
+from evalkit.precision.calibration import Drawn, ImageBatches
+from evalkit.precision.image_sets import ImageSet, load_images
 from evalkit.precision.trials import Prepared, kind_of, side_of
 from evalkit.progress import Progress
 from evalkit.registry import Entry

@@ -17,7 +17,8 @@ from evalkit.errors import InputError
 from evalkit.evaluations.inference import face_side
 from evalkit.files import atomic_write, sha256_json
 from evalkit.pipeline import ImageSource
-from evalkit.precision.calibration import ImageSet, draw, load_images
+from evalkit.precision.calibration import draw
+from evalkit.precision.image_sets import ImageSet, load_images
 from evalkit.progress import Progress
 
 

@@ -21,8 +21,9 @@ from evalkit.pipeline import Normaliser
 from evalkit.precision import CONVERTERS
 from evalkit.precision.agreement import Reading, compare
 from evalkit.precision.base import Build, Built, Converter, ConvertSettings, Method
-from evalkit.precision.calibration import Drawn, ImageSet, draw, load_images
+from evalkit.precision.calibration import Drawn, draw
 from evalkit.precision.exclusion import Trial, matched, rank, search
+from evalkit.precision.image_sets import ImageSet, load_images
 from evalkit.precision.sidecar import SCHEMA_VERSION, dumped, sidecar_path
 from evalkit.precision.trials import Prepared, kind_of, opened, side_of
 from evalkit.precision.writing import check_out, put, work_folder, write_model_yaml

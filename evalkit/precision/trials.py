@@ -24,7 +24,8 @@ from evalkit.heads.embedding import embedding
 from evalkit.heads.sizing import Fixed, pad_colour, parse_sizing, place
 from evalkit.pipeline import Normaliser
 from evalkit.precision.agreement import Reading, Rows, read
-from evalkit.precision.calibration import Drawn, ImageBatches, ImageSet, Kind, Prepare
+from evalkit.precision.calibration import Drawn, ImageBatches, Prepare
+from evalkit.precision.image_sets import ImageSet, Kind
 from evalkit.progress import Progress
 from evalkit.protocols.verification import evaluate as verify
 

@@ -20,7 +20,8 @@ from evalkit.datasets.errors import DatasetError  # noqa: E402
 from evalkit.datasets.sample import write_sample  # noqa: E402
 from evalkit.errors import InputError  # noqa: E402
 from evalkit.pipeline import Normaliser, prepare  # noqa: E402
-from evalkit.precision.calibration import Drawn, ImageBatches, ImageSet, draw, load_images  # noqa: E402
+from evalkit.precision.calibration import Drawn, ImageBatches, draw  # noqa: E402
+from evalkit.precision.image_sets import ImageSet, load_images  # noqa: E402
 from evalkit.progress import Progress  # noqa: E402
 
 QUIET = Progress(quiet=True)

@@ -18,7 +18,8 @@ from evalkit.datasets.sample import write_sample
 from evalkit.evaluations.inference import OpenModel
 from evalkit.heads.sizing import Fixed, pad_colour, place
 from evalkit.pipeline import Normaliser
-from evalkit.precision.calibration import draw, load_images
+from evalkit.precision.calibration import draw
+from evalkit.precision.image_sets import load_images
 from evalkit.precision.sidecar import sidecar_path
 from evalkit.precision.trials import Prepared
 from evalkit.progress import Progress
