@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from evalkit.datasets.widerface import load_widerface
 from evalkit.errors import InputError
-from evalkit.report import pictures
+from evalkit.report import drawing
+from evalkit.report.drawing import COLOURS
 from evalkit.report.pictures import (
-    COLOURS,
     _worst_scenes,
     best_f1_threshold,
     write_detection_pictures,
@@ -103,10 +103,10 @@ def test_captions_of_the_overview_are_whole():
     """Counts of up to three digits fit below a thumbnail."""
     boxes = {kind: np.zeros((999, 4)) for kind in COLOURS}
     boxes["ignored"] = np.zeros((1998, 4))
-    scene = pictures._Scene(0, "a/b", boxes, {"ignored": np.zeros(999)}, np.zeros((0, 4)))
+    scene = drawing.Scene(0, "a/b", boxes, {"ignored": np.zeros(999)}, np.zeros((0, 4)))
     for line in scene.counts:
         assert line.count("999") >= 2
-        assert pictures._shortened(line, pictures._THUMBNAIL[0]) == line
+        assert drawing._shortened(line, drawing._THUMBNAIL[0]) == line
 
 
 def test_a_lower_threshold_shows_more(wider, tmp_path):
