@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict
 import evalkit
 from evalkit import environment
 from evalkit.backends.base import Precision, Session
-from evalkit.config import ModelConfig, RunConfig, validate
+from evalkit.config import ModelConfig, RunConfig
 from evalkit.errors import EvalkitError
 from evalkit.evaluations.inference import (
     choose_backend,
@@ -37,6 +37,7 @@ from evalkit.files import atomic_write
 from evalkit.pipeline import Normaliser
 from evalkit.progress import Advance, Progress
 from evalkit.results import ModelInfo, RanInfo, Text
+from evalkit.validation import validate
 
 _WARM_UP_RUNS = 2
 _WARM_UP_S = 0.2

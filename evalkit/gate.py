@@ -15,7 +15,6 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from evalkit.comparable import mismatches, named, run_label
-from evalkit.config import find_yaml, read_yaml, validate
 from evalkit.errors import (
     EXIT_CANNOT_JUDGE,
     EXIT_FAILED,
@@ -23,6 +22,7 @@ from evalkit.errors import (
     CannotJudgeError,
 )
 from evalkit.results import Metric, Result, Text, load_result
+from evalkit.validation import find_yaml, read_yaml, validate
 
 Outcome = Literal["pass", "fail", "cannot_judge", "skipped"]
 _LOWER_IS_BETTER = ("eer",)

@@ -8,19 +8,12 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from evalkit.backends.base import PRECISIONS, Precision
-from evalkit.config import (
-    IjbConfig,
-    LfwConfig,
-    RunConfig,
-    WiderFaceConfig,
-    find_yaml,
-    read_yaml,
-    validate,
-)
+from evalkit.config import IjbConfig, LfwConfig, RunConfig, WiderFaceConfig
 from evalkit.errors import InputError
 from evalkit.evaluations.run import rate_name
 from evalkit.files import sha256_json
 from evalkit.results import Text
+from evalkit.validation import find_yaml, read_yaml, validate
 
 Kind = Literal["ijbc", "ijbb", "lfw", "widerface"]
 

@@ -17,10 +17,9 @@ from evalkit.config import (
     RunConfig,
     WiderFaceConfig,
     load_model_config,
-    read_yaml,
-    validate,
 )
 from evalkit.errors import InputError
+from evalkit.validation import read_yaml, validate
 
 
 def namespace(**values: Any) -> argparse.Namespace:

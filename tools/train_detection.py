@@ -30,7 +30,7 @@ from torch.nn import functional
 from torchscript import without_debug_records
 
 import evalkit.configs
-from evalkit.config import WiderFaceConfig, read_yaml
+from evalkit.config import WiderFaceConfig
 from evalkit.datasets import sample
 from evalkit.datasets.sample.photo import encode
 from evalkit.datasets.sample.scenes import draw_scene
@@ -39,6 +39,7 @@ from evalkit.datasets.sample.widerface import EVENTS
 from evalkit.evaluations.widerface import evaluate
 from evalkit.heads.detection import grid
 from evalkit.progress import Progress
+from evalkit.validation import read_yaml
 
 PACKAGE = Path(sample.__file__).parent
 STRIDES = (8, 16, 32)

@@ -86,11 +86,12 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from evalkit.config import RunConfig, load_model_config, validate
+    from evalkit.config import RunConfig, load_model_config
     from evalkit.doctor import check
     from evalkit.errors import EXIT_CANNOT_JUDGE, EXIT_FAILED, EXIT_OK, InputError
     from evalkit.progress import Progress
     from evalkit.report.doctor import describe_checkup
+    from evalkit.validation import validate
 
     if arguments.images < 1:
         raise InputError("--images must be 1 or more.")

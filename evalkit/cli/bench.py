@@ -76,10 +76,11 @@ def run(arguments: argparse.Namespace) -> int:
     from itertools import product
 
     from evalkit.bench import Setup, bench
-    from evalkit.config import RunConfig, load_model_config, validate
+    from evalkit.config import RunConfig, load_model_config
     from evalkit.errors import EXIT_OK, EXIT_USER_ERROR
     from evalkit.progress import Progress
     from evalkit.report.bench import describe
+    from evalkit.validation import validate
 
     check_output(arguments.output)
     given = {"architecture": arguments.architecture, "layout": arguments.layout}

@@ -103,7 +103,10 @@ def _add_device_options(parser: argparse.ArgumentParser) -> None:
         "--runtime-info", type=Path, metavar="YAML", help="device, runtime, precision, outputs"
     )
     device.add_argument(
-        "--throughput-log", type=Path, metavar="FILE", help="of ais_bench or mm_run: images/s, of several lines the sum"
+        "--throughput-log",
+        type=Path,
+        metavar="FILE",
+        help="of ais_bench or mm_run: images/s, of several lines the sum",
     )
     device.add_argument(
         "--verify",
@@ -130,7 +133,7 @@ def resolve(arguments: argparse.Namespace, kind: type[C]) -> C:
     evalkit.errors.InputError
         A setting is unknown or out of range.
     """
-    from evalkit.config import COMMAND_LINE, read_yaml, validate
+    from evalkit.validation import COMMAND_LINE, read_yaml, validate
 
     given = vars(arguments)
     values: dict[str, Any] = {}

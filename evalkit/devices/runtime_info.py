@@ -10,9 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from evalkit.backends.base import Precision
 from evalkit.backends.tensors import as_its_user_says
-from evalkit.config import read_yaml, validate
 from evalkit.errors import InputError
 from evalkit.results import Text
+from evalkit.validation import read_yaml, validate
 
 FILE = "runtime-info.yaml"
 _TEMPLATE = """\

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import yaml
 
-from evalkit.config import ModelConfig, read_yaml, validate
+from evalkit.config import ModelConfig
 from evalkit.errors import InputError
 from evalkit.files import USER_ERRNOS, atomic_write
 from evalkit.precision.sidecar import sidecar_path
+from evalkit.validation import read_yaml, validate
 
 
 def check_out(out: Path, suffix: str, source: Path, *, overwrite: bool) -> None:
