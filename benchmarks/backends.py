@@ -27,7 +27,7 @@ from evalkit.bench import random_batch
 from evalkit.config import ModelConfig, RunConfig, load_model_config
 from evalkit.environment import available_cores
 from evalkit.errors import EvalkitError
-from evalkit.evaluations.inference import open_model
+from evalkit.evaluations.models import open_model
 from evalkit.report.table import text_table
 
 Call = Callable[[NDArray[Any]], Any]

@@ -22,7 +22,8 @@ from evalkit.config import RunConfig, load_model_config
 from evalkit.datasets.ijb import load_ijb
 from evalkit.datasets.sample import sample_path
 from evalkit.environment import available_cores
-from evalkit.evaluations.inference import SAMPLE_MODEL, OpenModel, open_model
+from evalkit.evaluations.inference import SAMPLE_MODEL
+from evalkit.evaluations.models import OpenModel, open_model
 from evalkit.files import cache_dir
 from evalkit.pipeline import Embedder, EmbedOptions, ImageSource, Normaliser, fill_store, prepare
 from evalkit.store import Store

@@ -27,12 +27,7 @@ from evalkit import environment
 from evalkit.backends.base import Precision, Session
 from evalkit.config import ModelConfig, RunConfig
 from evalkit.errors import EvalkitError
-from evalkit.evaluations.inference import (
-    choose_backend,
-    image_shape,
-    open_model,
-    weights_beside,
-)
+from evalkit.evaluations.models import choose_backend, image_shape, open_model, weights_beside
 from evalkit.files import atomic_write
 from evalkit.pipeline import Normaliser
 from evalkit.progress import Advance, Progress

@@ -23,7 +23,7 @@ from evalkit.backends.worker.session import probe_in
 from evalkit.config import ModelConfig, RunConfig, RuntimeConfig
 from evalkit.datasets.sample import sample_path
 from evalkit.errors import EvalkitError, InputError
-from evalkit.evaluations.inference import OpenModel, open_model
+from evalkit.evaluations.models import OpenModel, open_model
 from evalkit.files import cache_dir
 from evalkit.precision.calibration import Drawn, ImageBatches
 from evalkit.precision.image_sets import ImageSet, load_images

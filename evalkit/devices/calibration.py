@@ -14,7 +14,7 @@ from evalkit.devices.dump import dump
 from evalkit.devices.inputs import Inputs
 from evalkit.devices.manifest import INPUTS
 from evalkit.errors import InputError
-from evalkit.evaluations.inference import face_side
+from evalkit.evaluations.models import face_side
 from evalkit.files import atomic_write, sha256_json
 from evalkit.pipeline import ImageSource
 from evalkit.precision.calibration import draw

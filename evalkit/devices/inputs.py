@@ -25,7 +25,8 @@ from evalkit.devices.verify import read_inputs, run_one
 from evalkit.errors import InputError
 from evalkit.evaluations import ijb, lfw, widerface
 from evalkit.evaluations.detector import SAMPLE_MODEL as SAMPLE_DETECTOR
-from evalkit.evaluations.inference import SAMPLE_MODEL, OpenImages, face_side, host_reference
+from evalkit.evaluations.inference import SAMPLE_MODEL, OpenImages
+from evalkit.evaluations.models import face_side, host_reference
 from evalkit.evaluations.run import require_model
 from evalkit.files import sha256_json
 from evalkit.heads.sizing import pad_colour, parse_sizing, place

@@ -11,7 +11,7 @@ from typing import Any
 from evalkit.config import ModelConfig, RunConfig
 from evalkit.detecting import Detector
 from evalkit.errors import InputError
-from evalkit.evaluations.inference import OpenModel, open_model
+from evalkit.evaluations.models import OpenModel, open_model
 from evalkit.heads import build_head
 from evalkit.heads.detection import DetectionHead, DetectionOptions
 from evalkit.heads.sizing import Fixed, Sizing, parse_sizing

@@ -15,7 +15,8 @@ from evalkit.config import RunConfig
 from evalkit.datasets.ijb import MARKER
 from evalkit.devices.runtime_info import read_runtime_info, read_throughput
 from evalkit.errors import InputError
-from evalkit.evaluations.inference import Inferred, model_sha256
+from evalkit.evaluations.inference import Inferred
+from evalkit.evaluations.models import model_sha256
 from evalkit.results import (
     READY_MADE,
     DatasetInfo,

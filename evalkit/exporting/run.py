@@ -14,7 +14,7 @@ from evalkit.backends.base import Session
 from evalkit.config import ModelConfig, RunConfig
 from evalkit.environment import describe
 from evalkit.errors import InputError
-from evalkit.evaluations.inference import image_shape, model_sha256, open_model
+from evalkit.evaluations.models import image_shape, model_sha256, open_model
 from evalkit.files import sha256_file
 from evalkit.precision.sidecar import SCHEMA_VERSION, dumped, sidecar_path
 from evalkit.precision.writing import check_out, put, work_folder

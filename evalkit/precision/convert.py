@@ -16,7 +16,7 @@ from evalkit.backends.base import Ran
 from evalkit.bench import model_bytes
 from evalkit.config import ModelConfig, RunConfig, load_model_config
 from evalkit.errors import InputError, UnavailableError, WrongPrecisionError
-from evalkit.evaluations.inference import OpenModel
+from evalkit.evaluations.models import OpenModel
 from evalkit.pipeline import Normaliser
 from evalkit.precision import CONVERTERS
 from evalkit.precision.agreement import Reading, compare

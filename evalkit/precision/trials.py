@@ -13,13 +13,7 @@ from numpy.typing import NDArray
 from evalkit.backends.base import Precision
 from evalkit.config import ModelConfig, RunConfig
 from evalkit.errors import InputError
-from evalkit.evaluations.inference import (
-    OpenModel,
-    check_input,
-    face_side,
-    image_shape,
-    open_model,
-)
+from evalkit.evaluations.models import OpenModel, check_input, face_side, image_shape, open_model
 from evalkit.heads.embedding import embedding
 from evalkit.heads.sizing import Fixed, pad_colour, parse_sizing, place
 from evalkit.pipeline import Normaliser

@@ -23,7 +23,7 @@ from evalkit.config import ModelConfig, RunConfig, load_model_config
 from evalkit.datasets.sample import sample_path
 from evalkit.devices.outputs import NAME as OUTPUTS
 from evalkit.errors import EvalkitError, InputError
-from evalkit.evaluations import detector, inference
+from evalkit.evaluations import detector, inference, models
 from evalkit.files import atomic_write, cache_dir, sha256_file, sha256_json
 from evalkit.plan import DeviceOutputs, Mode, Override, Plan, ProtocolPlan
 from evalkit.progress import Progress
@@ -240,7 +240,7 @@ def key_of(job: Job, prober: Prober) -> str:
     if not probe.available:
         raise CellError(f"backend {job.mode.backend}: {probe.reason} {probe.remedy}".rstrip())
     try:
-        model = inference.model_sha256(_model_file(job))
+        model = models.model_sha256(_model_file(job))
     except InputError as error:
         raise CellError(str(error)) from error
     return sha256_json(

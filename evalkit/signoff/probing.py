@@ -13,7 +13,7 @@ _ASK = """
 import dataclasses, json, sys
 from evalkit.config import ModelConfig, RunConfig
 from evalkit.errors import EvalkitError
-from evalkit.evaluations.inference import choose_backend
+from evalkit.evaluations.models import choose_backend
 run = RunConfig(backend=sys.argv[1], python=sys.argv[2] or None)
 try:
     backend = choose_backend(run, ModelConfig(name="any", files={"any": "any"}))

@@ -16,7 +16,7 @@ from evalkit.errors import (
     EXIT_OK,
     EvalkitError,
 )
-from evalkit.evaluations.inference import weights_beside
+from evalkit.evaluations.models import weights_beside
 from evalkit.plan import Plan, ProtocolPlan
 from evalkit.progress import Progress
 from evalkit.results import Result

@@ -16,7 +16,7 @@ from tiny_network import Tiny, batch, write_onnx  # noqa: E402
 from evalkit.backends.base import SessionOptions  # noqa: E402
 from evalkit.backends.onnx_files import External, check_external_data, external_data  # noqa: E402
 from evalkit.errors import InputError  # noqa: E402
-from evalkit.evaluations.inference import model_sha256, weights_beside  # noqa: E402
+from evalkit.evaluations.models import model_sha256, weights_beside  # noqa: E402
 
 
 @pytest.fixture

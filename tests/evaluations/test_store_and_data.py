@@ -10,7 +10,8 @@ import pytest
 from command import Command
 
 from evalkit.config import RunConfig, load_model_config
-from evalkit.evaluations.inference import SAMPLE_MODEL, model_sha256
+from evalkit.evaluations.inference import SAMPLE_MODEL
+from evalkit.evaluations.models import model_sha256
 from evalkit.results import Result, load_result
 
 pytest.importorskip("onnxruntime", reason="pip install 'evalkit[cpu]'")

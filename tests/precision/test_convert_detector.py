@@ -15,7 +15,7 @@ from evalkit.backends.base import Session, TensorInfo
 from evalkit.cli import main
 from evalkit.config import ModelConfig, RunConfig, load_model_config
 from evalkit.datasets.sample import write_sample
-from evalkit.evaluations.inference import OpenModel
+from evalkit.evaluations.models import OpenModel
 from evalkit.heads.sizing import Fixed, pad_colour, place
 from evalkit.pipeline import Normaliser
 from evalkit.precision.calibration import draw
