@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +46,10 @@ SHARD = 32
 TASK = 4
 _DECODERS = 1
 _MAX_PIXELS = 1 << 22
+_NO_BOXES = (
+    "or a box beyond 1e9 pixels, or of the head 'boxes' one that is inside out: overflow in a low "
+    "precision, or the wrong 'form'?"
+)
 _ROW = 15
 """x1 y1 x2 y2 score and five points, NaN where the model gives none."""
 
@@ -105,6 +109,7 @@ class Detector:
         self.head = head
         self.sizing = sizing
         self.options = options
+        self._of_view = replace(options, truncate=False)
         self.batch_size = session.inputs[0].batch or batch_size
         self.normalise = Normaliser(spec, session.inputs[0].dtype)
         self.colour = pad_colour(sizing.pad, spec.mean, spec.color)
@@ -141,7 +146,7 @@ class Detector:
         found: list[list[Detections | None]] = [[] for _ in range(count)]
         for (tensor, views), raw in zip(prepared.batches, outputs, strict=True):
             geometries = [view.geometry for view in views]
-            detected = detect(self.head, raw, geometries, self.options)
+            detected = detect(self.head, raw, geometries, self._of_view)
             self.buffers.give(tensor)
             for view, faces in zip(views, detected, strict=True):
                 found[view.image].append(faces)
@@ -170,11 +175,23 @@ class Detector:
         usable = [view for view in views if view is not None]
         if len(usable) < len(views) or not usable:
             return None
-        if len(usable) == 1:
-            return usable[0]
-        threshold = self.options.nms_threshold or 0.4
-        limit = self.options.top_k_after
-        return vote(usable, threshold, overlap=self.options.nms_overlap, limit=limit)
+        faces = usable[0]
+        if len(usable) > 1:
+            options = self.options
+            faces = vote(
+                usable,
+                vote_threshold(options),
+                overlap=options.nms_overlap,
+                limit=options.top_k_after,
+            )
+        if not self.options.truncate:
+            return faces
+        return Detections(np.trunc(faces.boxes), faces.scores, faces.landmarks)
+
+
+def vote_threshold(options: DetectionOptions) -> float:
+    """Return the overlap at which boxes of several views are joined: 0.4 where none suppresses."""
+    return 0.4 if options.nms_threshold is None else options.nms_threshold
 
 
 def fill_detections(
@@ -251,7 +268,7 @@ def _decoded(inferred: _Inferred, source: ImageSource, detector: Detector) -> Sh
     failures = dict(notes.failures)
     for at, faces in enumerate(found):
         if faces is None:
-            failures.setdefault(at, not_finite(source.name(task[at])))
+            failures.setdefault(at, not_finite(source.name(task[at]), _NO_BOXES))
     rows = [_rows(faces) for faces in found if faces is not None]
     return Shard(
         outputs={

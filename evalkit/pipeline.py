@@ -385,12 +385,9 @@ def join_shards(parts: Sequence[Shard]) -> Shard:
     )
 
 
-def not_finite(name: str) -> Failure:
+def not_finite(name: str, cause: str = "overflow in a low precision?") -> Failure:
     """Return the failure of a sample whose output is not a number."""
-    return Failure(
-        name=name,
-        reason="the model's output is NaN or infinite (overflow in a low precision?).",
-    )
+    return Failure(name=name, reason=f"the model's output is NaN or infinite ({cause}).")
 
 
 def check_failures(failures: Sequence[Failure], most: int, store: Store | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from evalkit.backends.base import Ran, Session, TensorInfo
 from evalkit.buffers import Buffers
 from evalkit.config import InputSpec
 from evalkit.datasets.errors import UnreadableImage
-from evalkit.detecting import FIELDS, Detector, fill_detections, rows_of
+from evalkit.detecting import FIELDS, Detector, fill_detections, rows_of, vote_threshold
 from evalkit.heads import build_head
 from evalkit.heads.detection import DetectionOptions
 from evalkit.heads.sizing import parse_sizing, place
@@ -71,6 +72,26 @@ class Photographs:
 def detector(session: Session, sizing: str = "original stride=8") -> Detector:
     head = build_head("boxes", {"scores": None})
     return Detector(session, head, SPEC, parse_sizing(sizing), OPTIONS, 4)
+
+
+@pytest.mark.parametrize(("threshold", "voted"), [(None, 0.4), (0.0, 0.0), (0.7, 0.7)])
+def test_views_are_joined_before_the_fractions_go(threshold: float | None, voted: float) -> None:
+    options = replace(OPTIONS, nms_threshold=threshold, truncate=True)
+    assert vote_threshold(options) == voted
+    session = Corners()
+    head = build_head("boxes", {"scores": None})
+    sizing = parse_sizing("multi_scale=8,16 stride=8")
+    images = Photographs(3)
+    for index in range(3):
+        whole, plain = (
+            Detector(session, head, SPEC, sizing, replace(options, truncate=cut), 4)
+            for cut in (True, False)
+        )
+        (faces,) = whole(whole.prepare(images, [index]), 1)
+        (exact,) = plain(plain.prepare(images, [index]), 1)
+        assert faces is not None
+        assert exact is not None
+        np.testing.assert_array_equal(faces.boxes, np.trunc(exact.boxes))
 
 
 def found(folder: Path, images: Photographs, held: Detector) -> list[NDArray[np.float32] | None]:

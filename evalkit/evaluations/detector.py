@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from evalkit.config import ModelConfig, RunConfig
-from evalkit.detecting import Detector
+from evalkit.detecting import Detector, vote_threshold
 from evalkit.errors import InputError
 from evalkit.evaluations.models import OpenModel, open_model
 from evalkit.heads import build_head
 from evalkit.heads.detection import DetectionHead, DetectionOptions
-from evalkit.heads.sizing import Fixed, Sizing, parse_sizing
+from evalkit.heads.sizing import Fixed, MultiScale, Sizing, parse_sizing
 
 SAMPLE_MODEL = "sample-detection"
 
@@ -66,6 +66,8 @@ def open_detector(
     chosen = _options(head, config, options)
     sizing = parse_sizing(config.sizing)
     settings = {**head.settings(), **chosen.settings(), "sizing": str(sizing)}
+    if isinstance(sizing, MultiScale):
+        settings |= {"vote_threshold": vote_threshold(chosen), "vote_keep_single": True}
     with open_model(run, config) as opened:
         info = opened.info.model_copy(
             update={"preprocessing": {**opened.info.preprocessing, **settings}}

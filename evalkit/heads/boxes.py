@@ -35,7 +35,8 @@ class Boxes(DetectionHead):
     landmarks : str or None
         Output of shape (batch, n, 10) or (batch, n, 5, 2); None for none.
     form : str
-        ``xyxy`` corners, ``xywh`` corner and size, ``cxcywh`` centre and size.
+        ``xyxy`` corners, ``xywh`` corner and size, ``cxcywh`` centre and size. An image with a
+        box that is inside out then counts as a failure.
     units : str
         ``pixels`` of the input, or ``fractions`` of its width and height.
     """
@@ -62,7 +63,10 @@ class Boxes(DetectionHead):
             rows = np.flatnonzero(passes(face, threshold))
             first, second = tables[image, rows, :2] * scale, tables[image, rows, 2:4] * scale
             landmarks = None if points is None else points[image, rows] * scale
-            found.append(Detections(self._corners(first, second), face[rows], landmarks))
+            corners = self._corners(first, second)
+            # Inside out is no box, and a sign of the wrong `form`: the image fails, by name.
+            corners[(corners[:, 2:] < corners[:, :2]).any(axis=1)] = np.nan
+            found.append(Detections(corners, face[rows], landmarks))
         return found
 
     def _corners(self, first: Floats, second: Floats) -> Floats:

@@ -19,6 +19,10 @@ from evalkit.heads.sizing import Geometry, Size
 Floats: TypeAlias = NDArray[np.float32]
 Outputs: TypeAlias = Mapping[str, Floats]
 
+_FAR_AWAY = 1e9
+_MOST_SCORE = 1.05
+"""Probabilities end at 1; those of int8 may be a step beyond."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Detections:
@@ -57,9 +61,9 @@ class Detections:
 
     @property
     def finite(self) -> bool:
-        """Whether no value is NaN or infinite."""
+        """Whether every value is a number, and every place within 1e9 pixels."""
         parts = [self.boxes, self.scores, *([] if self.landmarks is None else [self.landmarks])]
-        return all(bool(np.isfinite(part).all()) for part in parts)
+        return all(bool((np.abs(part) <= _FAR_AWAY).all()) for part in parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,13 +177,15 @@ def detect(
     Returns
     -------
     list of Detections or None
-        By descending score, in pixels of the original image. None where a candidate is NaN or
-        infinite: the image failed (an overflow in a low precision, perhaps), and is to be named.
+        By descending score, in pixels of the original image. None where a candidate is NaN,
+        infinite or beyond 1e9 pixels: the image failed (an overflow in a low precision, perhaps),
+        and is to be named.
 
     Raises
     ------
     evalkit.errors.InputError
-        The outputs do not fit the head, or hold fewer images than were given.
+        The outputs do not fit the head, hold fewer images than were given, or have scores that
+        are no probabilities.
     """
     sizes = {geometry.input for geometry in geometries}
     if len(sizes) != 1:
@@ -193,7 +199,19 @@ def detect(
             "Run it with --batch-size 1."
         )
     pairs = zip(decoded, geometries, strict=False)
+    _check_scores(head, decoded[: len(geometries)])
     return [_finish(found, geometry, options) for found, geometry in pairs]
+
+
+def _check_scores(head: DetectionHead, decoded: Sequence[Detections]) -> None:
+    for found in decoded:
+        highest = float(np.max(found.scores, initial=0.0, where=np.isfinite(found.scores)))
+        if highest > _MOST_SCORE:
+            raise InputError(
+                f"The head {head.name!r} reads a score of {highest:.4g} from the model's outputs; "
+                "scores are probabilities. Is the model's last sigmoid or softmax missing, or are "
+                "its outputs named wrongly in the model's YAML?"
+            )
 
 
 def _finish(found: Detections, geometry: Geometry, options: DetectionOptions) -> Detections | None:
@@ -207,6 +225,8 @@ def _finish(found: Detections, geometry: Geometry, options: DetectionOptions) ->
     found = Detections(
         boxes, found.scores, None if points is None else geometry.landmarks_to_image(points)
     )
+    if not found.finite:  # the image may be far larger than the input
+        return None
     # A box without area is no face; the convention of whole pixels would give it one.
     found = found.take(np.flatnonzero((found.boxes[:, 2:] > found.boxes[:, :2]).all(axis=1)))
     if options.top_k_before is not None and len(found) > options.top_k_before:

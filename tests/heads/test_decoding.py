@@ -194,6 +194,8 @@ def test_boxes(form: str, units: str) -> None:
     height, width = SIZES[0]
     scale = (width, height) if units == "fractions" else (1, 1)
     table, scores, marks = fractions(1, 2, 9, 4), fractions(2, 2, 9), fractions(3, 2, 9, 10)
+    if form == "xyxy":
+        table[..., 2:] += table[..., :2]
     outputs = {"b": table, "s": scores[:, :, None], "m": marks}
     head = build_head(
         "boxes", {"boxes": "b", "scores": "s", "landmarks": "m", "form": form, "units": units}

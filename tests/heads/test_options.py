@@ -18,7 +18,7 @@ TABLE = np.array(
         [10.5, 10.5, 20.5, 20.5, 0.5],
         [11.5, 10.5, 21.5, 20.5, 0.9],
         [40.0, 40.0, 80.0, 90.0, 0.7],
-        [30.0, 30.0, 29.0, 35.0, 0.95],
+        [30.0, 30.0, 30.0, 35.0, 0.95],
         [0.0, 0.0, 5.0, 5.0, 0.02],
         [50.0, 0.0, 55.0, 5.0, 0.0199],
     ],
@@ -35,8 +35,40 @@ def run(geometry: Geometry | None = None, **options: Any) -> Detections:
 
 
 def test_defaults() -> None:
-    """Sorted, the inverted box gone, the threshold itself let in, the weaker twin suppressed."""
+    """Sorted, the flat box gone, the threshold itself let in, the weaker twin suppressed."""
     assert run().scores.tolist() == np.float32([0.9, 0.7, 0.02]).tolist()
+
+
+@pytest.mark.parametrize(
+    "row",
+    [[10, 10, 9, 20, 0.5], [10, 10, 20, 9, 0.5], [0, 0, 1e30, 1, 0.5], [0, np.inf, 1, 9, 0.5]],
+)
+def test_a_box_that_is_none_fails_its_image_and_no_other(row: list[float]) -> None:
+    good = [1.0, 2.0, 30.0, 40.0, 0.5]
+    head = build_head("boxes", {"boxes": "dets", "scores": None})
+    outputs = {"dets": np.array([[good, row], [good, good]], np.float32)}
+    failed, found = detect(head, outputs, [Geometry(SIZE, SIZE, SIZE)] * 2, DetectionOptions())
+    assert failed is None
+    assert found is not None
+    assert found.boxes.tolist() == [good[:4]]
+    # Below the threshold it is nobody's concern.
+    outputs["dets"][0, 1, 4] = 0.01
+    failed, _ = detect(head, outputs, [Geometry(SIZE, SIZE, SIZE)] * 2, DetectionOptions())
+    assert failed is not None
+
+
+def test_a_box_that_leaves_all_bounds_in_the_image_fails_it() -> None:
+    head = build_head("boxes", {"boxes": "dets", "scores": None})
+    outputs = {"dets": np.array([[0, 0, 9e8, 60, 0.5]], np.float32)}
+    geometries = [Geometry((640, 640), SIZE, SIZE)]
+    assert detect(head, outputs, geometries, DetectionOptions()) == [None]
+
+
+def test_scores_that_are_no_probabilities_are_refused() -> None:
+    head = build_head("boxes", {"boxes": "dets", "scores": None})
+    outputs = {"dets": np.array([[1, 1, 9, 9, 0.4], [1, 1, 9, 9, 57]], np.float32)}
+    with pytest.raises(InputError, match=r"reads a score of 57 .* sigmoid or softmax missing"):
+        detect(head, outputs, [Geometry(SIZE, SIZE, SIZE)], DetectionOptions())
 
 
 def test_options_one_by_one() -> None:
