@@ -174,7 +174,7 @@ def load_widerface(
     files, tables = _read_annotations(path)
     if events is not None:
         files, tables = _only(files, tables, events, path)
-    folder = _find_images(root, split)
+    folder = image_folder(root, split)
     _check_presence(folder, files)
     table = np.concatenate([np.empty((0, _COLUMNS)), *tables])
     return WiderFace(
@@ -198,7 +198,8 @@ def _find_annotations(root: Path, split: str, named: Path | None) -> Path:
     raise DatasetError(f"It holds no {name}", path=named or root, remedy=_REMEDY)
 
 
-def _find_images(root: Path, split: str) -> Path:
+def image_folder(root: Path, split: str = "val") -> Path:
+    """Return the folder of a split's events, there or not; see `load_widerface`."""
     for folder in (root / f"WIDER_{split}" / "images", root / "images"):
         if folder.is_dir():
             return folder

@@ -103,10 +103,16 @@ def run(arguments: argparse.Namespace) -> int:
         result.save(config.output, done.counts.arrays())
         print(f"\nresult: {config.output}")
     if config.write_predictions is not None:
-        write_predictions(config.write_predictions, done.evaluation.detections)
-    if config.save_images is not None and done.images is not None:
-        written = write_detection_pictures(config.save_images, done.images, done.evaluation)
-        written += write_pr_curves(config.save_images, {result.model.name: done.evaluation.curves})
+        write_predictions(config.write_predictions, done.predicted)
+        lost = len(done.evaluation.detections.images) - len(done.predicted.images)
+        if lost:
+            progress.say(f"{config.write_predictions}: without {lost} images that have no outcome")
+    if config.save_images is not None:
+        written = write_pr_curves(config.save_images, {result.model.name: done.evaluation.curves})
+        if done.images is None:
+            progress.say("no image is there to draw on: only the curves are written")
+        else:
+            written += write_detection_pictures(config.save_images, done.images, done.evaluation)
         progress.say(f"pictures: {len(written)} files in {config.save_images}")
     return 0
 

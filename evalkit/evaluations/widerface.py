@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from evalkit.config import ModelConfig, WiderFaceConfig, load_model_config
 from evalkit.datasets.ijb import MARKER
-from evalkit.datasets.widerface import WiderFace, WiderImages, load_widerface
+from evalkit.datasets.widerface import WiderFace, WiderImages, image_folder, load_widerface
 from evalkit.detecting import FIELDS, SHARD, fill_detections, rows_of
 from evalkit.environment import available_cores
 from evalkit.errors import CannotJudgeError, InputError
@@ -59,6 +59,8 @@ class Run:
     counts : ImageCounts
         The scores to keep beside the result: other runs are compared by them.
     evaluation : Evaluation
+    predicted : Detections
+        Of the images that did not fail, and of which predictions were there.
     images : WiderFace or None
         None where the images were not there: ready-made predictions need none.
     """
@@ -66,7 +68,18 @@ class Run:
     result: Result
     counts: ImageCounts
     evaluation: Evaluation
+    predicted: Detections
     images: WiderFace | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Data:
+    """What is asked for of the ground truth, the images, and what there is beside it."""
+
+    truth: GroundTruth
+    images: WiderFace | None
+    known: tuple[str, ...]
+    limited: bool
 
 
 def evaluate(config: WiderFaceConfig, progress: Progress, *, command: str = "") -> Run:
@@ -80,20 +93,23 @@ def evaluate(config: WiderFaceConfig, progress: Progress, *, command: str = "") 
     clock = Clock()
     root, name = _root(config, progress)
     truth_folder = _truth_folder(root, config)
-    truth, wider = clock.run("load", lambda: _load(root, truth_folder, config))
+    data = clock.run("load", lambda: _load(root, truth_folder, config))
+    truth = data.truth
     inferred: Inferred | None = None
     settings: dict[str, Any] = {}
     warnings: tuple[str, ...] = ()
-    lost = 0
+    lost: tuple[str, ...]
     if config.predictions is not None:
-        reading = _read(config, truth)
-        detections, warnings, lost = reading.detections, reading.warnings(), reading.lost
-        settings = {"images_without_predictions": lost}
+        reading = _read(config, data)
+        detections, warnings = reading.detections, reading.warnings()
+        lost = (*reading.missing, *reading.empty, *reading.malformed)
+        settings = {"images_without_predictions": len(lost)}
     else:
         require_model(config, root, SAMPLE_MODEL)
-        inferred, settings = _infer(config, _images(wider, root), progress, truth_folder)
+        inferred, settings = _infer(config, _images(data.images, root), progress, truth_folder)
         clock.stages += inferred.stages
         detections = _stored(inferred, truth)
+        lost = tuple(failure.name for failure in inferred.failures)
     evaluation = clock.run("scoring", lambda: _score(truth, detections, config))
     counts = image_counts(evaluation)
     intervals = clock.run("intervals", lambda: _intervals(counts))
@@ -101,7 +117,7 @@ def evaluate(config: WiderFaceConfig, progress: Progress, *, command: str = "") 
         config,
         protocol="WIDERFACE",
         dataset=_dataset_info(name, root, truth_folder, truth, inferred),
-        partial=config.limit == len(truth.images) or lost > 0,
+        partial=data.limited or (inferred is None and bool(lost)),
         embedded=inferred,
         ready_file=config.predictions,
         settings={**_settings(config, evaluation), **settings},
@@ -111,14 +127,14 @@ def evaluate(config: WiderFaceConfig, progress: Progress, *, command: str = "") 
         clock=clock,
         command=command,
     )
-    return Run(result, counts, evaluation, wider)
+    return Run(result, counts, evaluation, _without(detections, lost), data.images)
 
 
 def open_images(config: WiderFaceConfig, progress: Progress) -> OpenImages:
     """Return the images, those that ``--limit`` and ``--events`` leave."""
     root, name = _root(config, progress)
     truth_folder = _truth_folder(root, config)
-    images = _images(_load(root, truth_folder, config)[1], root)
+    images = _images(_load(root, truth_folder, config).images, root)
     return OpenImages(lambda _: images, name, _fingerprint(truth_folder, images), root)
 
 
@@ -151,21 +167,21 @@ def _truth_folder(root: Path, config: WiderFaceConfig) -> Path:
     )
 
 
-def _load(
-    root: Path, truth_folder: Path, config: WiderFaceConfig
-) -> tuple[GroundTruth, WiderFace | None]:
+def _load(root: Path, truth_folder: Path, config: WiderFaceConfig) -> _Data:
     try:
-        truth = read_ground_truth(truth_folder)
-        truth = truth.only(config.events) if config.events else truth
-        if config.limit is not None and config.limit < len(truth.images):
+        whole = read_ground_truth(truth_folder)
+        truth = whole.only(config.events) if config.events else whole
+        limited = config.limit is not None and config.limit < len(truth.images)
+        if config.limit is not None and limited:
             chosen = np.linspace(0, len(truth.images) - 1, config.limit).astype(int)
             truth = truth.take([truth.images[row] for row in chosen])
     except WiderFaceError as error:
         raise InputError(str(error)) from error
-    if config.predictions is not None and config.save_images is None:
-        return truth, None
+    there = any((image_folder(root) / event).is_dir() for event in truth.events)
+    if config.predictions is not None and (config.save_images is None or not there):
+        return _Data(truth, None, whole.images, limited)
     wider = load_widerface(root, annotations=_annotations(truth_folder), events=truth.events)
-    return truth, _in_order(wider, truth)
+    return _Data(truth, _in_order(wider, truth), whole.images, limited)
 
 
 def _annotations(truth_folder: Path) -> Path | None:
@@ -190,12 +206,15 @@ def _images(wider: WiderFace | None, root: Path) -> WiderImages:
     return wider.images
 
 
-def _read(config: WiderFaceConfig, truth: GroundTruth) -> Reading:
+def _read(config: WiderFaceConfig, data: _Data) -> Reading:
     if config.predictions is None:
         raise InputError("--predictions names nothing.")
     try:
         return read_predictions(
-            config.predictions, truth.images, allow_missing=config.allow_missing
+            config.predictions,
+            data.truth.images,
+            known=data.known,
+            allow_missing=config.allow_missing,
         )
     except IncompleteError as error:
         raise CannotJudgeError(str(error)) from error
@@ -268,7 +287,26 @@ def _stored(inferred: Inferred, truth: GroundTruth) -> Detections:
             table = np.empty((0, 5)) if found is None else found[:, :5].astype(np.float64)
             table[:, 2:4] -= table[:, :2]
             rows.append(table)
-    return Detections.from_rows(truth.images, rows)
+    try:
+        return Detections.from_rows(truth.images, rows)
+    except WiderFaceError as error:
+        raise InputError(
+            f"{error} The outputs in {inferred.store.folder} are no detections; run again with "
+            "--overwrite always."
+        ) from error
+
+
+def _without(detections: Detections, lost: Sequence[str]) -> Detections:
+    """Leave out images, so that what is written of the others says nothing of them."""
+    spans = zip(detections.offsets[:-1], detections.offsets[1:], strict=True)
+    table = np.column_stack([detections.boxes, detections.scores])
+    left_out = set(lost)
+    kept = {
+        image: table[first:end]
+        for image, (first, end) in zip(detections.images, spans, strict=True)
+        if image not in left_out
+    }
+    return Detections.from_rows(tuple(kept), list(kept.values()))
 
 
 def _score(truth: GroundTruth, detections: Detections, config: WiderFaceConfig) -> Evaluation:

@@ -163,6 +163,46 @@ def test_the_sample_end_to_end(evalkit: Command, tiny_wider: Path, tmp_path: Pat
     assert list((tmp_path / "looks").rglob("*.png"))
 
 
+def test_predictions_of_more_images_than_asked_for_serve(
+    evalkit: Command, tiny_wider: Path, perfect: Path, tmp_path: Path
+) -> None:
+    events = read_ground_truth(truth_of(tiny_wider)).events[:2]
+    words = ("widerface", "--predictions", perfect, "--data", tiny_wider)
+    words = (*words, "--events", ",".join(events))
+    assert evalkit(*words, "--output", tmp_path / "events.json") == 0
+    held = load_result(tmp_path / "events.json")
+    assert held.metric("ap/hard").value == pytest.approx(1.0)
+    count = held.dataset.counts["images"]
+    for limit, status in ((count, "complete"), (count - 1, "partial")):
+        out = tmp_path / f"{limit}.json"
+        assert evalkit(*words, "--limit", limit, "--output", out) == 0
+        assert load_result(out).status == status
+
+
+def test_images_that_failed_are_not_written_as_without_faces(
+    evalkit: Command, tiny_wider: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, written = tmp_path / "broken", tmp_path / "written"
+    shutil.copytree(tiny_wider, data)
+    broken = sorted(data.rglob("*.jpg"))[0]
+    broken.write_bytes(b"no image")
+    words = ("--data", data, "--model", "sample-detection", "--write-predictions", written)
+    assert evalkit("widerface", *words, "--max-failures", 1) == 0
+    assert "without 1 images that have no outcome" in capsys.readouterr().err
+    assert evalkit("widerface", "--data", data, "--predictions", written) == 3
+    assert broken.stem in capsys.readouterr().err
+
+
+def test_curves_need_no_images(
+    evalkit: Command, tiny_wider: Path, perfect: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    words = ("--predictions", perfect, "--ground-truth", truth_of(tiny_wider))
+    assert evalkit("widerface", *words, "--save-images", tmp_path / "looks") == 0
+    assert "only the curves are written" in capsys.readouterr().err
+    assert list((tmp_path / "looks").glob("*.png"))
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
