@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from evalkit.widerface_eval.records import SUBSETS, GroundTruth, offsets_of
 FACES_MAT = "wider_face_val.mat"
 FACES_TXT = "wider_face_val_bbx_gt.txt"
 _REMEDY = "Fetch the official evaluation tools' ground_truth folder anew."
+_MOST_DIGITS = 9  # of a count or a face's number: far above any, far below int64's end
 
 
 def read_ground_truth(folder: str | Path) -> GroundTruth:
@@ -24,7 +26,8 @@ def read_ground_truth(folder: str | Path) -> GroundTruth:
     The faces are those of ``wider_face_val.mat`` or, where it is absent, of
     ``wider_face_val_bbx_gt.txt``. A subset is ``wider_easy_val.mat`` or, where it is absent,
     ``wider_easy_val.txt``, with one line for every image: its path, then the 1-based numbers of
-    the faces kept.
+    the faces kept. A subset's ``.mat`` must repeat the faces' boxes, save that a negative size
+    may be 0 in one of them; easy must lie within medium, and medium within hard.
 
     Parameters
     ----------
@@ -45,12 +48,34 @@ def read_ground_truth(folder: str | Path) -> GroundTruth:
     for subset in SUBSETS:
         kept = _read_subset(folder, subset, images, boxes)
         subsets[subset] = _flags(kept, counts, images, folder, subset)
-    return GroundTruth(
+    truth = GroundTruth(
         images=tuple(images),
         offsets=offsets_of(counts),
         boxes=np.concatenate([np.empty((0, 4)), *boxes]),
         subsets=subsets,
     )
+    _check_nested(folder, truth)
+    return truth
+
+
+def _check_nested(folder: Path, truth: GroundTruth) -> None:
+    """Refuse an easy not within medium or a medium not within hard, such as exchanged files."""
+    for smaller, larger in pairwise(SUBSETS):
+        alone = np.flatnonzero(truth.subsets[smaller] & ~truth.subsets[larger])
+        if len(alone):
+            image = truth.image_of[alone[0]]
+            raise WiderFaceError(
+                f"{_subset_path(folder, smaller)}: it keeps face "
+                f"{alone[0] - truth.offsets[image] + 1} of {truth.images[image]} (and "
+                f"{len(alone) - 1} more), which {_subset_path(folder, larger).name} does not keep. "
+                f"{smaller} must lie within {larger}: have files been exchanged, or are they of "
+                f"different releases? {_REMEDY}"
+            )
+
+
+def _subset_path(folder: Path, subset: str) -> Path:
+    path = folder / f"wider_{subset}_val.mat"
+    return path if path.is_file() else path.with_suffix(".txt")
 
 
 def _read_faces(folder: Path) -> tuple[list[str], list[NDArray[np.float64]]]:
@@ -67,19 +92,43 @@ def _read_subset(
     folder: Path, subset: str, images: list[str], boxes: list[NDArray[np.float64]]
 ) -> list[NDArray[np.int64]]:
     """1-based numbers of the kept faces, one array an image."""
-    path = folder / f"wider_{subset}_val.mat"
-    if not path.is_file():
-        return _read_subset_text(folder / f"wider_{subset}_val.txt", images)
+    path = _subset_path(folder, subset)
+    if path.suffix == ".txt":
+        return _read_subset_text(path, images)
     mat = _load(path, ["event_list", "file_list", "face_bbx_list", "gt_list"])
     if _names(mat) != images:
         raise WiderFaceError(f"{path}: its images are not those of the faces' file. {_REMEDY}")
-    for image, ours, theirs in zip(images, boxes, _cells(mat, "face_bbx_list"), strict=True):
-        if len(ours) != len(theirs):
+    _check_boxes(path, images, boxes, _cells(mat, "face_bbx_list"))
+    return [numbers.ravel().astype(np.int64) for numbers in _cells(mat, "gt_list")]
+
+
+def _check_boxes(
+    path: Path,
+    images: Sequence[str],
+    ours: list[NDArray[np.float64]],
+    theirs: list[NDArray[Any]],
+) -> None:
+    """Refuse boxes that are not the faces' file's: the numbers kept mean the subset's own."""
+    for image, block, other in zip(images, ours, theirs, strict=True):
+        if len(block) != len(other):
             raise WiderFaceError(
-                f"{path}: {image} has {len(theirs)} faces, but {len(ours)} in the faces' file. "
+                f"{path}: {image} has {len(other)} faces, but {len(block)} in the faces' file. "
                 f"{_REMEDY}"
             )
-    return [numbers.ravel().astype(np.int64) for numbers in _cells(mat, "gt_list")]
+    mine = np.concatenate([np.empty((0, 4)), *ours])
+    its = np.concatenate([np.empty((0, 4)), *(block.reshape(-1, 4) for block in theirs)])
+    # One official width is -2, and 0 in some copies of the text: no size either way.
+    sizes_agree = np.maximum(mine[:, 2:], 0) == np.maximum(its[:, 2:], 0)
+    agree = (mine[:, :2] == its[:, :2]).all(axis=1) & sizes_agree.all(axis=1)
+    if not agree.all():
+        face = int(np.argmin(agree))
+        offsets = offsets_of([len(block) for block in ours])
+        at = int(np.searchsorted(offsets, face, side="right")) - 1
+        raise WiderFaceError(
+            f"{path}: its face {face - offsets[at] + 1} of {images[at]} is {its[face].tolist()}, "
+            f"but {mine[face].tolist()} in the faces' file, and {np.sum(~agree) - 1} more differ. "
+            f"They are of different releases, or one was edited. {_REMEDY}"
+        )
 
 
 def _flags(
@@ -130,13 +179,25 @@ def _cells(mat: dict[str, Any], name: str) -> list[NDArray[Any]]:
         cells = [cell for (images,) in mat[name] for (cell,) in images]
         if len(cells) != len(_names(mat)):
             raise ValueError
-        if name == "face_bbx_list" and any(cell.shape[-1] != 4 for cell in cells if cell.size):
+        filled = [cell for cell in cells if cell.size]
+        if not all(_is_sound(cell, name == "face_bbx_list") for cell in filled):
             raise ValueError
     except (ValueError, TypeError, IndexError, AttributeError) as error:
         raise WiderFaceError(
             f"{mat['path']}: {name} is not the official cells, one array an image. {_REMEDY}"
         ) from error
     return cells
+
+
+def _is_sound(cell: NDArray[Any], boxes: bool) -> bool:
+    """Whether a cell is boxes of four numbers, or whole numbers of faces."""
+    if cell.dtype.kind not in "iuf":
+        return False
+    if boxes:
+        return cell.ndim == 2 and cell.shape[1] == 4
+    if cell.dtype.kind == "f" and not np.all(np.abs(cell) < 10**_MOST_DIGITS):  # also for NaN
+        return False
+    return bool(np.all(cell == np.floor(cell)))
 
 
 def read_annotation_text(path: str | Path) -> tuple[list[str], list[NDArray[np.float64]]]:
@@ -166,8 +227,10 @@ def read_annotation_text(path: str | Path) -> tuple[list[str], list[NDArray[np.f
             raise WiderFaceError(f"{path}:{at}: {line!r} is no image path event/image.jpg.")
         images.append(without_suffix(line))
         at, line = next(lines, (at, ""))  # noqa: PLW2901  (the record's second line)
-        if not line.isdecimal():
-            raise WiderFaceError(f"{path}:{at}: {line!r} is no number of faces of {images[-1]}.")
+        if not line.isdecimal() or len(line) > _MOST_DIGITS:
+            raise WiderFaceError(
+                f"{path}:{at}: {line[:20]!r} is no number of faces of {images[-1]}."
+            )
         boxes.append(_read_boxes(path, lines, max(int(line), 1), images[-1]))
     if len(set(images)) != len(images):
         twice = sorted({image for image in images if images.count(image) > 1})
@@ -202,6 +265,12 @@ def _read_subset_text(path: Path, images: Sequence[str]) -> list[NDArray[np.int6
         image, *numbers = line.split()
         if not all(number.isdecimal() for number in numbers):
             raise WiderFaceError(f"{path}:{at}: after the image come the numbers of faces kept.")
+        beyond = [number for number in numbers if len(number.lstrip("0")) > _MOST_DIGITS]
+        if beyond:
+            raise WiderFaceError(
+                f"{path}:{at}: it keeps face {beyond[0][:20]} of {image}, which has not so many. "
+                "Correct the number."
+            )
         if without_suffix(image) in kept:
             raise WiderFaceError(f"{path}:{at}: it names {image} a second time.")
         kept[without_suffix(image)] = np.array(numbers, np.int64)

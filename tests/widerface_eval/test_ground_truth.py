@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from wider_cases import small_truth, write_mats, write_texts
@@ -72,6 +74,69 @@ def test_another_number_of_faces_is_refused(tmp_path):
         read_ground_truth(tmp_path)
 
 
+@pytest.mark.parametrize("write", [write_mats, write_texts])
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [
+        (
+            "easy",
+            "hard",
+            r"wider_easy_val\.(mat|txt): it keeps face 2 of 5--people\S+ .*medium_val",
+        ),
+        ("easy", "medium", r"wider_easy_val\.(mat|txt): it keeps face 2 of 0--.*wider_medium_val"),
+        ("medium", "hard", r"wider_medium_val\.(mat|txt): it keeps face 2 of 5--.*exchanged"),
+    ],
+)
+def test_exchanged_subsets_are_refused(tmp_path, write, first, second, message):
+    write(tmp_path, small_truth())
+    suffix = "mat" if write is write_mats else "txt"
+    one, other = (tmp_path / f"wider_{name}_val.{suffix}" for name in (first, second))
+    one.replace(tmp_path / "held")
+    other.replace(one)
+    (tmp_path / "held").replace(other)
+    with pytest.raises(WiderFaceError, match=message):
+        read_ground_truth(tmp_path)
+
+
+def moved(truth, face, box):
+    boxes = truth.boxes.copy()
+    boxes[face] = box
+    return dataclasses.replace(truth, boxes=boxes)
+
+
+def test_a_subset_of_other_boxes_is_refused(tmp_path):
+    write_mats(tmp_path, small_truth())
+    write_mats(tmp_path / "other", moved(small_truth(), 4, [60, 5, 9, 8]))
+    (tmp_path / "other" / "wider_hard_val.mat").replace(tmp_path / "wider_hard_val.mat")
+    message = r"hard_val\.mat: its face 2 of 5--\S+ is \[60.* 8\.0\], but \[60.* 9\.0\] .*and 0 more"
+    with pytest.raises(WiderFaceError, match=message):
+        read_ground_truth(tmp_path)
+
+
+def text_with_mats(folder, in_text, in_mats):
+    """Faces as text, subsets as the official files."""
+    write_mats(folder, in_mats)
+    (folder / "wider_face_val.mat").unlink()
+    write_texts(folder / "texts", in_text)
+    name = "wider_face_val_bbx_gt.txt"
+    (folder / "texts" / name).replace(folder / name)
+
+
+def test_text_of_other_boxes_than_the_subsets_is_refused(tmp_path):
+    text_with_mats(tmp_path, moved(small_truth(), 0, [10, 11, 20, 20]), small_truth())
+    with pytest.raises(
+        WiderFaceError, match=r"easy_val\.mat: its face 1 of 0--Parade/0_Parade_a is"
+    ):
+        read_ground_truth(tmp_path)
+
+
+def test_a_negative_width_may_be_none_in_the_text(tmp_path):
+    official = moved(small_truth(), 4, [60, 5, -2, 9])
+    copied = moved(small_truth(), 4, [60, 5, 0, 9])
+    text_with_mats(tmp_path, copied, official)
+    same(read_ground_truth(tmp_path), copied)
+
+
 def test_a_kept_face_that_does_not_exist_is_refused(tmp_path):
     write_texts(tmp_path, small_truth())
     path = tmp_path / "wider_hard_val.txt"
@@ -103,6 +168,17 @@ def test_a_mat_of_other_content_is_refused(tmp_path, change):
         read_ground_truth(tmp_path)
 
 
+@pytest.mark.parametrize("number", [1.5, np.nan, np.inf, 1e300, "1", 1 + 1j])
+def test_numbers_of_faces_that_are_none_are_refused(tmp_path, number):
+    truth = small_truth().only(["5--people--driving"])
+    cell = np.empty((1, 1), object)
+    cell[0, 0] = np.empty((1, 1), object)
+    cell[0, 0][0, 0] = np.array([[number]])
+    write_mats(tmp_path, truth, gt_list=cell)
+    with pytest.raises(WiderFaceError, match="gt_list is not the official cells"):
+        read_ground_truth(tmp_path)
+
+
 def test_a_mat_without_its_variable_is_refused(tmp_path):
     write_mats(tmp_path, small_truth())
     (tmp_path / "wider_face_val.mat").replace(tmp_path / "wider_hard_val.mat")
@@ -119,6 +195,7 @@ def test_a_mat_without_its_variable_is_refused(tmp_path):
         ("0--Parade/0_Parade_b.jpg", "0--Parade/0_Parade_a.jpg", "an image twice"),
         ("jpg\n2\n10", "jpg\ntwo\n10", ":2: 'two' is no number of faces"),
         ("jpg\n2\n10", "jpg\n9\n10", ":5: .* is no face"),
+        ("jpg\n2\n10", f"jpg\n{'9' * 5000}\n10", ":2: '9{20}' is no number of faces"),
         ("50 50 40 60", "50 50 forty 60", ":4: .* is no face"),
         ("60 5 9 9 0 0 0 0 0 0", "", "ends within the faces of 5--people"),
         ("60 5 9 9 0 0 0 0 0 0", "60 5 9", ":11: .* is no face"),
@@ -140,6 +217,8 @@ def test_malformed_annotation_text_is_named_by_line(tmp_path, old, new, message)
         ("0--Parade/0_Parade_b.jpg \n", "", "not those of the faces' file: 0--Parade/0_Parade_b"),
         ("b.jpg \n", "b.jpg x\n", ":2: after the image come the numbers"),
         ("0_Parade_b.jpg \n", "0_Parade_a.jpg \n", ":2: it names .* a second time"),
+        ("a.jpg 1\n", f"a.jpg {2**63}\n", ":1: it keeps face 9223372036854775808 of 0--Parade"),
+        ("a.jpg 1\n", f"a.jpg {'9' * 5000}\n", ":1: it keeps face 99999999999999999999 of"),
     ],
 )
 def test_a_malformed_subset_list_is_named_by_line(tmp_path, old, new, message):

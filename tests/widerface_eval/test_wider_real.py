@@ -66,6 +66,17 @@ def test_the_ground_truth_has_the_published_counts(truth):
     assert (truth.boxes[truth.boxes[:, 2] < 0]).tolist() == [[1026, 474, -2, 23]]
 
 
+@pytest.mark.parametrize("name", FIGURES)
+def test_the_text_with_the_official_subsets_gives_the_same_figures(
+    widerface, truth, detections, tmp_path, name
+):
+    for path in (widerface / "ground_truth").iterdir():
+        if path.name != "wider_face_val.mat":
+            (tmp_path / path.name).symlink_to(path)
+    text = read_ground_truth(tmp_path)
+    assert evaluate(text, detections[name]).ap == evaluate(truth, detections[name]).ap
+
+
 def test_the_text_has_the_boxes_of_the_mat_file(widerface, truth):
     images, boxes = read_annotation_text(widerface / "ground_truth" / "wider_face_val_bbx_gt.txt")
     blocks = dict(zip(images, boxes, strict=True))
