@@ -297,7 +297,7 @@ def _summary(store: Store, model: ModelInfo, ran: RanInfo, reused: int, most: in
         content.update(shard.digests.tobytes())
     check_failures(failures, most, store)
     if len(failures) == store.samples:
-        raise InputError(f"No image gave a usable output. {failures[0].reason}")
+        raise InputError(f"No image gave a usable output: {failures[0].reason}")
     count = store.samples
     return Inferred(
         store=store,
