@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
-import zipfile
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evalkit.widerface_eval.errors import IncompleteError, WiderFaceError, listed
+from evalkit.widerface_eval.found import COLUMNS, NOTHING, Found
 from evalkit.widerface_eval.ground_truth import without_suffix
+from evalkit.widerface_eval.packed import read_json, read_npz
 from evalkit.widerface_eval.records import Detections, find_flaw, offsets_of
-
-_COLUMNS = 5
-_NOTHING = np.empty((0, _COLUMNS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +58,6 @@ class Reading:
         )
 
 
-@dataclass(slots=True)
-class _Found:
-    """What a form of predictions turned out to hold."""
-
-    rows: dict[str, NDArray[np.float64]] = field(default_factory=dict)
-    empty: list[str] = field(default_factory=list)
-    malformed: dict[str, str] = field(default_factory=dict)
-    extra: list[str] = field(default_factory=list)
-
-
 def read_predictions(
     path: str | Path,
     images: Sequence[str],
@@ -85,7 +71,7 @@ def read_predictions(
     ----------
     path : path
         A folder of ``event/image.txt``; or a ``.json`` file, an object of ``event/image`` to a
-        list of ``[x, y, w, h, score]``; or an ``.npz`` file as `write_predictions` makes it.
+        list of ``[x, y, w, h, score, ...]``; or an ``.npz`` file as `write_predictions` makes it.
     images : sequence of str
         ``event/image`` of each image wanted, without suffix.
     known : collection of str, optional
@@ -114,9 +100,9 @@ def read_predictions(
     if path.is_dir():
         found = _read_folder(path, wanted, everything)
     elif path.suffix == ".json":
-        found = _read_json(path, wanted, everything)
+        found = read_json(path, wanted, everything)
     elif path.suffix == ".npz":
-        found = _read_npz(path, wanted, everything)
+        found = read_npz(path, wanted, everything)
     else:
         raise WiderFaceError(f"{path}: it is neither a folder nor a .json or .npz file.")
     reading = _reading(found, images)
@@ -131,10 +117,10 @@ def read_predictions(
     return reading
 
 
-def _reading(found: _Found, images: Sequence[str]) -> Reading:
-    rows = [found.rows.get(image, _NOTHING) for image in images]
+def _reading(found: Found, images: Sequence[str]) -> Reading:
+    rows = [found.rows.get(image, NOTHING) for image in images]
     present = found.rows.keys() | set(found.empty) | found.malformed.keys()
-    table = np.concatenate([_NOTHING, *rows])
+    table = np.concatenate([NOTHING, *rows])
     return Reading(
         Detections(
             tuple(images),
@@ -149,7 +135,7 @@ def _reading(found: _Found, images: Sequence[str]) -> Reading:
     )
 
 
-def _refuse(path: Path, reading: Reading, found: _Found) -> None:
+def _refuse(path: Path, reading: Reading, found: Found) -> None:
     problems = []
     if reading.malformed:
         problems.append(
@@ -174,8 +160,8 @@ def _refuse(path: Path, reading: Reading, found: _Found) -> None:
         )
 
 
-def _read_folder(folder: Path, wanted: set[str], everything: set[str]) -> _Found:
-    found = _Found()
+def _read_folder(folder: Path, wanted: set[str], everything: set[str]) -> Found:
+    found = Found()
     for event in sorted(entry.name for entry in os.scandir(folder) if entry.is_dir()):
         for name in sorted(entry.name for entry in os.scandir(folder / event)):
             if not name.endswith(".txt") or name.startswith("."):
@@ -188,7 +174,7 @@ def _read_folder(folder: Path, wanted: set[str], everything: set[str]) -> _Found
     return found
 
 
-def _read_text_file(path: Path, image: str, found: _Found) -> None:
+def _read_text_file(path: Path, image: str, found: Found) -> None:
     try:
         rows = parse_text(path.read_text("utf-8-sig"), image.rpartition("/")[2])
     except (OSError, ValueError) as error:
@@ -232,11 +218,11 @@ def parse_text(text: str, stem: str) -> NDArray[np.float64] | None:
     if count is not None and count != len(rows):
         raise ValueError(f"it announces {count} detections and has {len(rows)}")
     if not rows:
-        return _NOTHING
+        return NOTHING
     width = len(rows[0])
-    if width < _COLUMNS or set(map(len, rows)) != {width}:
-        at = next(i for i, row in enumerate(rows) if len(row) != max(width, _COLUMNS))
-        problem = f"has {len(rows[at])} columns, not {max(width, _COLUMNS)}"
+    if width < COLUMNS or set(map(len, rows)) != {width}:
+        at = next(i for i, row in enumerate(rows) if len(row) != max(width, COLUMNS))
+        problem = f"has {len(rows[at])} columns, not {max(width, COLUMNS)}"
         raise ValueError(f"line {_line_number(text, start + at)} {problem}")
     try:
         if "_" in "".join(lines[start:]):  # float() would take it
@@ -245,7 +231,7 @@ def parse_text(text: str, stem: str) -> NDArray[np.float64] | None:
     except ValueError:
         at = next(i for i, row in enumerate(rows) if not all(map(_is_number, row)))
         raise ValueError(f"line {_line_number(text, start + at)} is not numbers") from None
-    table = table[:, :_COLUMNS]
+    table = table[:, :COLUMNS]
     flaw = find_flaw(table[:, :4], table[:, 4])
     if flaw is not None:
         raise ValueError(f"line {_line_number(text, start + flaw[0])}: {flaw[1]}")
@@ -280,68 +266,3 @@ def _is_number(word: str) -> bool:
 def _line_number(text: str, row: int) -> int:
     filled = [at for at, line in enumerate(text.splitlines(), 1) if line.strip()]
     return filled[row]
-
-
-def _read_json(path: Path, wanted: set[str], everything: set[str]) -> _Found:
-    try:
-        content = json.loads(path.read_text("utf-8"), object_pairs_hook=_no_duplicates)
-    except (OSError, ValueError, RecursionError) as error:
-        raise WiderFaceError(f"{path}: it is no JSON file of predictions ({error}).") from error
-    if not isinstance(content, dict):
-        raise WiderFaceError(f"{path}: it must be an object of event/image to detections.")
-    found = _Found()
-    for key, value in content.items():
-        image = without_suffix(key)
-        if image in wanted:
-            _take(found, image, value)
-        elif image not in everything:
-            found.extra.append(image)
-    return found
-
-
-def _take(found: _Found, image: str, value: Any) -> None:
-    try:
-        table = _NOTHING if value == [] else np.array(value)
-    except ValueError:  # rows of different lengths
-        table = np.empty(0)
-    if table.ndim != 2 or table.shape[1] != _COLUMNS or table.dtype.kind not in "iuf":
-        found.malformed[image] = f"{image} is no list of [x, y, w, h, score]"
-        return
-    rows = table.astype(np.float64)
-    flaw = find_flaw(rows[:, :4], rows[:, 4])
-    if flaw is None:
-        found.rows[image] = rows
-    else:
-        found.malformed[image] = f"{image}: {flaw[1]}"
-
-
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> Mapping[str, Any]:
-    content = dict(pairs)
-    if len(content) != len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"{listed(sorted({k for k in keys if keys.count(k) > 1}))} occurs twice")
-    return content
-
-
-def _read_npz(path: Path, wanted: set[str], everything: set[str]) -> _Found:
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            held = Detections(
-                tuple(without_suffix(str(image)) for image in arrays["images"]),
-                np.asarray(arrays["offsets"], np.int64),
-                np.asarray(arrays["boxes"], np.float64).reshape(-1, 4),
-                np.asarray(arrays["scores"], np.float64),
-            )
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        raise WiderFaceError(
-            f"{path}: it is no file of predictions ({str(error).rstrip('.')}). It needs the "
-            "arrays images, offsets, boxes and scores."
-        ) from error
-    found = _Found()
-    for index, image in enumerate(held.images):
-        if image in wanted:
-            block = slice(held.offsets[index], held.offsets[index + 1])
-            found.rows[image] = np.column_stack([held.boxes[block], held.scores[block]])
-        elif image not in everything:
-            found.extra.append(image)
-    return found

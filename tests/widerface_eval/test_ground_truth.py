@@ -108,7 +108,9 @@ def test_a_subset_of_other_boxes_is_refused(tmp_path):
     write_mats(tmp_path, small_truth())
     write_mats(tmp_path / "other", moved(small_truth(), 4, [60, 5, 9, 8]))
     (tmp_path / "other" / "wider_hard_val.mat").replace(tmp_path / "wider_hard_val.mat")
-    message = r"hard_val\.mat: its face 2 of 5--\S+ is \[60.* 8\.0\], but \[60.* 9\.0\] .*and 0 more"
+    message = (
+        r"hard_val\.mat: its face 2 of 5--\S+ is \[60.* 8\.0\], but \[60.* 9\.0\] .*and 0 more"
+    )
     with pytest.raises(WiderFaceError, match=message):
         read_ground_truth(tmp_path)
 

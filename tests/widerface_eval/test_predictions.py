@@ -234,6 +234,9 @@ def test_a_folder_too_high_or_too_deep_is_refused(folder):
         ('{"0--Parade/0_Parade_a.jpg": [[1, 2, 3, 4]]}', "0_Parade_a is no list of"),
         ('{"0--Parade/0_Parade_a": [1, 2, 3, 4, 0.5]}', "0_Parade_a is no list of"),
         ('{"0--Parade/0_Parade_a": {"x": 1}}', "0_Parade_a is no list of"),
+        ('{"0--Parade/0_Parade_a": [[1, 2, 3, 4, 1], [1, 2, 3, 4, 1, 6]]}', "in every row"),
+        ('{"0--Parade/0_Parade_a": [[1, 2, 3, 4, 1, [6, 7]]]}', "0_Parade_a is no list of"),
+        ('{"0--Parade/0_Parade_a": [[1, 2, 3, 4, 1], [1, 2, 3, -4, 1]]}', "a: detection 2: box"),
         ('{"0--Parade/0_Parade_a": [[1, 2, 3, NaN, 0.5]]}', "not in pixels"),
         ('{"0--Parade/0_Parade_a": [["1", 2, 3, 4, 0.5]]}', "0_Parade_a is no list of"),
     ],
@@ -242,6 +245,28 @@ def test_malformed_json_is_refused(tmp_path, content, message):
     (tmp_path / "set.json").write_text(content)
     with pytest.raises(WiderFaceError, match=message):
         read_predictions(tmp_path / "set.json", IMAGES)
+
+
+def test_two_keys_of_one_image_are_refused(tmp_path):
+    content = {IMAGES[0]: [ROWS[0]], IMAGES[1]: [], IMAGES[2]: [], f"{IMAGES[0]}.jpg": [ROWS[1]]}
+    (tmp_path / "set.json").write_text(json.dumps(content))
+    message = "'0--Parade/0_Parade_a' and '0--Parade/0_Parade_a.jpg' are one image"
+    with pytest.raises(WiderFaceError, match=message):
+        read_predictions(tmp_path / "set.json", IMAGES, allow_missing=True)
+
+
+@pytest.mark.parametrize("more", [0, 1, 10, 11])
+def test_json_takes_a_byte_order_mark_and_landmarks_as_text_does(tmp_path, more):
+    wide = [[*row, *range(more)] for row in ROWS]
+    (tmp_path / "set.json").write_text(json.dumps({"0--P/a": wide}), "utf-8-sig")
+    (tmp_path / "set" / "0--P").mkdir(parents=True)
+    text = "\n".join(" ".join(map(str, row)) for row in wide)
+    (tmp_path / "set" / "0--P" / "a.txt").write_text(f"a\n2\n{text}\n", "utf-8-sig")
+    as_json, as_text = (
+        read_predictions(tmp_path / form, ["0--P/a"]).detections for form in ("set.json", "set")
+    )
+    same(as_json, as_text)
+    assert np.column_stack([as_json.boxes, as_json.scores]).tolist() == ROWS
 
 
 def test_json_keys_may_carry_the_suffix_and_images_may_be_missing(tmp_path):
@@ -270,8 +295,69 @@ def test_an_npz_that_is_none_is_refused_and_runs_nothing(tmp_path):
     np.savez(path, images=np.array(["a"]))
     with pytest.raises(WiderFaceError, match=r"no file of predictions .*offsets"):
         read_predictions(path, IMAGES)
-    np.savez(path, images=["a"], offsets=[0, 1], boxes=[[0, 0, -1, 1]], scores=[0.5])
-    with pytest.raises(WiderFaceError, match="inverted"):
+
+
+SOUND = {"images": IMAGES, "offsets": [0, 1, 1, 2], "boxes": [[1, 2, 3, 4]] * 2, "scores": [0.5, 1]}
+
+
+def test_a_flaw_in_an_npz_is_of_its_image_alone(tmp_path):
+    path = tmp_path / "set.npz"
+    for flawed, message in (
+        ({"boxes": [[1, 2, 3, 4], [1, 2, -3, 4]]}, "detection 1: box .* inverted"),
+        ({"boxes": [[1, 2, 3, 4], [1, np.nan, 3, 4]]}, "detection 1: box .* not in pixels"),
+        ({"scores": [0.5, np.nan]}, "detection 1: score nan"),
+    ):
+        np.savez(path, **{**SOUND, **flawed})
+        with pytest.raises(
+            WiderFaceError, match=f"1 are malformed: 5--people--driving/5_jpg: {message}"
+        ):
+            read_predictions(path, IMAGES)
+        reading = read_predictions(path, IMAGES, allow_missing=True)
+        assert reading.malformed == (IMAGES[2],)
+        assert reading.detections.offsets.tolist() == [0, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"images": np.array(IMAGES, np.bytes_)}, r"images is \|S\d+; it must be text .*decode"),
+        ({"images": IMAGES[0]}, r"images has the shape \(\)"),
+        ({"offsets": [0, 1.5, 1.9, 2]}, "offsets is float64; it must be of an integer type"),
+        ({"offsets": [0, 1, 2]}, r"offsets has the shape \(3,\); it must have \(4,\)"),
+        ({"offsets": [0, 2, 1, 2]}, "offsets must rise from 0 to 2"),
+        ({"offsets": np.array([0, 2, 1, 2], np.uint64)}, "offsets must rise from 0 to 2"),
+        ({"offsets": [0, 1, 1, 1]}, "offsets must rise from 0 to 2"),
+        ({"boxes": [["1", "2", "3", "4"]] * 2}, "boxes is <U1; it must be real numbers"),
+        ({"boxes": [[1, 1]] * 4}, r"boxes has the shape \(4, 2\); it must have \(n, 4\)"),
+        ({"scores": [0.5, 1j]}, "scores is complex128; it must be real numbers"),
+        ({"scores": [True, False]}, "scores is bool"),
+        ({"scores": [[0.5], [1]]}, r"scores has the shape \(2, 1\)"),
+        ({"images": ["a/b", "a/b.jpg", "a/c"]}, "'a/b' and 'a/b.jpg' are one image"),
+    ],
+)
+def test_an_npz_of_other_arrays_is_refused_by_name(tmp_path, change, message):
+    np.savez(tmp_path / "set.npz", **{**SOUND, **change})
+    with pytest.raises(WiderFaceError, match=message):
+        read_predictions(tmp_path / "set.npz", IMAGES, allow_missing=True)
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.int32, np.uint64])
+def test_an_npz_may_hold_other_real_numbers(tmp_path, kind):
+    change = {name: np.array(SOUND[name], kind) for name in ("boxes", "scores")}
+    np.savez(tmp_path / "set.npz", **{**SOUND, **change})
+    held = read_predictions(tmp_path / "set.npz", IMAGES).detections
+    assert held.boxes.tolist() == SOUND["boxes"]
+    assert held.scores.tolist() == change["scores"].tolist()
+
+
+@pytest.mark.parametrize("place", [0, 60, 150, -40])
+def test_a_damaged_npz_is_refused(tmp_path, place):
+    path = tmp_path / "set.npz"
+    np.savez_compressed(path, **SOUND)
+    content = bytearray(path.read_bytes())
+    content[place : place + 12 if place >= 0 else None] = b"\xff" * 12
+    path.write_bytes(content)
+    with pytest.raises(WiderFaceError, match="no file of predictions"):
         read_predictions(path, IMAGES)
 
 
