@@ -9,8 +9,11 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.metadata
-from collections.abc import Iterator, Mapping
+import os
+import traceback
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
 from evalkit.errors import InputError, UnavailableError
@@ -36,6 +39,42 @@ class Entry:
     extra: str | None = None
     origin: str = "evalkit"
 
+    @property
+    def foreign(self) -> bool:
+        """Whether another package registered it, whose faults are none of evalkit's."""
+        return self.origin != "evalkit"
+
+
+def foreign_fault(
+    kind: str, name: str, entry: Entry, doing: str, error: BaseException
+) -> UnavailableError:
+    """Make the error that tells a fault of another package as that package's.
+
+    Parameters
+    ----------
+    kind, name : str
+        What failed: ``backend`` and its registered name.
+    entry : Entry
+    doing : str
+        What failed, to follow "failed": ``on import``.
+    error : BaseException
+        What the package raised.
+    """
+    cause = "".join(traceback.format_exception_only(error)).strip()
+    return UnavailableError(
+        f"The {kind} {name!r} of {entry.origin} ({entry.target}) failed {doing}: "
+        f"{cause}{_place(error)}. It is no part of evalkit: mend what it names, ask its makers, "
+        "or uninstall it."
+    )
+
+
+def _place(error: BaseException) -> str:
+    """Say where another package's error comes from: its last line that is none of evalkit's."""
+    passing = (f"{Path(__file__).parent}{os.sep}", importlib.__file__, "<frozen")
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not frame.filename.startswith(passing)]
+    return f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
+
 
 class Registry(Generic[T]):
     """A mapping of names to lazily imported objects.
@@ -48,6 +87,9 @@ class Registry(Generic[T]):
         What every object must be an instance or a subclass of.
     builtin : mapping of str to Entry
         The names that evalkit brings.
+    guard : callable or None
+        Takes an object of another package, its name and its entry; returns what `get` gives in its
+        place, so that its faults are told as its own.
 
     Examples
     --------
@@ -59,9 +101,17 @@ class Registry(Generic[T]):
     evalkit.errors.InputError: There is no number 'pie'. Did you mean 'pi'? Known: pi.
     """
 
-    def __init__(self, kind: str, base: type, builtin: Mapping[str, Entry]) -> None:
+    def __init__(
+        self,
+        kind: str,
+        base: type,
+        builtin: Mapping[str, Entry],
+        *,
+        guard: Callable[[T, str, Entry], T] | None = None,
+    ) -> None:
         self.kind = kind
         self.base = base
+        self._guard = guard
         self.group = f"evalkit.{kind}s"
         self._entries = dict(builtin)
         self._plugins_read = False
@@ -116,19 +166,11 @@ class Registry(Generic[T]):
         evalkit.errors.InputError
             The name is unknown, or its object is not of the registry's kind.
         evalkit.errors.UnavailableError
-            The library that it needs is not installed.
+            The library that it needs is not installed, or the other package that registered it
+            fails on import.
         """
         entry = self.entry(name)
-        module, _, attribute = entry.target.partition(":")
-        try:
-            value: Any = getattr(importlib.import_module(module), attribute)
-        except ImportError as error:
-            raise UnavailableError(self._missing(name, entry, error)) from error
-        except AttributeError as error:
-            raise InputError(
-                f"The {self.kind} {name!r} of {entry.origin} points to {entry.target!r}, but "
-                f"{module} has no {attribute!r}. Correct the entry point."
-            ) from error
+        value = self._load(name, entry)
         if not (isinstance(value, type) and issubclass(value, self.base)) and not isinstance(
             value, self.base
         ):
@@ -137,7 +179,8 @@ class Registry(Generic[T]):
                 f"{self.base.__name__}. Derive it from {self.base.__module__}."
                 f"{self.base.__qualname__}."
             )
-        return cast("T", value)
+        held = cast("T", value)
+        return self._guard(held, name, entry) if self._guard and entry.foreign else held
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names())
@@ -146,7 +189,27 @@ class Registry(Generic[T]):
         self._read_plugins()
         return name in self._entries
 
-    def _missing(self, name: str, entry: Entry, error: ImportError) -> str:
+    def _load(self, name: str, entry: Entry) -> Any:
+        module, _, attribute = entry.target.partition(":")
+        try:
+            held = importlib.import_module(module)
+        except ImportError as error:
+            raise UnavailableError(self._missing(name, entry, error)) from error
+        except (Exception, SystemExit) as error:  # leaving would set the exit code that CI reads
+            if entry.foreign:
+                raise foreign_fault(self.kind, name, entry, "on import", error) from error
+            if isinstance(error, AttributeError):  # an old library, with another than it was for
+                raise UnavailableError(self._missing(name, entry, error)) from error
+            raise
+        try:
+            return getattr(held, attribute)
+        except AttributeError as error:
+            raise InputError(
+                f"The {self.kind} {name!r} of {entry.origin} points to {entry.target!r}, but "
+                f"{module} has no {attribute!r}. Correct the entry point."
+            ) from error
+
+    def _missing(self, name: str, entry: Entry, error: Exception) -> str:
         remedy = (
             f"Install it: pip install 'evalkit[{entry.extra}]'."
             if entry.extra

@@ -155,6 +155,49 @@ def test_missing_library_of_a_plugin_names_its_package(monkeypatch: pytest.Monke
         registry.get("ghost")
 
 
+@pytest.mark.parametrize(
+    ("line", "cause"),
+    [
+        ("raise RuntimeError('licence server down')", "RuntimeError: licence server down"),
+        ("raise AttributeError('no driver')", "AttributeError: no driver"),
+        ("raise SystemExit('no licence')", "SystemExit: no licence"),
+    ],
+)
+def test_a_plugin_that_fails_on_import_is_told_as_its_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, line: str, cause: str
+) -> None:
+    (tmp_path / "broken_plugin.py").write_text(f"import os\n{line}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    plug(monkeypatch, Point("ghost", "broken_plugin:X", Dist("spooks")))
+    registry: Registry[Any] = Registry("animal", Animal, {})
+    with pytest.raises(UnavailableError) as told:
+        registry.get("ghost")
+    assert f"'ghost' of spooks (broken_plugin:X) failed on import: {cause}" in str(told.value)
+    assert f"({tmp_path / 'broken_plugin.py'}, line 2)" in str(told.value)
+
+
+def test_a_fault_of_an_own_module_stays_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "broken_own.py").write_text("raise RuntimeError('a fault')")
+    monkeypatch.syspath_prepend(tmp_path)
+    registry: Registry[Any] = Registry("animal", Animal, {"cat": Entry("broken_own:Cat")})
+    with pytest.raises(RuntimeError, match="a fault"):
+        registry.get("cat")
+
+
+def test_only_objects_of_other_packages_are_guarded(monkeypatch: pytest.MonkeyPatch) -> None:
+    plug(monkeypatch, Point("lion", f"{__name__}:Cat", Dist("zoo")))
+    registry: Registry[Any] = Registry(
+        "animal",
+        Animal,
+        {"cat": entry("Cat")},
+        guard=lambda held, name, entry: (held, name, entry.origin),
+    )
+    assert registry.get("cat") is Cat
+    assert registry.get("lion") == (Cat, "lion", "zoo")
+
+
 def test_cause_of_a_failed_import_is_kept(animals: Registry[Any]) -> None:
     with pytest.raises(UnavailableError) as caught:
         animals.get("ghost")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from evalkit.backends.base import Backend
+from evalkit.backends.foreign import guarded
 from evalkit.registry import Entry, Registry
 
 # Read when a runtime loads OpenMP. Its threads would spin where they wait, and make a network ten
@@ -26,4 +27,5 @@ BACKENDS: Registry[type[Backend]] = Registry(
         "torch": Entry("evalkit.backends.torch:TorchBackend", extra="torch"),
         "tvm": Entry("evalkit.backends.tvm:TvmBackend", extra="tvm"),
     },
+    guard=guarded,
 )

@@ -119,6 +119,8 @@ def _backend(name: str) -> type[Backend]:
     try:
         return BACKENDS.get(name)
     except UnavailableError as error:
+        if not isinstance(error.__cause__, ImportError):
+            raise  # a fault of another package: nothing that is installed mends it
         raise UnavailableError(
             f"The backend {name!r} cannot be loaded in {sys.executable}: {error.__cause__}. "
             f"Install its runtime there, with {sys.executable} -m pip install, or name another "

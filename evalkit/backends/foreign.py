@@ -1,0 +1,91 @@
+"""Backends of other packages: what they raise is told as a fault of theirs, not of evalkit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evalkit.backends.base import Backend, Probe, Session, SessionOptions
+from evalkit.errors import EvalkitError
+from evalkit.registry import Entry, foreign_fault
+
+V = TypeVar("V")
+Blamed = Callable[[str], AbstractContextManager[None]]
+
+
+def guarded(backend: type[Backend], registered: str, entry: Entry) -> type[Backend]:
+    """Return a backend that does the same, but raises nothing other than evalkit's errors.
+
+    Parameters
+    ----------
+    backend : type of Backend
+    registered : str
+        Its name.
+    entry : Entry
+        Who registered it.
+    """
+    blamed = partial(_blamed, registered, entry)
+
+    class Guarded(Backend):
+        name = registered
+
+        @classmethod
+        def probe(cls) -> Probe:
+            """See `Backend.probe`; what it raises is why it is not available."""
+            try:
+                with blamed("while it was probed"):
+                    return _of_kind(backend.probe(), Probe)
+            except EvalkitError as error:
+                return Probe(available=False, reason=str(error))
+
+        @classmethod
+        def open(cls, model: Path, options: SessionOptions) -> Session:
+            """See `Backend.open`."""
+            with blamed(f"while it opened {model}"):
+                return _GuardedSession(_of_kind(backend.open(model, options), Session), blamed)
+
+    return Guarded
+
+
+class _GuardedSession(Session):
+    """A session of another package; see `guarded`."""
+
+    def __init__(self, held: Session, blamed: Blamed) -> None:
+        self._held = held
+        self._blamed = blamed
+        self.inputs, self.outputs, self.ran = held.inputs, held.outputs, held.ran
+
+    def run(self, batch: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
+        """See `Session.run`."""
+        with self._blamed(f"while it ran a batch of shape {batch.shape}"):
+            outputs = self._held.run(batch)
+            self.ran = self._held.ran  # some know only then what ran
+            return _of_kind(outputs, dict)
+
+    def close(self) -> None:
+        """See `Session.close`."""
+        with self._blamed("while it was closed"):
+            self._held.close()
+
+
+def _of_kind(value: V, kind: type) -> V:
+    if not isinstance(value, kind):
+        raise TypeError(f"it gave a {type(value).__name__} in place of a {kind.__name__}")
+    return value
+
+
+@contextmanager
+def _blamed(name: str, entry: Entry, doing: str) -> Iterator[None]:
+    """Turn whatever is raised into an error that names the other package."""
+    try:
+        yield
+    except EvalkitError:
+        raise
+    except (Exception, SystemExit) as error:  # leaving would set the exit code that CI reads
+        raise foreign_fault("backend", name, entry, doing, error) from error
