@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -121,6 +123,9 @@ def _run(options: argparse.Namespace) -> None:
         read_predictions,
     )
 
+    target = None if options.json in (None, "-") else Path(options.json)
+    if target is not None:
+        _check_writable(target)
     settings = Settings(options.rule, options.iou, options.steps)
     whole = read_ground_truth(options.gt)
     truth = whole.only(options.event) if options.event else whole
@@ -135,8 +140,8 @@ def _run(options: argparse.Namespace) -> None:
     if options.json == "-":
         print(content)
         return
-    if options.json:
-        _write_atomically(Path(options.json), content + "\n")
+    if target is not None:
+        _write_atomically(target, content + "\n")
     print(_lines(evaluation, slices))
 
 
@@ -173,17 +178,44 @@ def _content(
     return content
 
 
+def _check_writable(path: Path) -> None:
+    """Refuse before the work what could not be written after it."""
+    with _named(path):
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if path.exists() and not path.is_file():  # a device or pipe would be replaced by a file
+            raise OSError(errno.EINVAL, "it is no regular file")
+        # Permissions alone do not tell: the disk may be full or read-only.
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+
+
 def _write_atomically(path: Path, text: str) -> None:
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    temporary = Path(name)
+    with _named(path):
+        handle, name = tempfile.mkstemp(prefix=".widerface.", dir=path.parent)
+        temporary = Path(name)
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(text)
+            temporary.chmod(0o644)
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Let an error name the file asked for, not a temporary one beside it."""
+    from evalkit.widerface_eval import WiderFaceError
+
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+        yield
+    except OSError as error:
+        raise WiderFaceError(
+            f"{path}: the result cannot be written there ({error.strerror}). Name a file in a "
+            "folder that exists and may be written."
+        ) from error
 
 
 if __name__ == "__main__":

@@ -25,6 +25,10 @@ _NORMALISATION = {
 }
 
 
+# Real detections with their boxes in another form reach .0001 to .004 by chance.
+_BY_CHANCE = 0.01
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """What moves the figure.
@@ -214,6 +218,10 @@ def evaluate(
         kernel=kernel,
     )
     subsets = zip(ground_truth.subsets.items(), matches.outcome, strict=True)
+    curves = {
+        name: curve_of(levels, outcome, float(kept.sum()), settings.steps)
+        for (name, kept), outcome in subsets
+    }
     return Evaluation(
         settings=settings,
         ground_truth=ground_truth,
@@ -221,12 +229,13 @@ def evaluate(
         order=np.arange(len(levels)) if order is None else order,
         matches=matches,
         levels=levels,
-        curves={
-            name: curve_of(levels, outcome, float(kept.sum()), settings.steps)
-            for (name, kept), outcome in subsets
-        },
+        curves=curves,
         score_range=(float(detections.scores.min()), float(detections.scores.max())),
-        warnings=(*warnings, *_silence(detections, ground_truth)),
+        warnings=(
+            *warnings,
+            *_silence(detections, ground_truth),
+            *_hardly_a_hit(curves, matches, settings),
+        ),
     )
 
 
@@ -373,3 +382,19 @@ def _silence(detections: Detections, ground_truth: GroundTruth) -> tuple[str, ..
     if not silent:
         return ()
     return (f"There is no detection at all in {len(silent)} events: {listed(silent)}.",)
+
+
+def _hardly_a_hit(
+    curves: Mapping[str, Curve], matches: Matches, settings: Settings
+) -> tuple[str, ...]:
+    stated = [curve.ap for curve in curves.values() if curve.faces]
+    if not stated or max(stated) >= _BY_CHANCE:
+        return ()
+    hits = np.count_nonzero((matches.outcome == HIT).any(axis=0))
+    return (
+        f"{hits or 'None'} of {matches.outcome.shape[1]} detections "
+        f"{'hits' if hits < 2 else 'hit'} a face with an overlap of {settings.iou}, and no AP "
+        f"reaches {_BY_CHANCE}. Check that boxes are x y width height, not x1 y1 x2 y2 or their "
+        "centres, in pixels of the original image, each in its own image's file, and that higher "
+        "scores are better.",
+    )

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import dataclasses
+import errno
 import json
 import os
 import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from wider_cases import small_detections, small_truth, write_mats
 
@@ -108,6 +111,44 @@ def test_a_wrong_input_is_exit_code_2(data, capsys, more, message):
     assert message in printed.err
     assert "Val AP" not in printed.out
     assert "Traceback" not in printed.err
+
+
+@pytest.mark.parametrize(
+    "form", ["absent/result.json", "file/result.json", "gt", "pipe", "n" * 300]
+)
+def test_a_result_that_cannot_be_written_is_refused_before_the_work(data, capsys, form):
+    (data / "file").write_text("")
+    os.mkfifo(data / "pipe")
+    before = sorted(data.rglob("*"))
+    # The predictions are absent too, which only the work would notice.
+    assert main(["-p", "absent", "-g", str(data / "gt"), "--json", str(data / form)]) == 2
+    assert f"{data / form}: the result cannot be written" in capsys.readouterr().err
+    assert sorted(data.rglob("*")) == before
+
+
+def test_a_full_disk_is_told_by_the_name_of_the_file(data, capsys, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device", ".widerface.1x2y3z")
+
+    monkeypatch.setattr(os, "fdopen", full)
+    assert main(arguments(data, "--json", str(data / "result.json"))) == 2
+    printed = capsys.readouterr().err
+    assert f"{data / 'result.json'}: the result cannot be written there (No space" in printed
+    assert "1x2y3z" not in printed
+    assert sorted(entry.name for entry in data.iterdir()) == ["gt", "pred"]
+
+
+def test_boxes_of_another_form_are_suspected_aloud(data, capsys):
+    boxes = small_detections().boxes
+    shifted = np.column_stack([boxes[:, :2] + 400, boxes[:, 2:]])
+    write_predictions(
+        data / "pred", dataclasses.replace(small_detections(), boxes=shifted), overwrite=True
+    )
+    assert main(arguments(data, "--json")) == 0
+    printed = capsys.readouterr()
+    assert "warning: None of 5 detections hits a face" in printed.err
+    assert "x y width height, not x1 y1 x2 y2" in printed.err
+    assert "None of 5" in json.loads(printed.out)["warnings"][0]
 
 
 def test_equal_scores_and_no_detection_are_exit_code_2(data, capsys):

@@ -141,6 +141,21 @@ def test_a_reversed_file_is_sorted_or_gives_the_public_codes_wrong_figure(truth,
     assert "have been sorted" in sorted_.warnings[0]
 
 
+@pytest.mark.parametrize("name", FIGURES)
+def test_real_boxes_of_another_form_are_suspected(truth, detections, name):
+    given = detections[name]
+    assert evaluate(truth, given).warnings == ()
+    x, y, width, height = given.boxes.T
+    for other in (
+        [x, y, np.maximum(x + width, 0), np.maximum(y + height, 0)],
+        [y, x, height, width],
+        [x + width / 2, y + height / 2, width, height],
+        [x / 1024, y / 1024, width / 1024, height / 1024],
+    ):
+        wrong = Detections(given.images, given.offsets, np.column_stack(other), given.scores)
+        assert "not x1 y1 x2 y2" in evaluate(truth, wrong).warnings[-1]
+
+
 @pytest.mark.slow
 def test_without_the_last_pixel_another_known_figure_appears(truth, detections, monkeypatch):
     monkeypatch.setattr(reference, "overlaps", _overlaps_without_the_last_pixel)
