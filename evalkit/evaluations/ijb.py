@@ -27,6 +27,7 @@ from evalkit.evaluations.run import (
 )
 from evalkit.files import cache_dir, sha256_json
 from evalkit.pipeline import check_failures
+from evalkit.precision.overlap import People
 from evalkit.progress import Progress
 from evalkit.protocols.fusion import FusionSwitches, Templates, fuse_templates
 from evalkit.protocols.identification import (
@@ -111,6 +112,7 @@ def evaluate(
         warnings=(*release.warnings, *scored.warnings),
         clock=clock,
         command=command,
+        people=lambda: People.of(whole, release.template_id),
     )
     return result, scores
 

@@ -17,6 +17,7 @@ from evalkit.devices.runtime_info import read_runtime_info, read_throughput
 from evalkit.errors import InputError
 from evalkit.evaluations.inference import Inferred
 from evalkit.evaluations.models import model_sha256
+from evalkit.precision.overlap import People, overlap
 from evalkit.results import (
     READY_MADE,
     DatasetInfo,
@@ -106,6 +107,7 @@ def assemble(
     warnings: tuple[str, ...],
     clock: Clock,
     command: str,
+    people: Callable[[], People] | None = None,
 ) -> Result:
     """Put a result together.
 
@@ -117,6 +119,8 @@ def assemble(
         Where evalkit ran the inference.
     ready_file : Path or None
         Where it did not: the file that stands for the model.
+    people : callable, optional
+        Names who is evaluated; called for a model that was calibrated.
     """
     twice = [name for name, count in Counter(m.name for m in metrics).items() if count > 1]
     if twice:
@@ -139,9 +143,22 @@ def assemble(
         peak_memory_mb=environment.peak_memory_mb(),
         scores_file=None,
         store=str(embedded.store.folder.absolute()) if embedded else None,
-        warnings=warnings,
+        warnings=(*warnings, *_overlap(embedded, dataset, people)),
         environment=environment.describe(),
     )
+
+
+def _overlap(
+    embedded: Inferred | None, dataset: DatasetInfo, people: Callable[[], People] | None
+) -> tuple[str, ...]:
+    """Warn of a model that was calibrated on what it is judged by."""
+    if embedded is None or embedded.model.file is None:
+        return ()
+    conversion = embedded.model.conversion
+    if conversion is None or conversion["calibration"] is None:
+        return ()
+    who = people() if people else None
+    return overlap(Path(embedded.model.file), embedded.store, dataset, who)
 
 
 def _ready_model(file: Path | None) -> ModelInfo:

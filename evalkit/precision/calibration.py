@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from evalkit.errors import InputError
 from evalkit.files import sha256_json
 from evalkit.pipeline import Normaliser, Tensor
 from evalkit.precision.image_sets import ImageSet
+from evalkit.precision.sidecar import DIGEST_BYTES
 from evalkit.progress import Progress
 
 Prepare = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
@@ -96,6 +97,7 @@ def draw(
         "evaluated_sha256": None if evaluated is None else evaluated.sha256,
         "seed": seed,
         **_listed(images, chosen),
+        "digests": _digests(images, chosen),
         "identities": _identities(images, chosen),
         "held_out": _listed(images, other),
         "warnings": list(warnings),
@@ -164,6 +166,13 @@ def _listed(images: ImageSet, rows: dict[int, str]) -> dict[str, Any]:
         "sha256": sha256_json(list(rows.values())),
         "images": [[images.source.name(row), sha256] for row, sha256 in rows.items()],
     }
+
+
+def _digests(images: ImageSet, rows: Iterable[int]) -> list[str]:
+    """Hash images as outputs stores do, so that an evaluation can compare without reading."""
+    return [
+        hashlib.blake2b(images.content(row), digest_size=DIGEST_BYTES).hexdigest() for row in rows
+    ]
 
 
 def _identities(images: ImageSet, rows: dict[int, str]) -> list[str] | None:

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from evalkit.datasets.ijb import load_ijb
+from evalkit.datasets.ijb import IjbRelease, load_ijb
 from evalkit.datasets.lfw import LfwImages, load_bin
 from evalkit.datasets.pairs import SUFFIXES
 from evalkit.datasets.widerface import WiderImages, load_widerface
@@ -134,11 +134,8 @@ def _bin(path: Path, size: int) -> ImageSet:
 
 def _ijb(path: Path, protocol: Literal["IJBB", "IJBC"], size: int) -> ImageSet:
     release = load_ijb(path, protocol, cache_dir=cache_dir() / "tables")
-    subjects = release.subjects()
-    ids, groups = np.unique(subjects.subject_of(release.template_id), return_inverse=True)
+    identities, groups = release_people(release)
     source = release.faces(size)
-    named = release.galleries is not None and release.probes is not None
-    kind = f"{protocol} subject" if named else f"{release.name} {release.fingerprint[:8]} subject"
     return ImageSet(
         name=release.name,
         path=release.root,
@@ -146,9 +143,19 @@ def _ijb(path: Path, protocol: Literal["IJBB", "IJBC"], size: int) -> ImageSet:
         kind="faces",
         source=source,
         content=lambda index: source.path(index).read_bytes(),
-        groups=groups.astype(np.int64),
-        identities=tuple(f"{kind} {number}" for number in ids),
+        groups=groups,
+        identities=identities,
     )
+
+
+def release_people(release: IjbRelease) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+    """Name the people of an IJB release, and say by number who is on each face."""
+    subjects = release.subjects()
+    ids, groups = np.unique(subjects.subject_of(release.template_id), return_inverse=True)
+    named = release.galleries is not None and release.probes is not None
+    own = f"{release.name} {release.fingerprint[:8]}"  # numbers that mean nothing elsewhere
+    kind = f"{release.protocol if named else own} subject"
+    return tuple(f"{kind} {number}" for number in ids), groups.astype(np.int64)
 
 
 def _wider(path: Path) -> ImageSet:

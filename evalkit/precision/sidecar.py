@@ -10,7 +10,9 @@ from evalkit.errors import InputError
 
 SUFFIX = ".evalkit.json"
 SCHEMA_VERSION = 1
-_LONG_LISTS = ("images", "identities", "held_out")
+DIGEST_BYTES = 8
+"""Of the BLAKE2b digests of images, as outputs stores hold them."""
+_LONG_LISTS = ("images", "digests", "identities", "held_out")
 
 
 def sidecar_path(model: Path) -> Path:
@@ -49,12 +51,9 @@ def conversion_of(model: Path, sha256: str) -> dict[str, Any] | None:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         built = record["built"]["sha256"]
-        calibration = record["calibration"]
+        calibration = _checked(record["calibration"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{path} is no record of a conversion ({error!r}). Remove it, or convert the model "
-            "again."
-        ) from error
+        raise _malformed(path, error) from error
     if built != sha256:
         raise InputError(
             f"{path} describes another model than {model.name} beside it, which has changed since. "
@@ -63,3 +62,44 @@ def conversion_of(model: Path, sha256: str) -> dict[str, Any] | None:
     if calibration is not None:
         record["calibration"] = {k: v for k, v in calibration.items() if k not in _LONG_LISTS}
     return {name: value for name, value in record.items() if name != "environment"}
+
+
+def calibration_of(model: Path) -> dict[str, Any] | None:
+    """Read what a model was calibrated with, its long lists too; None where it was not.
+
+    Raises
+    ------
+    evalkit.errors.InputError
+        The record cannot be read.
+    """
+    path = sidecar_path(model)
+    if not path.is_file():
+        return None
+    try:
+        return _checked(json.loads(path.read_text(encoding="utf-8"))["calibration"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _malformed(path, error) from error
+
+
+def _checked(calibration: Any) -> dict[str, Any] | None:
+    """Return a calibration's record whose values can be compared with a data set's."""
+    if calibration is None:
+        return None
+    if not isinstance(calibration, dict):
+        raise TypeError("'calibration' is no mapping")
+    for name, kind in {"data": str, "path": str, "data_sha256": str, "count": int}.items():
+        if not isinstance(calibration[name], kind):
+            raise TypeError(f"{name!r} is no {kind.__name__}")
+    for name in ("identities", "digests"):
+        listed = calibration.get(name)
+        if listed is not None and not all(isinstance(value, str) for value in listed):
+            raise TypeError(f"{name!r} does not hold strings")
+    if any(len(bytes.fromhex(digest)) != DIGEST_BYTES for digest in calibration.get("digests", [])):
+        raise ValueError(f"a digest has not {DIGEST_BYTES} bytes")
+    return calibration
+
+
+def _malformed(path: Path, error: Exception) -> InputError:
+    return InputError(
+        f"{path} is no record of a conversion ({error!r}). Remove it, or convert the model again."
+    )
