@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -128,24 +129,49 @@ def test_a_check_ends_as_the_users_error(
     assert ("gave a NoneType in place of a dict" in told) == (step == "kind")
 
 
-def test_an_evaluation_of_an_installed_one_ends_as_the_users_error(
-    tmp_path: Path, model: Path
-) -> None:
-    """As it is installed: an entry point of a distribution, found by a process of its own."""
+@pytest.fixture
+def installed(tmp_path: Path) -> dict[str, str]:
+    """Put a distribution onto PYTHONPATH whose backend fails on import, and one that works."""
     (tmp_path / "down.py").write_text("raise RuntimeError('licence server down')")
-    info = tmp_path / "acme_down-1.dist-info"
+    (tmp_path / "fine.py").write_text(
+        "from evalkit.backends.base import Backend, Probe\n"
+        "class Fine(Backend):\n"
+        "    name = 'fine'\n"
+        "    def probe(): return Probe(True, '7', ('npu',), ('fp32',))\n"
+        "    def open(model, options): raise AssertionError\n"
+    )
+    info = tmp_path / "acme_boards-1.dist-info"
     info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-down\nVersion: 1\n")
-    (info / "entry_points.txt").write_text("[evalkit.backends]\ndown = down:Down\n")
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "EVALKIT_CACHE": str(tmp_path)}
-    words = ["lfw", "--limit", "8", "--backend", "down", "--model", str(model)]
-    done = subprocess.run(
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-boards\nVersion: 1\n")
+    points = "[evalkit.backends]\ndown = down:Down\nfine = fine:Fine\n"
+    (info / "entry_points.txt").write_text(points)
+    return {**os.environ, "PYTHONPATH": str(tmp_path), "EVALKIT_CACHE": str(tmp_path)}
+
+
+def evalkit(environment: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         [sys.executable, "-m", "evalkit", *words],
         env=environment,
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+def test_an_evaluation_of_an_installed_one_ends_as_the_users_error(
+    installed: dict[str, str], model: Path
+) -> None:
+    done = evalkit(installed, "lfw", "--limit", "8", "--backend", "down", "--model", str(model))
     assert done.returncode == 2
-    assert "'down' of acme-down (down:Down) failed on import: RuntimeError" in done.stderr
+    assert "'down' of acme-boards (down:Down) failed on import: RuntimeError" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_list_agrees_with_runs(installed: dict[str, str]) -> None:
+    """Workers of this interpreter find what it finds, by PYTHONPATH too."""
+    done = evalkit(installed, "backends", "--json")
+    listed = {entry["name"]: entry for entry in json.loads(done.stdout)}
+    assert listed["fine"]["available"]
+    assert listed["fine"]["version"] == "7"
+    assert not listed["down"]["available"]
+    assert "licence server down" in listed["down"]["reason"]

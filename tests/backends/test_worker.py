@@ -115,21 +115,48 @@ def test_a_fault_in_the_worker_is_told_with_its_trace(worker: Worker) -> None:
     assert call(worker, "json:loads", s="[1]") == [1]
 
 
+@pytest.fixture(scope="module")
+def other_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An interpreter of another environment that has NumPy, by a line to this one's folder."""
+    folder = tmp_path_factory.mktemp("other")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+    (packages,) = folder.glob("lib/python*/site-packages")
+    (packages / "numpy.pth").write_text(str(Path(np.__file__).parents[1]))
+    return folder / "bin" / "python"
+
+
+def path_of(worker: Worker) -> str:
+    with pytest.raises(RuntimeError) as told:
+        call(worker, "timeit:timeit", stmt="import sys; assert False, sys.path", number=1)
+    return str(told.value).rpartition("AssertionError")[2]
+
+
 def test_the_worker_sees_no_packages_and_settings_of_this_environment(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, other_python: Path
 ) -> None:
     (tmp_path / "numpy.py").write_text("raise ImportError('of the other environment')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    worker = Worker(sys.executable, threads=3)
-    script = "import sys; assert False, sys.path"
-    with pytest.raises(RuntimeError) as told:
-        call(worker, "timeit:timeit", stmt=script, number=1)
+    worker = Worker(other_python, threads=3)
+    path = path_of(worker)
     for folder in (tmp_path, Path(__file__).parents[2] / "evalkit" / "backends" / "worker"):
-        assert repr(str(folder)) not in str(told.value)
-    assert "''" not in str(told.value).rpartition("AssertionError")[2]
+        assert repr(str(folder)) not in path
+    assert "''" not in path
     assert call(worker, "os:getenv", key="OMP_NUM_THREADS") == "3"
     assert call(worker, "os:getenv", key="OMP_WAIT_POLICY") == "PASSIVE"
+    worker.close()
+
+
+@pytest.mark.parametrize("named", ["python", "python3"])
+def test_a_worker_of_this_interpreter_finds_what_this_process_finds(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, named: str
+) -> None:
+    python = Path(sys.executable).with_name(named)
+    if not python.exists():
+        pytest.skip(f"the interpreter here has no name {named}")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    worker = Worker(python)
+    assert repr(str(tmp_path)) in path_of(worker)
     worker.close()
 
 

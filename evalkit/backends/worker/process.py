@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import weakref
 from collections.abc import Mapping
@@ -90,7 +91,7 @@ class Worker:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 pass_fds=descriptors,
-                env=_environment(threads or available_cores()),
+                env=_environment(self.python, threads or available_cores()),
                 start_new_session=True,  # Ctrl-C is this process's to handle
             )
         except OSError as error:
@@ -189,9 +190,10 @@ class _Tail:
                 self._end = (self._end + part)[-_TAIL_BYTES:]
 
 
-def _environment(threads: int) -> Mapping[str, str]:
-    """Return this process's environment without what would lead to its packages."""
-    held = {k: v for k, v in os.environ.items() if k not in {"PYTHONPATH", "PYTHONHOME"}}
+def _environment(python: Path, threads: int) -> Mapping[str, str]:
+    """Return this process's environment; without what leads to its packages, if of no use there."""
+    paths = set() if _is_this(python) else {"PYTHONPATH", "PYTHONHOME"}
+    held = {k: v for k, v in os.environ.items() if k not in paths}
     return {
         **held,
         "PYTHONUNBUFFERED": "1",  # else last words are lost with the process
@@ -199,6 +201,15 @@ def _environment(threads: int) -> Mapping[str, str]:
         "OMP_NUM_THREADS": str(threads),
         "OMP_WAIT_POLICY": "PASSIVE",  # waiting threads would take the cores that decoding needs
     }
+
+
+def _is_this(python: Path) -> bool:
+    """Whether an interpreter is the one that runs this: the same program of the same folder.
+
+    The program alone is not enough: those of virtual environments are links to one.
+    """
+    here = Path(sys.executable)
+    return python.samefile(here) and python.parent.resolve() == here.parent.resolve()
 
 
 def _ending(code: int | None) -> str:
