@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from evalkit.widerface_eval.doubts import hardly_a_hit, silence
 from evalkit.widerface_eval.errors import WiderFaceError, listed
 from evalkit.widerface_eval.matching import HIT, IGNORED, Kernel, Matches, match_boxes
 from evalkit.widerface_eval.records import Detections, GroundTruth
@@ -23,10 +24,6 @@ _NORMALISATION = {
     "matlab": "min_max_single",
     "matlab_int": "min_max_single",
 }
-
-
-# Real detections with their boxes in another form reach .0001 to .004 by chance.
-_BY_CHANCE = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,13 +196,7 @@ def evaluate(
             "The detections are not of the ground truth's images"
             + (f": {listed(odd)}." if odd else ", or in another order.")
         )
-    levels = _levels(normalise(detections.scores, settings.rule), settings.steps)
-    order, warnings = _order(detections, settings.rule)
-    judged = detections
-    if order is not None:
-        judged, levels = _reordered(detections, order), levels[order]
-    if settings.rule == "python_file_order":
-        levels = _lowest_from_here(levels, judged.offsets)
+    judged, order, levels, warnings = _judged(detections, settings)
     matches = match_boxes(
         judged.boxes,
         judged.offsets,
@@ -226,17 +217,33 @@ def evaluate(
         settings=settings,
         ground_truth=ground_truth,
         detections=judged,
-        order=np.arange(len(levels)) if order is None else order,
+        order=order,
         matches=matches,
         levels=levels,
         curves=curves,
         score_range=(float(detections.scores.min()), float(detections.scores.max())),
         warnings=(
             *warnings,
-            *_silence(detections, ground_truth),
-            *_hardly_a_hit(curves, matches, settings),
+            *silence(detections, ground_truth),
+            *hardly_a_hit(
+                [curve.ap for curve in curves.values() if curve.faces], matches, settings.iou
+            ),
         ),
     )
+
+
+def _judged(
+    detections: Detections, settings: Settings
+) -> tuple[Detections, NDArray[np.int64], NDArray[np.int64], tuple[str, ...]]:
+    """Put detections into the rule's order: they, where each stood, its first step, warnings."""
+    levels = _levels(normalise(detections.scores, settings.rule), settings.steps)
+    order, warnings = _order(detections, settings.rule)
+    judged = detections
+    if order is not None:
+        judged, levels = _reordered(detections, order), levels[order]
+    if settings.rule == "python_file_order":
+        levels = _lowest_from_here(levels, judged.offsets)
+    return judged, np.arange(len(levels)) if order is None else order, levels, warnings
 
 
 def normalise(scores: NDArray[np.float64], rule: Rule) -> NDArray[np.float64]:
@@ -372,29 +379,3 @@ def _lowest_from_here(levels: NDArray[np.int64], offsets: NDArray[np.int64]) -> 
         block = lowest[start:stop]
         block[:] = np.minimum.accumulate(block[::-1])[::-1]
     return lowest
-
-
-def _silence(detections: Detections, ground_truth: GroundTruth) -> tuple[str, ...]:
-    counts = np.bincount(
-        ground_truth.event_of_image, np.diff(detections.offsets), len(ground_truth.events)
-    )
-    silent = [event for event, count in zip(ground_truth.events, counts, strict=True) if not count]
-    if not silent:
-        return ()
-    return (f"There is no detection at all in {len(silent)} events: {listed(silent)}.",)
-
-
-def _hardly_a_hit(
-    curves: Mapping[str, Curve], matches: Matches, settings: Settings
-) -> tuple[str, ...]:
-    stated = [curve.ap for curve in curves.values() if curve.faces]
-    if not stated or max(stated) >= _BY_CHANCE:
-        return ()
-    hits = np.count_nonzero((matches.outcome == HIT).any(axis=0))
-    return (
-        f"{hits or 'None'} of {matches.outcome.shape[1]} detections "
-        f"{'hits' if hits < 2 else 'hit'} a face with an overlap of {settings.iou}, and no AP "
-        f"reaches {_BY_CHANCE}. Check that boxes are x y width height, not x1 y1 x2 y2 or their "
-        "centres, in pixels of the original image, each in its own image's file, and that higher "
-        "scores are better.",
-    )
