@@ -169,7 +169,7 @@ class LfwImages:
         return image, hashlib.blake2b(self._pairs.images[index], digest_size=8).digest()
 
 
-def load_bin(path: str | Path) -> LfwPairs:
+def load_bin(path: str | Path, *, check_images: bool = True) -> LfwPairs:
     """Read a verification set; nothing in the file is ever executed.
 
     Parameters
@@ -177,15 +177,18 @@ def load_bin(path: str | Path) -> LfwPairs:
     path : path-like
         The ``.bin``: images as byte strings of Python 2 or 3, or as uint8 arrays of shape (n,)
         or (n, 1); labels as a list of bool, int or NumPy bool, or as an array.
+    check_images : bool
+        Refuse a set with an image that is no complete JPEG or PNG; `LfwImages.load` does so when
+        it comes to the image.
 
     Raises
     ------
     DatasetError
-        The file is missing, hostile, damaged, has another layout, or holds an image that is no
-        complete JPEG or PNG; names the pair.
+        The file is missing, hostile, damaged, has another layout, or holds such an image; names
+        the pair.
     """
     pairs = _read(Path(path))
-    for index, image in enumerate(pairs.images):
+    for index, image in enumerate(pairs.images if check_images else ()):
         try:
             image_header(image)
         except ValueError as error:

@@ -137,7 +137,7 @@ class _Machine:
         data, size = self._data, len(self._data)
         for _ in range(MAX_OPCODES):
             if self._at >= size:
-                self._refuse("The pickle is cut off: it has no end")
+                self._cut_short("The pickle has no end")
             code = data[self._at]
             self._at += 1
             if code == _STOP:
@@ -167,6 +167,13 @@ class _Machine:
     def _refuse(self, problem: str) -> NoReturn:
         raise self._error(problem)
 
+    def _cut_short(self, problem: str) -> NoReturn:
+        raise DatasetError(
+            f"{problem} (byte {self._at}): the file is cut short, or damaged",
+            path=self._path,
+            remedy="Take the file from its source again.",
+        )
+
     def _error(self, problem: str) -> DatasetError:
         return DatasetError(
             f"{problem} (byte {self._at}), so it is refused and nothing was run",
@@ -177,7 +184,7 @@ class _Machine:
     def _take(self, count: int) -> bytes:
         start = self._at
         if count > len(self._data) - start:
-            self._refuse(
+            self._cut_short(
                 f"The pickle claims {count:,} more bytes where {len(self._data) - start:,} are left"
             )
         self._at = start + count
@@ -189,7 +196,7 @@ class _Machine:
     def _line(self) -> bytes:
         end = self._data.find(b"\n", self._at)
         if end < 0:
-            self._refuse("The pickle is cut off within a line of text")
+            self._cut_short("The pickle ends within a line of text")
         line = self._data[self._at : end]
         self._at = end + 1
         return line
@@ -231,7 +238,9 @@ class _Machine:
         length = self._unsigned(8)
         left = len(self._data) - self._at
         if length > left:
-            self._refuse(f"The pickle claims a frame of {length:,} bytes where {left:,} are left")
+            self._cut_short(
+                f"The pickle claims a frame of {length:,} bytes where {left:,} are left"
+            )
 
     def int_line(self) -> None:
         line = self._line()

@@ -90,7 +90,8 @@ def evaluate(
         The set, for pictures of its errors.
     """
     clock = Clock()
-    whole = clock.run("load", lambda: load_bin(path))
+    strict = config.max_failures == 0
+    whole = clock.run("load", lambda: load_bin(path, check_images=strict))
     pairs = _limited(whole, config.limit)
     for warning in pairs.warnings:
         progress.say(f"warning: {warning}")

@@ -231,7 +231,7 @@ HOSTILE = {
         b"cnumpy\ndtype\n(Vu1\nI00\nI01\ntR(I4\nV|\nNNNI-1\nI-1\nI0\n}tb.",
         "EMPTY_DICT",
     ),
-    "dtype_big": (call("numpy", "dtype", b"(lVu1\n"), "calls|appends|closes|cut off|takes"),
+    "dtype_big": (call("numpy", "dtype", b"(lVu1\n"), "calls|appends|closes|cut short|takes"),
     "a_function_as_value": (b"](cnumpy\nndarray\ne.", "a function or a type among its values"),
     "a_type_as_value": (b"cnumpy\ndtype\n(Vu1\ntR.", "a function or a type among its values"),
     "call_of_a_number": (b"K\x01)R.", "calls a function"),
@@ -301,8 +301,8 @@ HOSTILE = {
         None,
     ),
     "protocol_9": (b"\x80\x09N.", "protocol 9"),
-    "empty": (b"", "cut off"),
-    "no_stop": (b"N", "cut off"),
+    "empty": (b"", "cut short"),
+    "no_stop": (b"N", "cut short"),
     "stack_underflow": (b".", "where there is none"),
     "no_mark": (b"t.", "never opened"),
     "open_mark": (b"(N.", "values left over"),
@@ -314,7 +314,7 @@ HOSTILE = {
     "bad_number": (b"I12x\n.", "malformed number"),
     "unended_line": (b"I12", "within a line"),
     "unknown_opcode": (b"\xfe.", "unknown opcode 0xfe"),
-    "a_zip": (b"PK\x03\x04" + bytes(100), "cut off|opcode"),
+    "a_zip": (b"PK\x03\x04" + bytes(100), "cut short|opcode"),
     "a_jpeg": (b"\xff\xd8\xff\xe0" + bytes(100), "unknown opcode 0xff"),
 }
 BIG = 2_000_000

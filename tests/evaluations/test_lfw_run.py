@@ -183,6 +183,23 @@ def test_too_many_ready_made_failures_stop_the_run(
     assert "3 failures to enrol, more than --max-failures 2" in capsys.readouterr().err
 
 
+def test_images_that_are_cut_off_are_failures_where_the_user_allows_them(
+    evalkit: Command, tiny_lfw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    held = load_bin(tiny_lfw)
+    images = [bytes(image) for image in held.images]
+    images[3] = images[3][:-40]
+    images[8] = b""
+    (tmp_path / "cut.bin").write_bytes(pickle.dumps((images, held.issame.tolist())))
+    words = ("lfw", "--data", tmp_path / "cut.bin", "--model", SAMPLE_MODEL)
+    assert evalkit(*words) == 2
+    assert "second image of pair 1 is unreadable: it is cut off" in capsys.readouterr().err
+    assert evalkit(*words, "--max-failures", 2, "--output", tmp_path / "r.json") == 0
+    failures = load_result(tmp_path / "r.json").failures_to_enrol
+    said = [failure.reason.split(" is unreadable: ")[1] for failure in failures]
+    assert said == ["it is cut off.", "it is empty."]
+
+
 def test_the_table_is_shown_though_the_result_cannot_be_written(
     evalkit: Command, tiny_lfw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
