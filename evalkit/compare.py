@@ -180,6 +180,11 @@ def load_scores(path: Path, result: Result) -> dict[str, Any]:
         The file is missing or damaged.
     """
     file = path.parent / Path(result.scores_file or "").name
+    if not file.is_file():
+        raise InputError(
+            f"Cannot read the scores of {path}: {file} is missing. A result is two files; copy "
+            "this one from beside the other. Make the result again where it is lost."
+        )
     try:
         with np.load(file, allow_pickle=False) as data:
             return {name: data[name] for name in data.files}

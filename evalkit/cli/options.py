@@ -142,7 +142,16 @@ def resolve(arguments: argparse.Namespace, kind: type[C]) -> C:
         values = read_yaml(given["config"])
         source = f"{given['config']} and {COMMAND_LINE}"
     values.update({name: value for name, value in given.items() if name in kind.model_fields})
+    if values.get("runtime_info") is not None and "precision" in kind.model_fields:
+        values.setdefault("precision", _ran_elsewhere(Path(values["runtime_info"])))
     return validate(kind, values, source)
+
+
+def _ran_elsewhere(runtime_info: Path) -> str:
+    """Return the precision that a device's own file states, where the user names none."""
+    from evalkit.devices.runtime_info import read_runtime_info
+
+    return read_runtime_info(runtime_info).precision or "fp32"
 
 
 def command_line(arguments: argparse.Namespace) -> str:

@@ -47,7 +47,8 @@ def test_the_commands_of_an_example(
 ) -> None:
     install, evaluate, gate = example()[0]
     assert set(example()[1]) == {"EVALKIT_DATA", "MODEL"}
-    assert install.startswith("python -m pip install 'evalkit[")
+    # Never by the bare name, which is another package's on PyPI.
+    assert install == 'python -m pip install "/opt/evalkit[cpu]"'
     (tmp_path / "accuracy").mkdir()
     summary = tmp_path / "summary.md"
     environment = {
@@ -85,7 +86,7 @@ def test_the_commands_of_an_example(
 
 def test_the_examples_keep_what_the_commands_write() -> None:
     kept = read("github-actions.yml")["jobs"]["gate"]["steps"][-1]["with"]["path"].split()
-    assert kept == ["result.json", "verdict.json", "gate.xml"]
+    assert kept == ["result.json", "result.scores.npz", "verdict.json", "gate.xml"]
     assert read("gitlab-ci.yml")["accuracy"]["artifacts"]["paths"] == [
-        "result.json", "verdict.json", "gate.md",
+        "result.json", "result.scores.npz", "verdict.json", "gate.md",
     ]  # fmt: skip

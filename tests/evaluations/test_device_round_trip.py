@@ -78,6 +78,9 @@ def test_lfw(evalkit: Command, tiny_lfw: Path, tmp_path: Path, lfw: tuple[Path, 
     assert_same_figures(found, direct)
     assert (found.ran.device, found.ran.batch_size, found.throughput) == ("board", 4, 2000.5)
     assert found.ran.details["runtime"] == "runner"
+    info.write_text("{device: board, precision: int8}")
+    named = evaluated(evalkit, tmp_path, *words, "--runtime-info", info)
+    assert named.ran.precision_requested == "int8"
     assert found.ran.precision_ran == "fp32 (as its user says)"
     assert any("compared with the model's own" in note for note in found.ran.notes)
 
