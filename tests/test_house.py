@@ -64,7 +64,7 @@ def test_documents_name_files_that_exist(document: str) -> None:
 
 def commands(text: str) -> Iterator[list[str]]:
     for block in re.findall(r"```bash\n(.*?)```", text, flags=re.DOTALL):
-        for line in block.splitlines():
+        for line in block.replace("\\\n", " ").splitlines():
             for part in line.split("&&"):
                 words = shlex.split(part, comments=True)
                 if words[:1] == ["evalkit"]:
