@@ -23,7 +23,7 @@ from evalkit.backends.architectures import ARCHITECTURES  # noqa: E402
 from evalkit.backends.architectures.base import Architecture  # noqa: E402
 from evalkit.backends.base import SessionOptions  # noqa: E402
 from evalkit.backends.torch import TorchBackend  # noqa: E402
-from evalkit.backends.torch_files import is_plain_expression  # noqa: E402
+from evalkit.backends.torch_exported import is_plain_expression  # noqa: E402
 from evalkit.backends.torch_loading import unwrap  # noqa: E402
 from evalkit.errors import InputError  # noqa: E402
 from evalkit.testing import BackendContract  # noqa: E402
