@@ -55,6 +55,9 @@ class Setup:
     device : str
     python : Path or None
         Interpreter whose worker runs the backend; None for this process, or what the model names.
+    worker_timeout : float or None
+        Seconds that a worker may take to open the model, and for each batch; None for what the
+        model names, else 600.
     """
 
     backend: str
@@ -63,6 +66,7 @@ class Setup:
     threads: int | None = None
     device: str = "cpu"
     python: Path | None = None
+    worker_timeout: float | None = None
 
 
 class _Record(BaseModel):
@@ -273,9 +277,10 @@ class _Cell:
 def _sharing(cells: Sequence[_Cell]) -> Iterator[list[_Cell]]:
     """Group the configurations that one session serves, the smallest batch first."""
 
-    def session(cell: _Cell) -> tuple[str, str, int, str, str]:
+    def session(cell: _Cell) -> tuple[str, str, int, str, str, float]:
         held = cell.setup
-        return held.backend, held.precision, held.threads or 0, held.device, str(held.python or "")
+        worker = str(held.python or ""), held.worker_timeout or 0.0
+        return held.backend, held.precision, held.threads or 0, held.device, *worker
 
     ordered = sorted(cells, key=lambda cell: (session(cell), cell.setup.batch_size))
     for _, group in groupby(ordered, session):

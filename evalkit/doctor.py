@@ -72,11 +72,20 @@ class Listed:
     tested_on: str | None
 
 
-def survey(python: str | Path = sys.executable) -> list[Listed]:
-    """Probe every registered backend under an interpreter, each in a process of its own."""
+def survey(python: str | Path = sys.executable, timeout: float | None = None) -> list[Listed]:
+    """Probe every registered backend under an interpreter, each in a process of its own.
+
+    Parameters
+    ----------
+    python : str or Path
+        The interpreter.
+    timeout : float or None
+        Seconds that a process may take to start, and to probe; 120 if None.
+    """
+    limit = _PROBE_LIMIT_S if timeout is None else timeout
     names = BACKENDS.names()
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        probes = list(pool.map(lambda name: probe_in(python, name, _PROBE_LIMIT_S), names))
+        probes = list(pool.map(lambda name: probe_in(python, name, limit), names))
     return [
         _listed(name, BACKENDS.entry(name), probe)
         for name, probe in zip(names, probes, strict=True)

@@ -25,6 +25,13 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
     parser.add_argument(
         "--python", type=Path, metavar="FILE", help="ask the backends of this interpreter"
     )
+    parser.add_argument(
+        "--worker-timeout",
+        type=float,
+        metavar="S",
+        help="seconds that a worker may take to probe a backend (120), or, of --check, to open the "
+        "model, and for a batch (600)",
+    )
     check = parser.add_argument_group("doctor")
     check.add_argument("--check", metavar="NAME", help="check this backend with a model")
     check.add_argument(
@@ -74,10 +81,14 @@ def _list(arguments: argparse.Namespace) -> int:
     import sys
 
     from evalkit.backends.worker.process import find_interpreter
+    from evalkit.config import RunConfig
     from evalkit.doctor import survey
     from evalkit.report.doctor import backends_json, describe_backends
+    from evalkit.validation import COMMAND_LINE, validate
 
-    backends = survey(find_interpreter(arguments.python or sys.executable))
+    given = validate(RunConfig, {"worker_timeout": arguments.worker_timeout}, COMMAND_LINE)
+    python = find_interpreter(arguments.python or sys.executable)
+    backends = survey(python, given.worker_timeout)
     if arguments.json:
         print(json.dumps(backends_json(backends), indent=2))
     else:
@@ -95,7 +106,8 @@ def _check(arguments: argparse.Namespace) -> int:
 
     if arguments.images < 1:
         raise InputError("--images must be 1 or more.")
-    names = ("precision", "device", "threads", "architecture", "layout", "data", "python")
+    names = ["precision", "device", "threads", "architecture", "layout", "data"]
+    names += ["python", "worker_timeout"]
     given = {name: getattr(arguments, name) for name in names}
     run_config = validate(RunConfig, {**given, "backend": arguments.check}, "command line")
     checkup = check(

@@ -40,6 +40,12 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
         metavar="FILE",
         help="run the backends in workers of this interpreter",
     )
+    model.add_argument(
+        "--worker-timeout",
+        type=_seconds,
+        metavar="S",
+        help="seconds that a worker may take to open the model, and for a batch (600)",
+    )
     grid = parser.add_argument_group("configurations: every combination is timed")
     grid.add_argument(
         "--backends", type=_names, metavar="NAME,...", help="(those that the model has files for)"
@@ -88,8 +94,9 @@ def run(arguments: argparse.Namespace) -> int:
     backends = arguments.backends or _backends_of(model.files)
     precisions = _known_precisions(arguments.precisions)
     grid = product(backends, precisions, arguments.threads or (None,), arguments.batch_sizes)
+    asked = (arguments.device, arguments.python, arguments.worker_timeout)
     setups = [
-        Setup(backend, precision, batch_size, threads, arguments.device, arguments.python)
+        Setup(backend, precision, batch_size, threads, *asked)
         for backend, precision, threads, batch_size in dict.fromkeys(grid)
     ]
     result = bench(

@@ -97,6 +97,12 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     model.add_argument(
         "--python", type=Path, metavar="EXE", help="interpreter that has the toolchain"
     )
+    model.add_argument(
+        "--worker-timeout",
+        type=float,
+        metavar="S",
+        help="seconds that a worker may take to open the model, and for a batch (600)",
+    )
     model.add_argument("--quiet", action="store_true", help="no progress, only the table")
     model.add_argument("--config", type=Path, metavar="YAML", help="settings from a file")
 

@@ -24,6 +24,7 @@ from tiny_network import Tiny, batch, write_onnx
 
 from evalkit.backends.base import SessionOptions
 from evalkit.backends.onnxruntime import OnnxRuntimeBackend
+from evalkit.backends.worker import process
 from evalkit.backends.worker.process import Worker, find_interpreter
 from evalkit.backends.worker.session import WorkerSession, isolated
 from evalkit.backends.worker.wire import SharedArea
@@ -189,6 +190,54 @@ def test_a_worker_that_hangs_is_ended() -> None:
     with pytest.raises(WorkerError, match=r"no answer within 0\.3 s.*--worker-timeout"):
         call(worker, "signal:pause")
     assert gone(pid)
+
+
+@pytest.fixture
+def hanging(tmp_path: Path) -> Path:
+    """An interpreter that never answers."""
+    program = tmp_path / "python"
+    program.write_text("#!/bin/sh\nexec sleep 600\n")
+    program.chmod(0o755)
+    return program
+
+
+def test_a_start_that_hangs_does_not_advise_what_cannot_help(
+    monkeypatch: pytest.MonkeyPatch, hanging: Path
+) -> None:
+    monkeypatch.setattr(process, "_START_LIMIT", 0.3)
+    with pytest.raises(WorkerError, match=r"within 0\.3 s.*No start may take longer") as told:
+        Worker(hanging)
+    assert "--worker-timeout" not in str(told.value)
+    with pytest.raises(WorkerError, match=r"within 0\.2 s.*Allow more with --worker-timeout"):
+        Worker(hanging, timeout=0.2)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["backends", "--check", "onnxruntime"],
+        ["bench", "--backends", "onnxruntime", "--quiet"],
+        ["convert", "sample-recognition", "--to", "int8", "--quiet"],
+        ["lfw", "--limit", "8", "--quiet"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_every_command_that_runs_workers_takes_their_timeout(
+    hanging: Path, tmp_path: Path, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*words, "--python", str(hanging), "--worker-timeout", "0.4"]
+    out = ["--out", str(tmp_path / "out.onnx")] if words[0] == "convert" else []
+    assert main([*words, *out]) == 2
+    told = capsys.readouterr()
+    assert "no answer within 0.4 s while starting" in told.out + told.err
+
+
+@pytest.mark.parametrize("command", [["backends"], ["backends", "--check", "torch"]])
+def test_a_timeout_of_nothing_is_refused(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*command, "--worker-timeout", "0"]) == 2
+    assert "worker_timeout" in capsys.readouterr().err.replace("-", "_")
 
 
 def test_a_flood_neither_blocks_nor_breaks_the_protocol(worker: Worker) -> None:

@@ -26,6 +26,7 @@ TIMEOUT = 600.0
 _MAIN = Path(__file__).with_name("main.py")
 _MARK = "EVALKIT_WORKER"
 _START_LIMIT = 120.0
+_STARTING = "starting"
 _TAIL_BYTES = 8192
 _TAIL_LINES = 8
 _LINE_LENGTH = 300
@@ -104,7 +105,7 @@ class Worker:
         self.close = weakref.finalize(
             self, _end, self._process, self._channel, self._held, (self.given, self.made)
         )
-        self.versions = self._receive("starting", min(timeout, _START_LIMIT))
+        self.versions = self._receive(_STARTING, min(timeout, _START_LIMIT))
 
     def ask(self, doing: str, **message: Any) -> Any:
         """Send a question and return the answer.
@@ -155,14 +156,18 @@ class Worker:
         self.close()
         words = self._tail.words()
         if isinstance(error, TimeoutError):
-            how = (
-                f"gave no answer within {limit:g} s while {doing} and was ended. Allow more "
-                "with --worker-timeout"
-            )
+            how = f"gave no answer within {limit:g} s while {doing} and was ended. "
+            how += self._remedy(doing, limit)
         else:
             how = f"{_ending(code)} while {doing}"
         said = "\n  ".join(["Its last words:", *words]) if words else "It said nothing."
         raise WorkerError(f"The worker of {self.python} {how}. {said}") from error
+
+    def _remedy(self, doing: str, limit: float) -> str:
+        """Say what helps where the time was too short; of a start, no option allows more."""
+        if doing == _STARTING and limit >= _START_LIMIT:
+            return f"No start may take longer: see what holds up {self.python} -c 'import numpy'"
+        return "Allow more with --worker-timeout"
 
 
 class _Tail:
