@@ -329,6 +329,20 @@ def test_a_worker_ends_with_its_parent(how: signal.Signals, hang: tuple[str, str
         assert comes_true(lambda: gone(pid))
 
 
+@pytest.mark.parametrize("memory", [batch(), batch(64)], ids=["as before", "more"])
+def test_a_session_whose_worker_died_says_so_every_time(model: Path, memory: Any) -> None:
+    with HERE.open(model, ONE) as session:
+        session.run(batch())
+        assert isinstance(session, WorkerSession)
+        assert session._worker is not None
+        os.kill(session._worker._process.pid, signal.SIGKILL)
+        with pytest.raises(WorkerError, match="killed by SIGKILL"):
+            session.run(batch())
+        for _ in range(2):
+            with pytest.raises(WorkerError, match=r"has ended\. Open the model again"):
+                session.run(memory)
+
+
 @pytest.mark.slow
 def test_a_run_resumes_after_its_worker_died(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]

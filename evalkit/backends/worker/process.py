@@ -124,8 +124,7 @@ class Worker:
         evalkit.errors.WorkerError
             It died, or did not answer in time; it is ended then.
         """
-        if not self.close.alive:
-            raise WorkerError(f"The worker of {self.python} has ended. Open the model again.")
+        self.check_alive()
         try:
             send(self._channel, message, self.timeout)
         except (ConnectionClosedError, TimeoutError) as error:
@@ -137,6 +136,16 @@ class Worker:
         if isinstance(kind, type) and issubclass(kind, EvalkitError):
             raise kind(answer["message"])
         raise RuntimeError(f"in a worker of {self.python}, while {doing}:\n{answer['message']}")
+
+    def check_alive(self) -> None:
+        """Refuse one that was ended, whose memory is gone with it.
+
+        Raises
+        ------
+        evalkit.errors.WorkerError
+        """
+        if not self.close.alive:
+            raise WorkerError(f"The worker of {self.python} has ended. Open the model again.")
 
     def _receive(self, doing: str, limit: float) -> dict[str, Any]:
         try:

@@ -111,13 +111,14 @@ class WorkerSession(Session):
         Raises
         ------
         evalkit.errors.WorkerError
-            Besides: the worker died or hung.
+            Besides: the worker died or hung, now or in an earlier run.
         """
         worker = self._worker
         if worker is None:
             raise InputError(f"The session of {self.model} is closed; open the model again.")
         if batch.dtype.hasobject:
             raise InputError(f"{self.model}: a batch of objects was given; give float32 or uint8.")
+        worker.check_alive()  # before its memory is written to
         places = worker.given.write([("batch", batch)])
         try:
             outputs = worker.ask(f"running a batch of shape {batch.shape}", do="run", batch=places)
