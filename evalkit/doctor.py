@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from evalkit.backends import BACKENDS
 from evalkit.backends.base import PRECISIONS, Precision, Probe, Ran
 from evalkit.backends.worker.session import probe_in
-from evalkit.config import ModelConfig, RunConfig, RuntimeConfig
+from evalkit.config import ModelConfig, RunConfig, RuntimeConfig, load_model_config
 from evalkit.datasets.sample import sample_path
+from evalkit.devices.outputs import NAME as OUTPUTS
 from evalkit.errors import EvalkitError, InputError
 from evalkit.evaluations.models import OpenModel, open_model
 from evalkit.files import cache_dir
@@ -47,6 +48,7 @@ REFERENCES = ("onnxruntime", "torch", "openvino")
 LEAST_COSINE: dict[Precision, float] = {"fp32": 0.9999, "fp16": 0.999, "bf16": 0.99, "int8": 0.97}
 """Least cosine to the reference, of any image and output; see `Comparison.least_cosine`."""
 
+_SAMPLE = "sample-recognition"
 _PROBE_LIMIT_S = 120.0
 _AT_ONCE = 2
 _PHOTOGRAPHS = 4
@@ -166,6 +168,27 @@ class Checkup:
     def agrees(self) -> bool:
         """Whether every comparison is within its bound."""
         return all(comparison.agrees for comparison in self.comparisons)
+
+
+def model_to_check(named: str | None, run: RunConfig) -> ModelConfig:
+    """Resolve the model that a backend is checked with: the embedded network if none is named.
+
+    Raises
+    ------
+    evalkit.errors.InputError
+        There is no such model, or the embedded network is in no format of the backend.
+    """
+    config = load_model_config(named or _SAMPLE, run)
+    if named is not None or run.backend == OUTPUTS:
+        return config
+    BACKENDS.entry(run.backend)  # a name that is not known is told as that
+    if not config.files.keys() & {f"{run.backend}:{run.precision}", run.backend, "any"}:
+        raise InputError(
+            f"The embedded network has no file in a format of {run.backend!r}, only for "
+            f"{', '.join(sorted(config.files))}. Name a model of that format: --check "
+            f"{run.backend} --model FILE."
+        )
+    return config
 
 
 def check(

@@ -97,8 +97,8 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from evalkit.config import RunConfig, load_model_config
-    from evalkit.doctor import check
+    from evalkit.config import RunConfig
+    from evalkit.doctor import check, model_to_check
     from evalkit.errors import EXIT_CANNOT_JUDGE, EXIT_FAILED, EXIT_OK, InputError
     from evalkit.progress import Progress
     from evalkit.report.doctor import describe_checkup
@@ -111,7 +111,7 @@ def _check(arguments: argparse.Namespace) -> int:
     given = {name: getattr(arguments, name) for name in names}
     run_config = validate(RunConfig, {**given, "backend": arguments.check}, "command line")
     checkup = check(
-        load_model_config(arguments.model or "sample-recognition", run_config),
+        model_to_check(arguments.model, run_config),
         run_config,
         reference=arguments.reference,
         images=arguments.images,

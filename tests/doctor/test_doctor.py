@@ -174,6 +174,31 @@ def test_exit_code_without_a_reference(
     assert main([*words, "--data", str(faces)]) == 3
 
 
+@pytest.mark.parametrize("name", ["mxnet", "caffe", "plain"])
+def test_a_backend_without_a_sample_needs_a_model(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["backends", "--check", name]) == 2
+    told = capsys.readouterr().err
+    assert f"no file in a format of '{name}', only for onnxruntime, " in told
+    assert f"--check {name} --model FILE" in told
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["mxnett"], "Did you mean 'mxnet'"),
+        (["outputs"], "needs --outputs"),
+        (["caffe", "--model", "sample-recognition"], "no file for backend 'caffe'"),
+    ],
+)
+def test_other_faults_of_a_check_keep_their_words(
+    words: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["backends", "--check", *words]) == 2
+    assert told in capsys.readouterr().err
+
+
 def test_the_table_says_what_is_missing_and_what_brings_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
