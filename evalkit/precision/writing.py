@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -85,14 +87,16 @@ def write_model_yaml(path: Path, model: ModelConfig, files: dict[str, Path]) -> 
     Parameters
     ----------
     path : Path
-        Kept with all its other settings where it exists.
+        Kept with all its other settings, its comments and its form where it exists.
     model : ModelConfig
         What a new one holds.
     files : dict of str to Path
         By ``BACKEND:PRECISION``.
     """
+    text = ""
     if path.exists():
         values = read_yaml(path)
+        text = path.read_text(encoding="utf-8")
         validate(ModelConfig, {**values, "folder": path.parent}, str(path))
     else:
         values = model.model_dump(mode="json", exclude_defaults=True, exclude={"files", "input"})
@@ -100,8 +104,43 @@ def write_model_yaml(path: Path, model: ModelConfig, files: dict[str, Path]) -> 
         values["files"] = {key: _named(path, model, value) for key, value in model.files.items()}
     added = {key: os.path.relpath(file, path.parent.resolve()) for key, file in files.items()}
     values["files"] = {**values["files"], **added}
+    for key, value in added.items():
+        text = _with_file(text, key, value)
+    if not text or yaml.safe_load(text) != values:
+        text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
     with atomic_write(path) as file:
-        file.write(yaml.safe_dump(values, sort_keys=False, allow_unicode=True).encode())
+        file.write(text.encode())
+
+
+def _with_file(text: str, key: str, value: str) -> str:
+    """Write an entry of ``files`` into a YAML text, in the form of those beside it.
+
+    Returns "" where there are none; the caller checks what the text then says.
+    """
+    root = yaml.compose(text, yaml.SafeLoader) if text else None
+    entries = {k.value: v for k, v in root.value} if root is not None else {}
+    files = entries.get("files")
+    if not isinstance(files, yaml.MappingNode) or not files.value:
+        return ""
+    held = {name.value: node for name, node in files.value}
+    if key in held:
+        first, end = held[key].start_mark.index, held[key].end_mark.index
+        return text[:first] + _scalar(value) + text[end:]
+    name, last = files.value[-1]
+    end = last.end_mark.index
+    if files.flow_style:
+        return f"{text[:end]}, {_scalar(key)}: {_scalar(value)}{text[end:]}"
+    line = f"{' ' * name.start_mark.column}{_scalar(key)}: {_scalar(value)}\n"
+    rest = text.find("\n", end)
+    if rest < 0:
+        return f"{text}\n{line}"
+    return text[: rest + 1] + line + text[rest + 1 :]
+
+
+def _scalar(text: str) -> str:
+    """Quote a text where YAML would read it as anything else."""
+    plain = re.fullmatch(r"[A-Za-z][\w.-]*|[\w./-]*[A-Za-z][\w.-]*", text)
+    return text if plain else json.dumps(text, ensure_ascii=False)
 
 
 def _named(path: Path, model: ModelConfig, value: str) -> str:
