@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +23,7 @@ from evalkit.precision import CONVERTERS
 from evalkit.precision.agreement import Reading, compare
 from evalkit.precision.base import Build, Built, Converter, ConvertSettings, Method
 from evalkit.precision.calibration import Drawn, draw
-from evalkit.precision.exclusion import Trial, matched, rank, search
+from evalkit.precision.exclusion import Trial, matched, outcome, rank, search
 from evalkit.precision.image_sets import ImageSet, load_images
 from evalkit.precision.sidecar import SCHEMA_VERSION, dumped, sidecar_path
 from evalkit.precision.trials import Prepared, kind_of, opened, side_of
@@ -229,7 +230,8 @@ class _Job:
             start = self._try(build, excluded)
             ranked: list[tuple[str, float]] = []
             trials = [start]
-            if not self._good(start):
+            figure, goal = _aim(self.config)
+            if figure(start) < goal:
                 ranked = rank(
                     [layer for layer in layers if layer not in excluded],
                     lambda others: self._try(build, (*excluded, *others), _RANKING_IMAGES),
@@ -237,10 +239,10 @@ class _Job:
                 )
                 names = [layer for layer, _ in ranked]
                 found = search(
-                    names, start, lambda out: self._try(build, out), self._good, self.progress
+                    names, start, lambda out: self._try(build, out), figure, goal, self.progress
                 )
                 trials = list(found)
-            final = self._measure(build, trials[-1].excluded, self.made)
+            final = self._measure(build, outcome(trials).excluded, self.made)
         return replace(final, trials=tuple(trials), ranked=tuple(ranked))
 
     def _layers(self) -> tuple[str, ...]:
@@ -253,9 +255,6 @@ class _Job:
                 f"{self.file.name} out. Convert it without --exclude and --auto-exclude."
             )
         return layers
-
-    def _good(self, trial: Trial) -> bool:
-        return _reached(self.config, trial)
 
     def _try(self, build: Build, excluded: tuple[str, ...], most: int = _ALL) -> Trial:
         with tempfile.TemporaryDirectory(prefix="evalkit-") as folder:
@@ -325,7 +324,8 @@ def _failure(config: ConvertConfig, built: _Built) -> str | None:
             f"below --least-cosine {config.least_cosine:g}. Nothing was written. Try "
             "--auto-exclude, another --method or more --samples; --least-cosine 0 writes it."
         )
-    if config.auto_exclude and built.trials and not _reached(config, built.trials[-1]):
+    figure, goal = _aim(config)
+    if built.trials and figure(outcome(built.trials)) < goal:
         return (
             "the goal of --auto-exclude was not reached with every layer excluded. Nothing was "
             "written. Lower the goal, or build fp16."
@@ -344,10 +344,11 @@ def _doubts(built: _Built) -> tuple[str, ...]:
     )
 
 
-def _reached(config: ConvertConfig, trial: Trial) -> bool:
+def _aim(config: ConvertConfig) -> tuple[Callable[[Trial], float], float]:
+    """Return the figure that ``--auto-exclude`` raises, and how far."""
     if config.until_accuracy is not None:
-        return (trial.accuracy or 0.0) >= config.until_accuracy
-    return trial.agreement.mean >= (config.until_cosine or GOAL)
+        return lambda trial: trial.accuracy or 0.0, config.until_accuracy
+    return lambda trial: trial.agreement.mean, config.until_cosine or GOAL
 
 
 def _record(job: _Job, built: _Built, command: str) -> dict[str, Any]:
@@ -375,6 +376,7 @@ def _record(job: _Job, built: _Built, command: str) -> dict[str, Any]:
         "figures": {
             "cosine": asdict(trial.agreement),
             "accuracy": trial.accuracy,
+            "held_out_chose_layers": bool(built.ranked),
             "images_per_second": trial.images_per_second,
             "source_images_per_second": job.fp32.images_per_second,
             "precision_ran": built.ran.precision_ran,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import fnmatch
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from evalkit.errors import InputError
 from evalkit.precision.agreement import Agreement
@@ -26,6 +26,8 @@ class Trial:
     size : int
         Of the model, in bytes.
     images_per_second : float
+    taken_back : bool
+        Whether the layer excluded last was quantised again, because the goal's figure fell.
     """
 
     excluded: tuple[str, ...]
@@ -33,6 +35,7 @@ class Trial:
     accuracy: float | None
     size: int
     images_per_second: float
+    taken_back: bool = False
 
 
 Measure = Callable[[tuple[str, ...]], Trial]
@@ -90,10 +93,14 @@ def search(
     ranked: Sequence[str],
     start: Trial,
     measure: Measure,
-    good: Callable[[Trial], bool],
+    figure: Callable[[Trial], float],
+    goal: float,
     progress: Progress,
 ) -> Iterator[Trial]:
-    """Exclude one layer more each time, the worst first, until a trial is good.
+    """Exclude one layer more each time, the worst first, until the goal is reached.
+
+    A layer whose exclusion lowers the figure is quantised again. Some help together alone: where
+    the next one lowers it too, it is tried along with those that were taken back before it.
 
     Parameters
     ----------
@@ -101,23 +108,40 @@ def search(
         Layers, the worst first.
     start : Trial
         With what is excluded anyway.
-    measure, good : callable
+    measure : callable
+    figure : callable
+        Gives what is to reach the goal.
+    goal : float
     progress : Progress
 
     Yields
     ------
     Trial
-        `start` and every further one; the last is good, or has every layer excluded.
+        `start` and every further one; see `outcome`. Where no trial reaches the goal, the last one
+        has every layer excluded.
     """
     yield start
-    if good(start):
-        return
-    excluded = start.excluded
+    best = last = start
+    back: tuple[str, ...] = ()
     with progress.stage("excluding layers", len(ranked), "layers") as advance:
         for layer in ranked:
-            excluded = (*excluded, layer)
-            trial = measure(excluded)
-            yield trial
-            advance(1)
-            if good(trial):
+            if figure(best) >= goal:
                 return
+            for others in dict.fromkeys([(), back]):
+                last = measure((*best.excluded, *others, layer))
+                last = replace(last, taken_back=figure(last) < figure(best))
+                yield last
+                if not last.taken_back:
+                    best, back = last, tuple(name for name in back if name not in others)
+                    break
+            else:
+                back = (*back, layer)
+            advance(1)
+    if figure(best) < goal and len(last.excluded) < len(start.excluded) + len(ranked):
+        last = measure((*best.excluded, *back))
+        yield replace(last, taken_back=figure(last) < figure(best))
+
+
+def outcome(trials: Sequence[Trial]) -> Trial:
+    """Return the last trial that was not taken back."""
+    return next(trial for trial in reversed(trials) if not trial.taken_back)

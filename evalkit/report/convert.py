@@ -24,7 +24,7 @@ def describe(found: Conversion) -> str:
         f"ran        {found.ran.backend} {found.ran.version}, {found.ran.precision_ran}, on "
         f"{found.ran.device} with {found.ran.threads} threads",
         *_calibration(found),
-        f"compared   on {final.agreement.images} images that were held out",
+        f"compared   on {final.agreement.images} images that were held out{_chose(found)}",
         f"excluded   {_names(final.excluded)}",
     ]
     parts = ["\n".join(lines), table]
@@ -41,6 +41,13 @@ def describe(found: Conversion) -> str:
         else:
             parts.append(f"added to {found.yaml} as {key}")
     return "\n\n".join(parts)
+
+
+def _chose(found: Conversion) -> str:
+    """Say what the held-out images were used for beside the comparison."""
+    if not found.record["figures"]["held_out_chose_layers"]:
+        return ""
+    return " from calibration, but chose the excluded layers: the figures flatter the model"
 
 
 def _calibration(found: Conversion) -> list[str]:
@@ -69,10 +76,16 @@ def _trade(trials: tuple[Trial, ...]) -> str:
     verified = any(trial.accuracy is not None for trial in trials)
     header = ["excluded", "MB", "images/s", "cosine mean", "p1", "min", "last excluded"]
     rows = []
+    kept = trials[0].excluded
     for trial in trials:
         accuracy = "-" if trial.accuracy is None else f"{100 * trial.accuracy:.2f}"
         cells = [str(len(trial.excluded)), *_figures(trial), *([accuracy] if verified else [])]
-        rows.append([*cells, trial.excluded[-1] if trial.excluded else "-"])
+        added = trial.excluded[len(kept) :]
+        last = added[-1] if added else "-"
+        if len(added) > 1:
+            last += f" with {len(added) - 1} taken back before"
+        rows.append([*cells, f"{last} (taken back)" if trial.taken_back else last])
+        kept = kept if trial.taken_back else trial.excluded
     if verified:
         header.insert(6, "accuracy %")
     return text_table(header, rows)

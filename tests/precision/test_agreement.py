@@ -94,7 +94,7 @@ def test_the_worst_layers_go_first_until_it_is_good_enough() -> None:
     names = [layer for layer, _ in ranked]
 
     def tried(goal: float) -> list[tuple[str, ...]]:
-        found = search(names, trial(()), trial, lambda t: t.agreement.mean >= goal, quiet)
+        found = search(names, trial(()), trial, lambda t: t.agreement.mean, goal, quiet)
         return [one.excluded for one in found]
 
     assert tried(0.7) == [()]

@@ -164,6 +164,39 @@ def test_layers_are_excluded_until_the_goal_is_met(
     assert record["excluded"]
     assert record["excluded"] == record["settings"]["exclude"]
     assert record["figures"]["cosine"]["mean"] >= goal
+    assert "but chose the excluded layers" in table
+    assert record["figures"]["held_out_chose_layers"] is True
+    assert json.loads(sidecar_path(plain).read_text())["figures"]["held_out_chose_layers"] is False
+
+
+def test_a_layer_whose_exclusion_hurts_is_taken_back(
+    work: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from dataclasses import replace
+
+    from evalkit.precision import convert as conversion
+
+    monkeypatch.setattr(
+        conversion, "rank", lambda layers, *_: [(layer, 0.1) for layer in reversed(layers)]
+    )
+    measured = conversion.compare
+
+    def compare(reference: Any, candidate: Any) -> Any:
+        found = measured(reference, candidate)
+        means.append(found.mean if len(means) != 2 else 0.5)  # fp32, start, the first exclusion
+        return replace(found, mean=means[-1])
+
+    means: list[float] = []
+    monkeypatch.setattr(conversion, "compare", compare)
+    out = tmp_path / "int8.onnx"
+    assert convert(work / "small.yaml", out, "--auto-exclude", "--until-cosine", 0.99945) == 0
+    assert "fc (taken back)" in capsys.readouterr().out
+    excluded = json.loads(sidecar_path(out).read_text())["excluded"]
+    assert excluded
+    assert excluded[0] != "fc"
 
 
 def test_what_is_excluded_by_name_stays_so_in_every_trial(
