@@ -357,6 +357,8 @@ def _record(job: _Job, built: _Built, command: str) -> dict[str, Any]:
     settings = asdict(replace(job.settings, exclude=trial.excluded))
     settings["python"] = None if config.python is None else str(config.python)
     int8 = config.precision == "int8"
+    if not int8:  # their defaults would read as if something had been calibrated
+        settings |= dict.fromkeys(("method", "per_channel", "symmetric"))
     return {
         "schema_version": SCHEMA_VERSION,
         "evalkit_version": evalkit.__version__,

@@ -87,6 +87,17 @@ def test_a_result_carries_the_calibration(
     assert json.loads(result.read_text())["model"]["conversion"] is None
 
 
+def test_only_int8_has_settings_of_a_calibration(work: Path, tmp_path: Path) -> None:
+    def settings(out: Path, *words: object) -> list[Any]:
+        assert convert(work / "small.yaml", out, *words) == 0
+        held = json.loads(sidecar_path(out).read_text())["settings"]
+        return [held[name] for name in ("method", "per_channel", "symmetric")]
+
+    assert settings(tmp_path / "int8.onnx") == ["minmax", True, True]
+    pytest.importorskip("onnxconverter_common", reason="needs the convert extra")
+    assert settings(tmp_path / "fp16.onnx", "--to", "fp16") == [None, None, None]
+
+
 def test_a_record_of_another_model_is_refused(
     work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
