@@ -26,7 +26,7 @@ from evalkit.precision.calibration import Drawn, draw
 from evalkit.precision.exclusion import Trial, matched, outcome, rank, search
 from evalkit.precision.image_sets import ImageSet, load_images
 from evalkit.precision.sidecar import SCHEMA_VERSION, dumped, sidecar_path
-from evalkit.precision.trials import Prepared, kind_of, opened, side_of
+from evalkit.precision.trials import Prepared, check_runtime, kind_of, opened, side_of
 from evalkit.precision.writing import check_out, put, work_folder, write_model_yaml
 from evalkit.progress import Progress
 
@@ -121,6 +121,8 @@ def convert(config: ConvertConfig, progress: Progress, *, command: str = "") -> 
     converter = CONVERTERS.get(config.backend)
     _check_target(converter, config)
     model = load_model_config(config.model or "", config)
+    for backend in sorted({converter.reference or config.backend, config.backend}):
+        check_runtime(config, backend, model)
     source = model.file_for(converter.reference or config.backend, "fp32")
     check_out(config.out, converter.suffix, source, overwrite=config.replace)
     images, drawn = _draw(config, model, progress)

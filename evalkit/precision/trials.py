@@ -12,8 +12,15 @@ from numpy.typing import NDArray
 
 from evalkit.backends.base import Precision
 from evalkit.config import ModelConfig, RunConfig
-from evalkit.errors import InputError
-from evalkit.evaluations.models import OpenModel, check_input, face_side, image_shape, open_model
+from evalkit.errors import InputError, UnavailableError
+from evalkit.evaluations.models import (
+    OpenModel,
+    check_input,
+    choose_backend,
+    face_side,
+    image_shape,
+    open_model,
+)
 from evalkit.heads.embedding import embedding
 from evalkit.heads.sizing import Fixed, pad_colour, parse_sizing, place
 from evalkit.pipeline import Normaliser
@@ -35,6 +42,19 @@ def kind_of(config: ModelConfig) -> Kind:
 def side_of(config: ModelConfig) -> int:
     """Side of the aligned faces that a model takes; of no meaning for a detector."""
     return face_side(config) if kind_of(config) == "faces" else 0
+
+
+def check_runtime(run: RunConfig, backend: str, config: ModelConfig) -> None:
+    """Refuse a backend that cannot run here, before any image is read for it.
+
+    Raises
+    ------
+    evalkit.errors.UnavailableError
+        It says why, and what to install.
+    """
+    probe = choose_backend(run.model_copy(update={"backend": backend}), config).probe()
+    if not probe.available:
+        raise UnavailableError(f"Backend {backend!r}: {probe.reason} {probe.remedy}".rstrip())
 
 
 @contextmanager

@@ -337,6 +337,17 @@ class TestBadInput:
     def test_a_backend_without_a_toolchain(self) -> None:
         assert "no converter" in self.refused(self.work / "small.yaml", "--backend", "onnxruntme")
 
+    def test_a_runtime_that_is_not_there_before_images_are_read(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from evalkit.backends.base import Probe
+        from evalkit.backends.onnxruntime import OnnxRuntimeBackend
+
+        missing = Probe(available=False, reason="It is not installed.", remedy="Install it.")
+        monkeypatch.setattr(OnnxRuntimeBackend, "probe", lambda: missing)
+        told = self.refused(self.work / "small.yaml", data=self.folder / "no-such-data")
+        assert "Backend 'onnxruntime': It is not installed. Install it." in told
+
     def test_a_layer_that_is_not_there(self) -> None:
         assert "no layer is named so" in self.refused(self.work / "small.yaml", "--exclude", "fist")
 
