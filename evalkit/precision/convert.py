@@ -27,7 +27,7 @@ from evalkit.precision.exclusion import Trial, matched, outcome, rank, search
 from evalkit.precision.image_sets import ImageSet, load_images
 from evalkit.precision.sidecar import SCHEMA_VERSION, dumped, sidecar_path
 from evalkit.precision.trials import Prepared, check_runtime, kind_of, opened, side_of
-from evalkit.precision.writing import check_out, put, work_folder, write_model_yaml
+from evalkit.precision.writing import check_name, check_out, put, work_folder, write_model_yaml
 from evalkit.progress import Progress
 
 GOAL = 0.999
@@ -120,6 +120,7 @@ def convert(config: ConvertConfig, progress: Progress, *, command: str = "") -> 
     """
     converter = CONVERTERS.get(config.backend)
     _check_target(converter, config)
+    check_name(config.out, converter.suffix)
     model = load_model_config(config.model or "", config)
     for backend in sorted({converter.reference or config.backend, config.backend}):
         check_runtime(config, backend, model)

@@ -19,6 +19,18 @@ from evalkit.precision.sidecar import sidecar_path
 from evalkit.validation import read_yaml, validate
 
 
+def check_name(out: Path, suffix: str) -> None:
+    """Refuse a name that is not of a backend's models; an empty suffix takes any.
+
+    Raises
+    ------
+    evalkit.errors.InputError
+        The name has another suffix.
+    """
+    if suffix and not out.name.endswith(suffix):
+        raise InputError(f"--out {out}: this backend's models end in {suffix}. Name it so.")
+
+
 def check_out(out: Path, suffix: str, source: Path, *, overwrite: bool) -> None:
     """Refuse a place where the model cannot or must not be written.
 
@@ -27,8 +39,7 @@ def check_out(out: Path, suffix: str, source: Path, *, overwrite: bool) -> None:
     evalkit.errors.InputError
         The name has another suffix, is the source's, or is taken.
     """
-    if suffix and not out.name.endswith(suffix):
-        raise InputError(f"--out {out}: this backend's models end in {suffix}. Name it so.")
+    check_name(out, suffix)
     if out.exists() and out.samefile(source):
         raise InputError(f"--out {out} is the source itself. Name another file.")
     for path in (out, sidecar_path(out)):

@@ -352,7 +352,8 @@ class TestBadInput:
         assert "no layer is named so" in self.refused(self.work / "small.yaml", "--exclude", "fist")
 
     def test_another_suffix(self) -> None:
-        assert convert(self.work / "small.yaml", self.folder / "int8.pt") == 2
+        nothing = self.folder / "no-such-model.yaml"  # the name is judged before anything is read
+        assert convert(nothing, self.folder / "int8.pt") == 2
         assert "models end in .onnx" in self.capsys.readouterr().err
 
     def test_a_goal_without_a_search(self) -> None:
