@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import importlib
+import importlib.metadata
 import os
 import platform
 import select
@@ -20,6 +21,9 @@ from evalkit.backends import BACKENDS
 from evalkit.backends.base import Backend, Session, SessionOptions
 from evalkit.backends.worker.wire import ConnectionClosedError, SharedArea, receive, send
 from evalkit.errors import EvalkitError, InputError, UnavailableError
+
+_PACKAGES = {"tvm": "apache-tvm", "tvm_ffi": "apache-tvm"}
+"""Where a module's package has another name."""
 
 
 def serve(numpy_version: str, channel: int, lifeline: int, given: int, made: int) -> None:
@@ -119,10 +123,21 @@ def _backend(name: str) -> type[Backend]:
     try:
         return BACKENDS.get(name)
     except UnavailableError as error:
-        if not isinstance(error.__cause__, ImportError):
-            raise  # a fault of another package: nothing that is installed mends it
+        cause = error.__cause__
+        if not isinstance(cause, ImportError) or _installed():
+            raise  # a fault of another package, or the registry knows the extra that brings it
+        missing = (cause.name or name).partition(".")[0]
         raise UnavailableError(
-            f"The backend {name!r} cannot be loaded in {sys.executable}: {error.__cause__}. "
-            f"Install its runtime there, with {sys.executable} -m pip install, or name another "
-            "interpreter."
+            f"The backend {name!r} cannot be loaded in {sys.executable}: {cause}. Install its "
+            f"runtime there: {sys.executable} -m pip install {_PACKAGES.get(missing, missing)}; or "
+            "name another interpreter."
         ) from error
+
+
+def _installed() -> bool:
+    """Whether this interpreter has evalkit itself, and not only a runtime."""
+    try:
+        importlib.metadata.distribution("evalkit")
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
