@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from evalkit.backends import BACKENDS
 from evalkit.backends.base import PRECISIONS, Precision, Probe, Ran
+from evalkit.backends.worker.process import Worker
 from evalkit.backends.worker.session import probe_in
 from evalkit.config import ModelConfig, RunConfig, RuntimeConfig, load_model_config
 from evalkit.datasets.sample import sample_path
@@ -83,8 +84,14 @@ def survey(python: str | Path = sys.executable, timeout: float | None = None) ->
         The interpreter.
     timeout : float or None
         Seconds that a process may take to start, and to probe; 120 if None.
+
+    Raises
+    ------
+    evalkit.errors.InputError, evalkit.errors.WorkerError
+        The interpreter cannot be started; no backend has anything to say then.
     """
     limit = _PROBE_LIMIT_S if timeout is None else timeout
+    Worker(python, timeout=limit).close()  # else every backend would wait for one that hangs
     names = BACKENDS.names()
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         probes = list(pool.map(lambda name: probe_in(python, name, limit), names))

@@ -234,6 +234,25 @@ def test_what_was_never_tested_is_not_claimed(monkeypatch: pytest.MonkeyPatch) -
     assert held["foreign"] is None
 
 
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("exec sleep 600", "gave no answer within 1 s while starting"),
+        ("echo no licence; exit 3", "ended with exit code 3 while starting"),
+    ],
+)
+def test_an_interpreter_that_does_not_start_is_asked_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], line: str, told: str
+) -> None:
+    python, starts = tmp_path / "python", tmp_path / "starts"
+    python.write_text(f"#!/bin/sh\necho >> {starts}\n{line}\n")
+    python.chmod(0o755)
+    limit = "1" if "within 1 s" in told else "60"
+    assert main(["backends", "--python", str(python), "--worker-timeout", limit]) == 2
+    assert told in capsys.readouterr().err
+    assert starts.read_text() == "\n"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "told"),
