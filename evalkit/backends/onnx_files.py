@@ -1,4 +1,6 @@
-"""Where an ONNX file keeps its weights, read without the onnx package and before any runtime.
+"""Where an ONNX file keeps its weights, and its versions, read before any runtime.
+
+Without the onnx package, which is optional.
 
 A tensor may name a file of its own as ``location`` in its ``external_data`` [1]_. The name comes
 from the model, so it is held to the model's folder before a runtime follows it.
@@ -27,6 +29,7 @@ _WAYS = {
     "tensor": {13: "entry"},
 }
 _DEPTH = 64
+_IR_VERSION, _OPSETS = 1, 8  # fields of the model; of an opset: 1, its domain, and 2, its version
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +94,58 @@ def check_external_data(model: Path) -> None:
             )
 
 
+def check_versions(model: Path, runtime: str, *, opset: int, ir: int) -> None:
+    """Refuse a model that is newer than a runtime that does not look.
+
+    Such a runtime takes an operator for its newest one of that name, which may mean another thing.
+
+    Parameters
+    ----------
+    model : Path
+        The ONNX file; a damaged one is left to the runtime.
+    runtime : str
+        Its name and version, for the message.
+    opset, ir : int
+        The newest opset of ONNX's own operators, and version of the file format, that it knows.
+
+    Raises
+    ------
+    evalkit.errors.InputError
+        Names the version, what is known, and what to do.
+    """
+    held_ir, held_opset = _versions(model.read_bytes())
+    for held, known, name, plural in (
+        (held_opset, opset, "opset", "opsets"),
+        (held_ir, ir, "IR version", "IR versions"),
+    ):
+        if held > known:
+            raise InputError(
+                f"{model} is of ONNX {name} {held}, and {runtime} knows {plural} up to {known}; it "
+                f"would run the model by what it knows. Export it with {name} {known} or older, or "
+                "choose another backend."
+            )
+
+
+def _versions(content: bytes) -> tuple[int, int]:
+    """Read the version of the format and the opset of ONNX's own operators; 0 where there is none.
+
+    The highest where several are given: runtimes differ in which they take.
+    """
+    ir = opset = 0
+    try:
+        for number, value in _all_fields(memoryview(content)):
+            if number == _IR_VERSION and isinstance(value, int):
+                ir = max(ir, value)
+            elif number == _OPSETS and not isinstance(value, int):
+                held = dict(_all_fields(value))
+                domain, version = held.get(1, b""), held.get(2, 0)
+                if not isinstance(domain, int) and bytes(domain) in {b"", b"ai.onnx"}:
+                    opset = max(opset, version if isinstance(version, int) else 0)
+    except (ValueError, IndexError):
+        return 0, 0
+    return ir, opset
+
+
 def _read(content: bytes) -> list[External] | None:
     """List the external data; None for what is not a protobuf, or is cut short."""
     try:
@@ -123,12 +178,20 @@ def _tensors(message: memoryview, kind: str, depth: int = 0) -> Iterator[dict[st
 
 def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
     """Yield number and content of every length-delimited field; skip the others."""
+    for number, value in _all_fields(message):
+        if not isinstance(value, int):
+            yield number, value
+
+
+def _all_fields(message: memoryview) -> Iterator[tuple[int, memoryview | int]]:
+    """Yield number and content of every field; skip numbers of fixed size."""
     at = 0
     while at < len(message):
         key, at = _varint(message, at)
         kind = key & 7
         if kind == 0:
-            _, at = _varint(message, at)
+            value, at = _varint(message, at)
+            yield key >> 3, value
         elif kind in {1, 5}:
             at += 8 if kind == 1 else 4
         elif kind == 2:

@@ -38,7 +38,7 @@ from evalkit.backends.base import (
     TensorInfo,
 )
 from evalkit.backends.kernels import Kernel, count_arithmetic, describe_precision
-from evalkit.backends.onnx_files import check_external_data
+from evalkit.backends.onnx_files import check_external_data, check_versions
 from evalkit.backends.tensors import (
     check_batch,
     check_file,
@@ -50,6 +50,11 @@ from evalkit.backends.tensors import (
 from evalkit.environment import available_cores
 from evalkit.errors import InputError, UnavailableError
 
+# The newest opset whose definitions are built into the ONNX front end of OpenVINO 2026.4 (the
+# symbols OpSet_Onnx_ver1 to OpSet_Onnx_ver27 of its library), and the version of the file format
+# that the ONNX release of that opset writes. The front end itself falls back in silence: its
+# warning is compiled only into builds with logging.
+NEWEST_OPSET, NEWEST_IR = 27, 13
 FRONT_ENDS = {".xml": "ir", ".onnx": "onnx"}
 HEAVY_OPS = frozenset(
     {"Convolution", "Deconvolution", "DeformableConvolution", "FullyConnected", "MatMul", "Gemm"}
@@ -231,13 +236,16 @@ def read_graph(model: Path) -> Any:
     Raises
     ------
     evalkit.errors.InputError
-        The file is of another kind, damaged, without its weights, or uses unknown operators.
+        The file is of another kind, damaged, too new, without its weights, or uses unknown
+        operators.
     """
     if model.suffix.lower() not in FRONT_ENDS:
         raise InputError(
             f"{model}: OpenVINO reads {' and '.join(FRONT_ENDS)} files here. Give the model as one "
             "of them."
         )
+    if model.suffix.lower() == ".onnx":
+        check_versions(model, f"OpenVINO {_version()}", opset=NEWEST_OPSET, ir=NEWEST_IR)
     front_end = FrontEndManager().load_by_framework(FRONT_ENDS[model.suffix.lower()])
     try:
         return front_end.convert(front_end.load(str(model)))

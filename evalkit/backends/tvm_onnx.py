@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 import onnx
+import tvm
 from onnx import version_converter
+from tvm.relax.frontend.onnx import onnx_frontend
 
 from evalkit.backends.base import TensorInfo
-from evalkit.backends.onnx_files import check_external_data
+from evalkit.backends.onnx_files import check_external_data, check_versions
 from evalkit.backends.tensors import check_one_input, first_line
 from evalkit.errors import InputError
 
@@ -23,9 +25,10 @@ def load_onnx(model: Path) -> Any:
     Raises
     ------
     evalkit.errors.InputError
-        It is no ONNX model, or names data outside its folder, or has several inputs.
+        It is no ONNX model, too new, or names data outside its folder, or has several inputs.
     """
     check_external_data(model)
+    check_versions(model, f"TVM {tvm.__version__}", opset=newest_opset(), ir=onnx.IR_VERSION)
     try:
         proto = onnx.load(model)
     except Exception as error:
@@ -37,6 +40,19 @@ def load_onnx(model: Path) -> Any:
         raise InputError(f"{model} is no ONNX model: it holds no graph. Export or fetch it again.")
     check_one_input([value.name for value in _image_inputs(proto)], model)
     return proto
+
+
+def newest_opset() -> int:
+    """Ask the importer: the newest opset that any of its operators was written for.
+
+    It runs a newer model by the newest form of each operator that it has, and says nothing.
+    """
+    return max(
+        int(name.removeprefix("_impl_v"))
+        for operator in onnx_frontend._get_convert_map().values()
+        for name in dir(operator)
+        if name.startswith("_impl_v")
+    )
 
 
 def onnx_infos(proto: Any) -> tuple[TensorInfo, tuple[TensorInfo, ...]]:

@@ -13,8 +13,14 @@ onnx = pytest.importorskip("onnx", reason="needs the test extra")
 from onnx import external_data_helper, helper, numpy_helper  # noqa: E402
 from tiny_network import Tiny, batch, write_onnx  # noqa: E402
 
+from evalkit.backends import BACKENDS  # noqa: E402
 from evalkit.backends.base import SessionOptions  # noqa: E402
-from evalkit.backends.onnx_files import External, check_external_data, external_data  # noqa: E402
+from evalkit.backends.onnx_files import (  # noqa: E402
+    External,
+    check_external_data,
+    check_versions,
+    external_data,
+)
 from evalkit.errors import InputError  # noqa: E402
 from evalkit.evaluations.models import model_sha256, weights_beside  # noqa: E402
 
@@ -154,3 +160,51 @@ def test_damaged_files_are_left_to_the_runtime(
     (folder / "bad.onnx").write_bytes((held[:at] + noise + held[at:])[: max(cut, 1)])
     for data in external_data(folder / "bad.onnx"):
         assert isinstance(data, External)
+    check_versions(folder / "bad.onnx", "Any", opset=2**70, ir=2**70)
+
+
+def versioned(tiny: Tiny, path: Path, *, ir: int = 8, **opsets: int) -> Path:
+    """Write a model of any versions; ``ai_onnx`` is the default domain's other name."""
+    held = onnx.load(write_onnx(tiny, path))
+    held.ir_version = ir
+    held.ClearField("opset_import")
+    for domain, version in opsets.items():
+        name = {"default": "", "ai_onnx": "ai.onnx"}.get(domain, domain)
+        held.opset_import.append(helper.make_opsetid(name, version))
+    path.write_bytes(held.SerializeToString())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("versions", "told"),
+    [
+        ({"default": 17}, None),
+        ({"default": 20, "ir": 9}, None),
+        ({}, None),
+        ({"default": 17, "foreign": 99}, None),
+        ({"default": 21}, "is of ONNX opset 21, and Some 1.0 knows opsets up to 20;.* opset 20"),
+        ({"default": 17, "ai_onnx": 21}, "opset 21"),
+        ({"foreign": 1, "default": 99}, "opset 99"),
+        ({"default": 17, "ir": 10}, "IR version 10, and Some 1.0 knows IR versions up to 9"),
+    ],
+)
+def test_newer_versions_are_refused(
+    tiny: Tiny, tmp_path: Path, versions: dict[str, int], told: str | None
+) -> None:
+    file = versioned(tiny, tmp_path / "model.onnx", **versions)
+    if told is None:
+        check_versions(file, "Some 1.0", opset=20, ir=9)
+    else:
+        with pytest.raises(InputError, match=rf"model\.onnx {told}" if "is of" in told else told):
+            check_versions(file, "Some 1.0", opset=20, ir=9)
+
+
+@pytest.mark.parametrize("backend", ["openvino", "tvm"])
+@pytest.mark.parametrize("versions", [{"default": 99}, {"default": 17, "ir": 99}])
+def test_runtimes_that_do_not_look_at_versions_never_see_them(
+    tiny: Tiny, tmp_path: Path, backend: str, versions: dict[str, int]
+) -> None:
+    pytest.importorskip(backend, reason=f"needs the {backend} extra")
+    file = versioned(tiny, tmp_path / "model.onnx", **versions)
+    with pytest.raises(InputError, match=r"model\.onnx is of ONNX .* 99, and .* knows .*Export it"):
+        BACKENDS.get(backend).open(file, SessionOptions(threads=1))

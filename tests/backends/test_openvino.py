@@ -207,7 +207,9 @@ def test_writable_batches_are_left_alone(tmp_path: Path) -> None:
     nodes = [helper.make_node("Relu", ["a"], ["b"]), helper.make_node("Neg", ["b"], ["c"])]
     graph = helper.make_graph(nodes, "inplace", infos[:1], infos[2:])
     file = tmp_path / "m.onnx"
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), file)
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), file
+    )
     given = batch()
     with OpenVinoBackend.open(file, ONE) as session:
         outputs = session.run(given)
@@ -262,7 +264,9 @@ def test_two_inputs_are_refused(tmp_path: Path) -> None:
         [helper.make_node("Add", ["a", "b"], ["c"])], "add", infos[:2], infos[2:]
     )
     file = tmp_path / "two.onnx"
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), file)
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), file
+    )
     with pytest.raises(InputError, match=r"has 2 inputs \(a, b\)"):
         OpenVinoBackend.open(file, ONE)
 

@@ -177,7 +177,9 @@ def test_activations_that_overflow_are_refused(tmp_path: Path) -> None:
     ]
     graph = helper.make_graph(nodes, "net", infos[:1], infos[1:], [weight])
     file = tmp_path / "net.onnx"
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), file)
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), file
+    )
     given = [np.full((1, 3, 4, 4), 100.0, np.float32)]
     with pytest.raises(InputError, match="overflows or gives NaN"):
         OpenVinoConverter.build(file, folder(tmp_path), INT8, given)
