@@ -27,6 +27,7 @@ from evalkit.report.page.chart import Axis, Bars, Chart, Dots, Line, Mark
 from evalkit.report.page.curves import POINTS, STEPS, Decisions, thinned, thresholds_of
 from evalkit.report.page.forest import Scale, forest
 from evalkit.report.page.gather import load_bench, of_results, of_signoff
+from evalkit.report.page.glance import mode_row
 from evalkit.report.page.palette import PALETTE, TEXT_ON, contrast
 from evalkit.report.page.texts import csv_text, markdown, report_tables
 from evalkit.signoff.record import Signoff
@@ -345,6 +346,21 @@ def test_speed_is_shown_of_the_model_that_ran(write_pairs: Write, tmp_path: Path
     page = render(report)
     assert "Latency of a batch" in page
     assert "not measured of net" in page
+
+
+def test_without_a_reference_speed_is_shown_as_it_is(write_pairs: Write) -> None:
+    paths = [write_pairs("a", "onnxruntime", "int8"), write_pairs("b", "torch", "fp32")]
+    report = of_results(paths)
+    assert report.reference is None
+    for run, entry in enumerate(report.groups[0].entries):
+        assert entry.result is not None
+        assert entry.result.throughput is not None
+        speed = mode_row(report, run, entry.label).speed
+        assert speed == f"{entry.result.throughput:,.1f}\N{NO-BREAK SPACE}images/s"
+    judged = of_results(paths, baselines=[paths[0]])
+    assert judged.reference is not None
+    label = judged.groups[0].entries[1].label
+    assert mode_row(judged, 1, label).speed.endswith(" x")
 
 
 def test_what_is_gone_is_said(record: Signoff, tmp_path: Path) -> None:

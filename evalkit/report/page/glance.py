@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from evalkit.report.page.chart import letter, run_class
@@ -109,8 +109,8 @@ def mode_row(report: Report, run: int, label: str) -> ModeRow:
         Run(run, label),
         Badge(text, KINDS[outcome]),
         cells,
-        _times(_rate(report, label), _rate(report, report.reference)),
-        _times(_size(report, label), _size(report, report.reference)),
+        _beside(_rate, report, label, "images/s"),
+        _beside(_size, report, label, "MiB"),
     )
 
 
@@ -175,7 +175,17 @@ def _size(report: Report, label: str | None) -> tuple[object, float] | None:
     return None
 
 
-def _times(value: tuple[object, float] | None, reference: tuple[object, float] | None) -> str:
+def _beside(
+    measure: Callable[[Report, str | None], tuple[object, float] | None],
+    report: Report,
+    label: str,
+    unit: str,
+) -> str:
+    """Return a figure as a multiple of the reference's, or as it is where there is no reference."""
+    value = measure(report, label)
+    if value is not None and report.reference is None:
+        return f"{value[1]:,.1f}\N{NO-BREAK SPACE}{unit}"
+    reference = measure(report, report.reference)
     if value is None or reference is None or value[0] != reference[0]:
         return "-"
     return f"{value[1] / reference[1]:.2f} x"
