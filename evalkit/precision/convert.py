@@ -27,6 +27,7 @@ from evalkit.precision.exclusion import Trial, matched, outcome, rank, search
 from evalkit.precision.image_sets import ImageSet, load_images
 from evalkit.precision.sidecar import SCHEMA_VERSION, dumped, sidecar_path
 from evalkit.precision.trials import Prepared, check_runtime, kind_of, opened, side_of
+from evalkit.precision.weights import check_weights
 from evalkit.precision.writing import check_name, check_out, put, work_folder, write_model_yaml
 from evalkit.progress import Progress
 
@@ -295,14 +296,14 @@ def _prepare(
     """Run the source, and settle what the toolchain is told."""
     try:
         with opened(config, converter.reference or config.backend, "fp32", model, source) as held:
+            check_weights(source)
             prepared = Prepared.of(held, images, drawn)
-            fp32 = prepared.read(held, progress, "fp32", _ALL)
+            fp32 = _reference(config, prepared, held, progress)
     except WrongPrecisionError as error:
         raise InputError(
             f"{source} was not built in fp32, and a conversion starts from an fp32 model. Name the "
             "original that it was made from."
         ) from error
-    compare(fp32.rows, fp32.rows)  # refuses NaN before anything is built
     shape = Normaliser(model.input).shape(held.session.inputs[0].batch or 1, prepared.size)
     settings = ConvertSettings(
         precision=config.precision,
@@ -316,6 +317,17 @@ def _prepare(
         shape=shape,
     )
     return _Job(config, converter, held, source, prepared, settings, fp32, work, progress)
+
+
+def _reference(
+    config: ConvertConfig, prepared: Prepared, held: OpenModel, progress: Progress
+) -> Reading:
+    """Run the source on the held-out images, and refuse NaN before anything is built."""
+    fp32 = prepared.read(held, progress, "fp32", _ALL)
+    compare(fp32.rows, fp32.rows)
+    if config.precision == "int8":
+        prepared.check_calibration(held)
+    return fp32
 
 
 def _failure(config: ConvertConfig, built: _Built) -> str | None:

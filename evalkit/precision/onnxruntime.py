@@ -187,7 +187,8 @@ def _calibrate(model: Path, batches: Batches, settings: ConvertSettings, folder:
     options: dict[str, Any] = {"symmetric": settings.symmetric}
     if settings.method != "minmax":
         options["num_bins"] = HISTOGRAM_BINS
-    with _toolchain(model, "calibrating"):
+    with _toolchain(model, "calibrating"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of NaN, which _check_ranges words better
         calibrator = create_calibrator(
             model,
             QUANTISED,

@@ -97,6 +97,25 @@ class Prepared:
         """Return the images to calibrate with, in batches that a model takes."""
         return self._batches(model, self.drawn.calibration)
 
+    def check_calibration(self, model: OpenModel) -> None:
+        """Refuse calibration images for which fp32 itself gives no figures: few tools look.
+
+        Raises
+        ------
+        evalkit.errors.InputError
+            Names the first image of the batch.
+        """
+        batches = self.calibration(model)
+        for number, batch in enumerate(batches):
+            outputs = model.session.run(batch)
+            if not all(np.isfinite(value).all() for value in outputs.values()):
+                first = self.images.source.name(int(batches.rows[number * batches.batch]))
+                raise InputError(
+                    "The fp32 model itself gives NaN or infinite values for calibration images, in "
+                    f"the batch of {len(batch)} from {first} on. Check the model, the images, "
+                    "--mean and --std."
+                )
+
     def read(self, model: OpenModel, progress: Progress, name: str, most: int) -> Reading:
         """Run a model over at most so many of the held-out images."""
         rows = self.drawn.held_out[:most]

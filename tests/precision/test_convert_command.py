@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -303,11 +304,44 @@ class TestBadInput:
             (broken / f"{number}.png").write_bytes(encoded(number)[:80])
         assert "truncated" in self.refused(self.work / "small.yaml", data=broken)
 
-    def test_a_model_that_gives_nan(self) -> None:
+    def test_a_model_that_gives_infinity(self) -> None:
         model = onnx.load(self.work / "small.onnx")
         weight = next(w for w in model.graph.initializer if w.name == "bias")
-        weight.CopyFrom(onnx.numpy_helper.from_array(np.full(5, np.nan, np.float32), "bias"))
+        weight.CopyFrom(onnx.numpy_helper.from_array(np.full(5, np.inf, np.float32), "bias"))
         assert "fp32 model itself gives NaN" in self.refused(self.yaml_of(model))
+
+    def test_a_weight_that_is_nan(self) -> None:
+        model = onnx.load(self.work / "small.onnx")
+        weight = next(w for w in model.graph.initializer if w.name == "a")
+        values = onnx.numpy_helper.to_array(weight).copy()
+        values.flat[3] = np.nan
+        weight.CopyFrom(onnx.numpy_helper.from_array(values, "a"))
+        told = self.refused(self.yaml_of(model))
+        assert "the weight 'a' has 1 NaN values" in told
+
+    def test_calibration_images_that_give_nan(self) -> None:
+        """NaN for white images, which one person has: of those calibrated with, or held out."""
+        model = onnx.load(self.work / "small.onnx")
+        nodes = [
+            onnx.helper.make_node("Flatten", ["x"], ["x1"]),
+            onnx.helper.make_node("ReduceMean", ["x1"], ["x2"], axes=[1], keepdims=1),
+            onnx.helper.make_node("Sub", ["limit", "x2"], ["x3"]),
+            onnx.helper.make_node("Log", ["x3"], ["x4"]),
+            onnx.helper.make_node("Add", ["y1", "x4"], ["y"]),
+        ]
+        model.graph.node[-1].output[0] = "y1"
+        model.graph.node.extend(nodes)
+        limit = onnx.numpy_helper.from_array(np.array([0.9], np.float32), "limit")
+        model.graph.initializer.append(limit)
+        people = write_people(self.folder / "people", 4)
+        (people / "person-0" / "0.png").write_bytes(
+            bytes(cv2.imencode(".png", np.full((SIDE, SIDE, 3), 255, np.uint8))[1])
+        )
+        told = [self.refused(self.yaml_of(model), "--seed", seed, data=people) for seed in range(4)]
+        calibration = [text for text in told if "NaN or infinite values for calibration" in text]
+        assert 0 < len(calibration) < 4
+        assert all("person-" in text for text in calibration)
+        assert all("held-out image" in text for text in told if text not in calibration)
 
     def test_a_source_that_is_not_fp32(self) -> None:
         assert convert(self.work / "small.yaml", self.folder / "int8.onnx") == 0

@@ -303,3 +303,18 @@ class TestHalf:
         after = numpy_helper.to_array(weights(tmp_path / "h.onnx")["a"])
         np.testing.assert_allclose(after, before, rtol=1e-3)
         assert not built.notes
+
+
+def test_nan_is_told_once_and_not_by_numpy_too(tmp_path: Path) -> None:
+    import warnings
+
+    model = onnx.load(write_network(tmp_path / "nan.onnx"))
+    weight = next(tensor for tensor in model.graph.initializer if tensor.name == "a")
+    values = onnx.numpy_helper.to_array(weight).copy()
+    values.flat[3] = np.nan
+    weight.CopyFrom(onnx.numpy_helper.from_array(values, "a"))
+    onnx.save(model, tmp_path / "nan.onnx")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(InputError, match="no finite range over the calibration images"):
+            OnnxRuntimeConverter.build(tmp_path / "nan.onnx", tmp_path / "x.onnx", INT8, Chunks())
