@@ -56,9 +56,10 @@ def load_onnx(model: Path) -> Any:
 def _check_domains(graph: Any, model: Path) -> None:
     """Refuse operators that the importer would take for those of the same name that it has."""
     for node in graph.node:
-        if node.domain not in {"", "ai.onnx"} and (node.domain, node.op_type) not in _FOREIGN:
+        domain, kind = node.domain, node.op_type
+        if domain not in {"", "ai.onnx"} and (domain, kind) not in _FOREIGN:
             raise InputError(
-                f"{model}: node {node.name or node.output[0]!r} uses {node.domain}::{node.op_type}, "
+                f"{model}: node {node.name or ''.join(node.output[:1])!r} uses {domain}::{kind}, "
                 f"and TVM {tvm.__version__} has ONNX's own operators only: it would run the one of "
                 "that name, if any. Export the model without it, or choose another backend."
             )
