@@ -362,9 +362,15 @@ def _name(port: Any, default: str) -> str:
 
 
 def cause(error: BaseException) -> str:
-    """Say the last line of a message: those before name OpenVINO's own source files."""
+    """Say the line that tells most: the operators it lacks, else the last one.
+
+    Lines before the last name OpenVINO's own source files. Of a model with an unknown operator the
+    last names one of its neighbours, which could not be converted either.
+    """
     lines = [line.strip(" -\t") for line in str(error).splitlines() if line.strip()]
-    return lines[-1].rstrip(".!") if lines else type(error).__name__
+    unknown = (line for line in lines if line.startswith("No conversion rule found"))
+    told = next(unknown, lines[-1] if lines else type(error).__name__)
+    return told.rstrip(".!")
 
 
 def _notes(ran: str, wanted: str, counts: Counter[str]) -> tuple[str, ...]:

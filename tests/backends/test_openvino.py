@@ -250,6 +250,16 @@ def test_unknown_operators_are_named(tiny: Tiny, tmp_path: Path) -> None:
         OpenVinoBackend.open(ir, ONE)
 
 
+def test_an_unknown_operator_is_named_and_not_its_neighbour(tiny: Tiny, tmp_path: Path) -> None:
+    held = onnx.load(write_onnx(tiny, tmp_path / "m.onnx"))
+    (cast, *_) = held.graph.node  # a convolution follows, whose input is then of no known shape
+    cast.op_type = "Frobnicate"
+    file = tmp_path / "odd.onnx"
+    file.write_bytes(held.SerializeToString())
+    with pytest.raises(InputError, match="No conversion rule found for operations: Frobnicate"):
+        OpenVinoBackend.open(file, ONE)
+
+
 def test_other_suffixes_are_refused(tiny: Tiny, tmp_path: Path) -> None:
     file = write_onnx(tiny, tmp_path / "m.onnx").rename(tmp_path / "m.pb")
     with pytest.raises(InputError, match=r"m\.pb: OpenVINO reads \.xml and \.onnx"):
