@@ -266,7 +266,17 @@ def _refusal(error: Exception) -> tuple[str, str]:
             f"it needs opset {opset[1]}, and this version knows opsets up to {opset[2]}",
             _NEWER,
         )
-    if "No Op registered" in line:
+    version = re.search(
+        r"Unsupported model IR version: (\d+), max supported IR version: (\d+)", line
+    )
+    if version:
+        return (
+            f"it is of IR version {version[1]}, and this version knows IR versions up to "
+            f"{version[2]}",
+            _NEWER,
+        )
+    line = re.sub(r"^(Fatal error: |/\S+\.(cc|h):\d+ .*?\) )", "", line)
+    if "No Op registered" in line or "is not a registered function/op" in line:
         return line, _NEWER
     return line, _REMEDIES.get(type(error).__name__, "Check the file and export it again.")
 

@@ -189,6 +189,25 @@ def test_unknown_operator_is_the_models_fault(tmp_path: Path) -> None:
         OnnxRuntimeBackend.open(file, ONE)
 
 
+def test_newer_versions_and_foreign_operators_are_told_without_source_lines(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    held = onnx.load(write_onnx(tiny, tmp_path / "m.onnx"))
+    file = tmp_path / "newer.onnx"
+    held.ir_version = 99
+    file.write_bytes(held.SerializeToString())
+    told = r"cannot load it: it is of IR version 99, and this version knows IR versions up to \d+"
+    with pytest.raises(InputError, match=rf"{told}\. Export it .* or install a newer one\.$"):
+        OnnxRuntimeBackend.open(file, ONE)
+    held.ir_version = 8
+    held.opset_import.append(onnx.helper.make_opsetid("com.acme", 1))
+    held.graph.node[0].domain = "com.acme"
+    file.write_bytes(held.SerializeToString())
+    told = r"cannot load it: com\.acme:Cast\(-1\) is not a registered function/op"
+    with pytest.raises(InputError, match=rf"{told}\. Export it .* or install a newer one\.$"):
+        OnnxRuntimeBackend.open(file, ONE)
+
+
 def test_external_data_outside_the_folder_is_refused(tiny: Tiny, tmp_path: Path) -> None:
     inside = tmp_path / "inside"
     inside.mkdir()
