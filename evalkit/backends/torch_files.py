@@ -6,6 +6,7 @@ Reads the archive alone, so that nothing of an untrusted file reaches PyTorch un
 from __future__ import annotations
 
 import io
+import pickle
 import tokenize
 import zipfile
 from ast import literal_eval
@@ -46,6 +47,16 @@ def file_kind(model: Path) -> Kind:
         f"{model} is an archive, but no TorchScript, exported program or state dict. Check the "
         "path, or save the model again."
     )
+
+
+def is_plain_pickle(model: Path) -> bool:
+    """Tell by its first bytes a pickle of a protocol that no version of PyTorch writes by itself.
+
+    PyTorch's own files are archives, or before 1.6 pickles of protocol 2.
+    """
+    with model.open("rb") as file:
+        mark, protocol = file.read(2).ljust(2, b"\0")
+    return mark == 0x80 and 2 < protocol <= pickle.HIGHEST_PROTOCOL
 
 
 def safe_exported_program(model: Path) -> io.BytesIO:

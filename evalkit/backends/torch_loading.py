@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import re
+import warnings
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,7 +21,13 @@ import torch
 from evalkit.backends.architectures import ARCHITECTURES
 from evalkit.backends.base import TensorInfo
 from evalkit.backends.tensors import check_one_input, first_line
-from evalkit.backends.torch_files import Kind, file_kind, safe_exported_program, safe_torchscript
+from evalkit.backends.torch_files import (
+    Kind,
+    file_kind,
+    is_plain_pickle,
+    safe_exported_program,
+    safe_torchscript,
+)
 from evalkit.errors import InputError
 
 IMAGES = TensorInfo("input0", "float32", ("n", None, None, None))
@@ -72,6 +79,12 @@ def load(model: Path, architecture: str | None) -> Loaded:
                 f"{model} is a pickle that names {blocked[1]}; code in a file is never run. Save "
                 "model.state_dict(), TorchScript or an exported program instead."
             ) from error
+        if isinstance(error, UnpicklingError) and is_plain_pickle(model):
+            raise InputError(
+                f"{model} is a plain pickle, not of the form that PyTorch writes; reading it could "
+                "run code, and code in a file is never run. Save model.state_dict() with "
+                "torch.save, TorchScript or an exported program instead."
+            ) from error
         # PyTorch's own message on a foreign file advises to unpickle it without protection.
         told = "" if isinstance(error, UnpicklingError) else f": {cause(error)}"
         raise InputError(
@@ -120,7 +133,9 @@ def _read_program(model: Path) -> Any:
 
 
 def _load_weights(model: Path, architecture: str | None) -> Loaded:
-    stored = torch.load(model, map_location="cpu", weights_only=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # on foreign pickles, before it refuses them
+        stored = torch.load(model, map_location="cpu", weights_only=True)
     weights = unwrap(stored)
     if weights is None:
         raise InputError(f"{model} holds no state dict (names to tensors). Save one.")

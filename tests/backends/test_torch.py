@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 import zipfile
@@ -306,6 +307,16 @@ def test_pickled_code_is_never_run(tmp_path: Path, old_format: bool) -> None:
     file, mark = tmp_path / "evil.pt", tmp_path / "mark"
     torch.save({"state_dict": Payload(mark)}, file, _use_new_zipfile_serialization=not old_format)
     with pytest.raises(InputError, match="code in a file is never run"):
+        TorchBackend.open(file, SessionOptions(architecture="tiny"))
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("protocol", [3, 4, 5])
+@pytest.mark.filterwarnings("error")
+def test_a_plain_pickle_is_called_one_and_nothing_is_warned(tmp_path: Path, protocol: int) -> None:
+    file, mark = tmp_path / "plain.pt", tmp_path / "mark"
+    file.write_bytes(pickle.dumps(Payload(mark), protocol))
+    with pytest.raises(InputError, match=r"plain\.pt is a.* pickle.*code in a file is never run"):
         TorchBackend.open(file, SessionOptions(architecture="tiny"))
     assert not mark.exists()
 
