@@ -104,6 +104,11 @@ def test_who_was_held_out_is_not_warned_of(network: Path, release: Path, tmp_pat
     assert len(warnings("lfw", model, pairs)) == 1  # the pictures 0 to 39 are in both
     told = convert(network, tmp_path / "apart.onnx", people, "--evaluated", pairs)
     assert warnings("lfw", told, pairs) == []
+
+
+def test_what_needs_no_calibration_is_not_warned_of(network: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnxconverter_common", reason="needs the convert extra")
+    pairs = write_pairs(tmp_path / "pairs.bin", 20)
     plain = convert(network, tmp_path / "fp16.onnx", pairs, "--to", "fp16")
     assert warnings("lfw", plain, pairs, "--precision", "fp16") == []
 
