@@ -66,7 +66,7 @@ def decode_face(data: bytes) -> NDArray[np.uint8]:
     Returns
     -------
     ndarray of shape (height, width, 3), uint8
-        Channels in OpenCV's order: blue, green, red.
+        Channels in the order red, green, blue.
 
     Raises
     ------
@@ -74,7 +74,7 @@ def decode_face(data: bytes) -> NDArray[np.uint8]:
         As for `image_header`, or the image is damaged.
     """
     image_header(data)
-    return decode(data)
+    return decode(data, rgb=True)
 
 
 def _png_header(data: bytes) -> ImageHeader:

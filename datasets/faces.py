@@ -78,14 +78,16 @@ def decode(data: bytes, *, rgb: bool = False) -> NDArray[np.uint8]:
     if is_truncated(data):
         raise ValueError("the file is truncated")
     try:
-        order = cv2.IMREAD_COLOR_RGB if rgb else cv2.IMREAD_COLOR
+        # Of some other formats (PAM, AVIF with alpha) OpenCV leaves blue first, whatever is asked.
+        at_once = rgb and data.startswith((_JPEG_START, _PNG_START))
+        order = cv2.IMREAD_COLOR_RGB if at_once else cv2.IMREAD_COLOR
         image = cv2.imdecode(np.frombuffer(data, np.uint8), order)
     except cv2.error as error:
         raise ValueError(f"the file does not decode ({error.err})") from error
     if image is None:
         raise ValueError("the file is not an image that OpenCV can decode")
     decoded: NDArray[np.uint8] = image
-    return decoded
+    return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB) if rgb and not at_once else decoded
 
 
 class AlignedFaces:
@@ -152,7 +154,7 @@ class AlignedFaces:
         try:
             with open(path, "rb") as file:  # noqa: PTH123
                 data = file.read()
-            face = align(decode(data), self._points[index], self._size)
+            face = align(decode(data, rgb=True), self._points[index], self._size)
         except FileNotFoundError as error:
             raise UnreadableImage("The image is missing", path=path) from error
         except OSError as error:
@@ -160,5 +162,4 @@ class AlignedFaces:
         except ValueError as error:
             why = str(error).rstrip(".")
             raise UnreadableImage(f"No face can be made of it: {why}", path=path) from error
-        rgb: NDArray[np.uint8] = cv2.cvtColor(face, cv2.COLOR_BGR2RGB)
-        return rgb, hashlib.blake2b(data, digest_size=8).digest()
+        return face, hashlib.blake2b(data, digest_size=8).digest()

@@ -159,9 +159,9 @@ class LfwImages:
                 path=self._pairs.path,
             ) from error
         if image.shape[:2] != (self._size, self._size):
-            image = cv2.resize(image, (self._size, self._size), interpolation=cv2.INTER_CUBIC)
-        rgb: NDArray[np.uint8] = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-        return rgb
+            resized = cv2.resize(image, (self._size, self._size), interpolation=cv2.INTER_CUBIC)
+            return np.asarray(resized, np.uint8)
+        return image
 
     def load_with_digest(self, index: int) -> tuple[NDArray[np.uint8], bytes]:
         """As `load`, and the 8-byte BLAKE2b digest of the encoded image."""

@@ -593,3 +593,20 @@ def test_ready_made_features_need_no_images(shared_data: Path, tmp_path: Path) -
     release = load_ijb(copy, need_images=False)
     assert len(release.images) == 905
     assert release.warnings == ()
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp", ".webp", ".tiff", ".pam", ".ppm"])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_red_comes_first_where_it_is_asked_for_in_any_format(suffix: str, channels: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 50, channels), np.uint8)
+    try:
+        written, data = cv2.imencode(suffix, pixels)
+    except cv2.error:
+        written = False
+    if not written:
+        pytest.skip(f"OpenCV writes no {suffix} of {channels} channels")
+    try:
+        plain = decode(data.tobytes())
+    except ValueError:
+        pytest.skip(f"OpenCV reads no {suffix} of {channels} channels")
+    np.testing.assert_array_equal(decode(data.tobytes(), rgb=True), plain[..., ::-1])
