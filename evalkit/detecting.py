@@ -184,9 +184,7 @@ class Detector:
                 overlap=options.nms_overlap,
                 limit=options.top_k_after,
             )
-        if not self.options.truncate:
-            return faces
-        return Detections(np.trunc(faces.boxes), faces.scores, faces.landmarks)
+        return faces.truncated() if self.options.truncate else faces
 
 
 def vote_threshold(options: DetectionOptions) -> float:

@@ -298,6 +298,8 @@ def _stored(inferred: Inferred, truth: GroundTruth) -> Detections:
 
 def _without(detections: Detections, lost: Sequence[str]) -> Detections:
     """Leave out images, so that what is written of the others says nothing of them."""
+    if not lost:
+        return detections
     spans = zip(detections.offsets[:-1], detections.offsets[1:], strict=True)
     table = np.column_stack([detections.boxes, detections.scores])
     left_out = set(lost)

@@ -59,6 +59,10 @@ class Detections:
         points = None if self.landmarks is None else self.landmarks[rows]
         return Detections(self.boxes[rows], self.scores[rows], points)
 
+    def truncated(self) -> Detections:
+        """Drop the fractions of the corners."""
+        return Detections(np.trunc(self.boxes), self.scores, self.landmarks)
+
     @property
     def finite(self) -> bool:
         """Whether every value is a number, and every place within 1e9 pixels."""
@@ -232,9 +236,7 @@ def _finish(found: Detections, geometry: Geometry, options: DetectionOptions) ->
     if options.top_k_before is not None and len(found) > options.top_k_before:
         found = found.take(_best_first(found.scores)[: options.top_k_before])
     found = found.take(_kept(found, options))
-    if options.truncate:
-        return Detections(np.trunc(found.boxes), found.scores, found.landmarks)
-    return found
+    return found.truncated() if options.truncate else found
 
 
 def _kept(found: Detections, options: DetectionOptions) -> NDArray[np.int64]:
