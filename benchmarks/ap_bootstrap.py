@@ -9,7 +9,7 @@ import argparse
 import time
 from pathlib import Path
 
-from evalkit.environment import peak_memory_mb
+from evalkit.core.machine import peak_memory_mb
 from evalkit.stats.ap import REPLICATES, ImageBootstrap, ImageCounts, ap_difference, image_counts
 from evalkit.widerface_eval import evaluate, read_ground_truth, read_predictions
 

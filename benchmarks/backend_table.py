@@ -21,15 +21,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from evalkit import environment
 from evalkit.backends.base import PRECISIONS, Precision
 from evalkit.bench import Setup, Timing, measure
-from evalkit.compare import compare
-from evalkit.config import ModelConfig, RunConfig, load_model_config
-from evalkit.errors import EvalkitError
-from evalkit.progress import Progress
+from evalkit.core import machine as environment
+from evalkit.core.errors import EvalkitError
+from evalkit.core.progress import Progress
+from evalkit.core.results import load_result
+from evalkit.core.settings import ModelConfig, RunConfig, load_model_config
 from evalkit.report.markdown import table
-from evalkit.results import load_result
+from evalkit.verdict.compare import compare
 
 FIGURES = {
     "accuracy/insightface": "LFW accuracy %",

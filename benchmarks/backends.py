@@ -24,11 +24,11 @@ from numpy.typing import NDArray
 
 from evalkit.backends.base import Session
 from evalkit.bench import random_batch
-from evalkit.config import ModelConfig, RunConfig, load_model_config
-from evalkit.environment import available_cores
-from evalkit.errors import EvalkitError
-from evalkit.evaluations.models import open_model
+from evalkit.core.errors import EvalkitError
+from evalkit.core.machine import available_cores
+from evalkit.core.settings import ModelConfig, RunConfig, load_model_config
 from evalkit.report.table import text_table
+from evalkit.run.models import open_model
 
 Call = Callable[[NDArray[Any]], Any]
 

@@ -20,16 +20,16 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from evalkit.config import WiderFaceConfig, load_model_config
+from evalkit.core.files import cache_dir
+from evalkit.core.machine import available_cores
+from evalkit.core.settings import WiderFaceConfig, load_model_config
+from evalkit.core.store import Store
 from evalkit.datasets.sample import sample_path
 from evalkit.datasets.widerface import WiderImages, load_widerface
-from evalkit.detecting import FIELDS, SHARD, TASK, Detector, fill_detections
-from evalkit.environment import available_cores
-from evalkit.evaluations.detector import open_detector
-from evalkit.evaluations.widerface import SAMPLE_MODEL
-from evalkit.files import cache_dir
-from evalkit.pipeline import Tensor
-from evalkit.store import Store
+from evalkit.run.detecting import FIELDS, SHARD, TASK, Detector, fill_detections
+from evalkit.run.detector import open_detector
+from evalkit.run.pipeline import Tensor
+from evalkit.tasks.widerface import SAMPLE_MODEL
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,15 +18,22 @@ from pathlib import Path
 
 import numpy as np
 
-from evalkit.config import RunConfig, load_model_config
+from evalkit.core.files import cache_dir
+from evalkit.core.machine import available_cores
+from evalkit.core.settings import RunConfig, load_model_config
+from evalkit.core.store import Store
 from evalkit.datasets.ijb import load_ijb
 from evalkit.datasets.sample import sample_path
-from evalkit.environment import available_cores
-from evalkit.evaluations.inference import SAMPLE_MODEL
-from evalkit.evaluations.models import OpenModel, open_model
-from evalkit.files import cache_dir
-from evalkit.pipeline import Embedder, EmbedOptions, ImageSource, Normaliser, fill_store, prepare
-from evalkit.store import Store
+from evalkit.run.inference import SAMPLE_MODEL
+from evalkit.run.models import OpenModel, open_model
+from evalkit.run.pipeline import (
+    Embedder,
+    EmbedOptions,
+    ImageSource,
+    Normaliser,
+    fill_store,
+    prepare,
+)
 
 
 def alone(model: OpenModel, source: ImageSource, batch_size: int, faces: int) -> float:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from evalkit.environment import available_cores, peak_memory_mb
+from evalkit.core.machine import available_cores, peak_memory_mb
 from evalkit.stats.noninferiority import from_replicates
 from evalkit.stats.subjects import SubjectBootstrap
 

@@ -21,7 +21,7 @@ import evalkit.datasets.sample
 from evalkit.backends import BACKENDS
 from evalkit.backends.base import Session, SessionOptions
 from evalkit.backends.worker.session import WorkerSession
-from evalkit.errors import InputError
+from evalkit.core.errors import InputError
 
 SHAPE = (32, 3, 112, 112)
 

@@ -23,16 +23,16 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 import evalkit
-from evalkit import environment
 from evalkit.backends.base import Precision, Session
-from evalkit.config import ModelConfig, RunConfig
-from evalkit.errors import EvalkitError
-from evalkit.evaluations.models import choose_backend, image_shape, open_model, weights_beside
-from evalkit.files import atomic_write
-from evalkit.pipeline import Normaliser
-from evalkit.progress import Advance, Progress
-from evalkit.results import ModelInfo, RanInfo, Text
-from evalkit.validation import validate
+from evalkit.core import machine as environment
+from evalkit.core.errors import EvalkitError
+from evalkit.core.files import atomic_write
+from evalkit.core.progress import Advance, Progress
+from evalkit.core.results import ModelInfo, RanInfo, Text
+from evalkit.core.settings import ModelConfig, RunConfig
+from evalkit.core.validation import validate
+from evalkit.run.models import choose_backend, image_shape, open_model, weights_beside
+from evalkit.run.pipeline import Normaliser
 
 _WARM_UP_RUNS = 2
 _WARM_UP_S = 0.2

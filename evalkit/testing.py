@@ -32,7 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evalkit.backends.base import PRECISIONS, Backend, Probe, Ran, Session, SessionOptions
-from evalkit.errors import EvalkitError, InputError, UnavailableError
+from evalkit.core.errors import EvalkitError, InputError, UnavailableError
 
 
 class BackendContract:

@@ -11,7 +11,7 @@ import pytest
 
 import evalkit
 
-NEED_A_RUNTIME = ("evalkit.backends.", "evalkit.exporting.", "evalkit.precision.")
+NEED_A_RUNTIME = ("evalkit.backends.", "evalkit.convert.export.", "evalkit.convert.")
 PACKAGES = ("evalkit", "evalkit.datasets", "evalkit.protocols", "evalkit.widerface_eval")
 
 
@@ -36,7 +36,7 @@ def test_examples(name: str) -> None:
 
 def test_there_are_examples() -> None:
     finder = doctest.DocTestFinder()
-    names = ("evalkit.registry", "evalkit.protocols.roc", "evalkit.heads.sizing")
+    names = ("evalkit.core.registry", "evalkit.protocols.roc", "evalkit.heads.sizing")
     for name in names:
         found = finder.find(importlib.import_module(name))
         assert any(test.examples for test in found), name

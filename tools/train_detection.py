@@ -30,16 +30,16 @@ from torch.nn import functional
 from torchscript import without_debug_records
 
 import evalkit.configs
-from evalkit.config import WiderFaceConfig
+from evalkit.core.progress import Progress
+from evalkit.core.settings import WiderFaceConfig
+from evalkit.core.validation import read_yaml
 from evalkit.datasets import sample
 from evalkit.datasets.sample.photo import encode
 from evalkit.datasets.sample.scenes import draw_scene
 from evalkit.datasets.sample.traits import FIRST_TRAINING_SUBJECT
 from evalkit.datasets.sample.widerface import EVENTS
-from evalkit.evaluations.widerface import evaluate
 from evalkit.heads.detection import grid
-from evalkit.progress import Progress
-from evalkit.validation import read_yaml
+from evalkit.tasks.widerface import evaluate
 
 PACKAGE = Path(sample.__file__).parent
 STRIDES = (8, 16, 32)

@@ -35,7 +35,7 @@ from evalkit.backends.tensors import (
     free_device,
     only_input,
 )
-from evalkit.errors import InputError
+from evalkit.core.errors import InputError
 
 _REMEDY = (
     "Install CANN, then the wheels aclruntime and ais_bench of Ascend's tools repository, on the "

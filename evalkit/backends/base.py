@@ -131,7 +131,7 @@ class Session(ABC):
 
         Raises
         ------
-        evalkit.errors.InputError
+        evalkit.core.errors.InputError
             The batch does not fit the model.
         """
 
@@ -197,8 +197,8 @@ class Backend(ABC):
 
         Raises
         ------
-        evalkit.errors.UnavailableError
+        evalkit.core.errors.UnavailableError
             The runtime, the device or the precision is not to be had here.
-        evalkit.errors.InputError
+        evalkit.core.errors.InputError
             The file is missing or is no model of this runtime.
         """

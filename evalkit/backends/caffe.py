@@ -35,8 +35,8 @@ from evalkit.backends.tensors import (
     check_one_input,
     first_line,
 )
-from evalkit.environment import available_cores
-from evalkit.errors import InputError
+from evalkit.core.errors import InputError
+from evalkit.core.machine import available_cores
 
 SUFFIXES = (".prototxt", ".caffemodel")
 _THREADS = threading.Lock()  # OpenCV's number of threads is the process's
@@ -66,7 +66,7 @@ class CaffeBackend(Backend):
 
         Raises
         ------
-        evalkit.errors.InputError
+        evalkit.core.errors.InputError
             Besides: the other file of the pair is missing, or the network has several inputs.
         """
         check_offered(cls.name, cls.probe(), options.device, options.precision)

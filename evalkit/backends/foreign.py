@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evalkit.backends.base import Backend, Probe, Session, SessionOptions
-from evalkit.errors import EvalkitError
-from evalkit.registry import Entry, foreign_fault
+from evalkit.core.errors import EvalkitError
+from evalkit.core.registry import Entry, foreign_fault
 
 V = TypeVar("V")
 Blamed = Callable[[str], AbstractContextManager[None]]

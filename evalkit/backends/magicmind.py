@@ -32,7 +32,7 @@ from evalkit.backends.tensors import (
     float32_outputs,
     free_device,
 )
-from evalkit.errors import InputError
+from evalkit.core.errors import InputError
 
 _RUNTIME = "magicmind.python.runtime"
 _REMEDY = (

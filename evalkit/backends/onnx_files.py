@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from evalkit.errors import InputError
+from evalkit.core.errors import InputError
 
 # Field numbers of onnx.proto3. Only messages on a way to a tensor are looked into.
 _WAYS = {
@@ -63,7 +63,7 @@ def check_external_data(model: Path) -> None:
 
     Raises
     ------
-    evalkit.errors.InputError
+    evalkit.core.errors.InputError
         Names the data's file.
     """
     content = model.read_bytes()
@@ -110,7 +110,7 @@ def check_versions(model: Path, runtime: str, *, opset: int, ir: int) -> None:
 
     Raises
     ------
-    evalkit.errors.InputError
+    evalkit.core.errors.InputError
         Names the version, what is known, and what to do.
     """
     held_ir, held_opset = _versions(model.read_bytes())

@@ -47,8 +47,8 @@ from evalkit.backends.tensors import (
     only_input,
     trial_shapes,
 )
-from evalkit.environment import available_cores
-from evalkit.errors import InputError, UnavailableError
+from evalkit.core.errors import InputError, UnavailableError
+from evalkit.core.machine import available_cores
 
 # The newest opset whose definitions are built into the ONNX front end of OpenVINO 2026.4 (the
 # symbols OpSet_Onnx_verN of its library). The front end itself falls back in silence: its
@@ -109,7 +109,7 @@ class OpenVinoBackend(Backend):
 
         Raises
         ------
-        evalkit.errors.InputError
+        evalkit.core.errors.InputError
             Besides: the graph was built in another precision than that asked for.
         """
         check_offered(cls.name, cls.probe(), options.device, options.precision)
@@ -235,7 +235,7 @@ def read_graph(model: Path) -> Any:
 
     Raises
     ------
-    evalkit.errors.InputError
+    evalkit.core.errors.InputError
         The file is of another kind, damaged, too new, without its weights, or uses unknown
         operators.
     """

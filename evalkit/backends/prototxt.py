@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from evalkit.errors import InputError
+from evalkit.core.errors import InputError
 
 _MOST_DEPTH = 100
 _TOKEN = re.compile(
@@ -37,7 +37,7 @@ def read_inputs(file: Path) -> tuple[InputShape, ...]:
 
     Raises
     ------
-    evalkit.errors.InputError
+    evalkit.core.errors.InputError
         The file is no such text.
     """
     try:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evalkit.backends.base import Precision, Probe, TensorInfo
-from evalkit.errors import InputError, UnavailableError
+from evalkit.core.errors import InputError, UnavailableError
 
 # Sides that an image model takes where its file leaves height and width open: the aligned face,
 # then multiples of every stride that detectors use.
@@ -37,7 +37,7 @@ def cuda_index(device: str) -> int | None:
 
     Raises
     ------
-    evalkit.errors.UnavailableError
+    evalkit.core.errors.UnavailableError
         The name is of no device.
 
     Examples
@@ -58,7 +58,7 @@ def check_offered(backend: str, probe: Probe, device: str, precision: Precision)
 
     Raises
     ------
-    evalkit.errors.UnavailableError
+    evalkit.core.errors.UnavailableError
         The backend cannot run here, or not on this device or at this precision.
     """
     if not probe.available:
@@ -82,7 +82,7 @@ def free_device(backend: str, probe: Probe, device: str, kind: str) -> int:
 
     Raises
     ------
-    evalkit.errors.UnavailableError
+    evalkit.core.errors.UnavailableError
         The backend cannot run here, or has no such device.
     """
     if not probe.available:
@@ -111,7 +111,7 @@ def only_input(inputs: tuple[TensorInfo, ...], model: Path) -> TensorInfo:
 
     Raises
     ------
-    evalkit.errors.InputError
+    evalkit.core.errors.InputError
         There are several, or none.
     """
     check_one_input([info.name for info in inputs], model)
@@ -130,7 +130,7 @@ def check_file(model: Path) -> None:
 
     Raises
     ------
-    evalkit.errors.InputError
+    evalkit.core.errors.InputError
         There is no such file, or it is empty.
     """
     if not model.is_file():
@@ -187,7 +187,7 @@ def check_batch(batch: NDArray[Any], info: TensorInfo, model: Path) -> NDArray[A
 
     Raises
     ------
-    evalkit.errors.InputError
+    evalkit.core.errors.InputError
         Its shape does not fit, or its values would be cut by the model's element type.
     """
     if batch.dtype not in (np.float32, np.uint8):
@@ -221,7 +221,7 @@ def float32_outputs(
 
     Raises
     ------
-    evalkit.errors.InputError
+    evalkit.core.errors.InputError
         An output is no array of numbers.
     """
     outputs: dict[str, NDArray[np.float32]] = {}

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import TextIO
 
-from evalkit.errors import EXIT_INTERNAL, EXIT_USER_ERROR, EvalkitError
+from evalkit.core.errors import EXIT_INTERNAL, EXIT_USER_ERROR, EvalkitError
 
 EXIT_CLOSED_PIPE = 141  # 128 + SIGPIPE, as a shell reports it
 
@@ -130,8 +130,8 @@ def _run(words: list[str]) -> int:
     except BrokenPipeError:
         raise
     except Exception as error:
+        from evalkit.core.files import USER_ERRNOS
         from evalkit.datasets.errors import DatasetError
-        from evalkit.files import USER_ERRNOS
 
         if isinstance(error, DatasetError):
             return _complain(arguments.command, str(error), EXIT_USER_ERROR)

@@ -67,7 +67,7 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Show the backends, or check one."""
-    from evalkit.errors import InputError
+    from evalkit.core.errors import InputError
 
     if arguments.check is not None:
         return _check(arguments)
@@ -81,10 +81,10 @@ def _list(arguments: argparse.Namespace) -> int:
     import sys
 
     from evalkit.backends.worker.process import find_interpreter
-    from evalkit.config import RunConfig
-    from evalkit.doctor import survey
+    from evalkit.convert.doctor import survey
+    from evalkit.core.settings import RunConfig
+    from evalkit.core.validation import COMMAND_LINE, validate
     from evalkit.report.doctor import backends_json, describe_backends
-    from evalkit.validation import COMMAND_LINE, validate
 
     given = validate(RunConfig, {"worker_timeout": arguments.worker_timeout}, COMMAND_LINE)
     python = find_interpreter(arguments.python or sys.executable)
@@ -97,12 +97,12 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from evalkit.config import RunConfig
-    from evalkit.doctor import check, model_to_check
-    from evalkit.errors import EXIT_CANNOT_JUDGE, EXIT_FAILED, EXIT_OK, InputError
-    from evalkit.progress import Progress
+    from evalkit.convert.doctor import check, model_to_check
+    from evalkit.core.errors import EXIT_CANNOT_JUDGE, EXIT_FAILED, EXIT_OK, InputError
+    from evalkit.core.progress import Progress
+    from evalkit.core.settings import RunConfig
+    from evalkit.core.validation import validate
     from evalkit.report.doctor import describe_checkup
-    from evalkit.validation import validate
 
     if arguments.images < 1:
         raise InputError("--images must be 1 or more.")

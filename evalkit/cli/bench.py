@@ -82,11 +82,11 @@ def run(arguments: argparse.Namespace) -> int:
     from itertools import product
 
     from evalkit.bench import Setup, bench
-    from evalkit.config import RunConfig, load_model_config
-    from evalkit.errors import EXIT_OK, EXIT_USER_ERROR
-    from evalkit.progress import Progress
+    from evalkit.core.errors import EXIT_OK, EXIT_USER_ERROR
+    from evalkit.core.progress import Progress
+    from evalkit.core.settings import RunConfig, load_model_config
+    from evalkit.core.validation import validate
     from evalkit.report.bench import describe
-    from evalkit.validation import validate
 
     check_output(arguments.output)
     given = {"architecture": arguments.architecture, "layout": arguments.layout}
@@ -123,7 +123,7 @@ def _backends_of(files: dict[str, str]) -> list[str]:
 
 def _known_precisions(names: tuple[str, ...]) -> list[Precision]:
     from evalkit.backends.base import PRECISIONS
-    from evalkit.errors import InputError
+    from evalkit.core.errors import InputError
 
     unknown = sorted(set(names) - set(PRECISIONS))
     if unknown:

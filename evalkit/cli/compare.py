@@ -27,9 +27,9 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Compare, print the tables, write the comparison."""
-    from evalkit.compare import compare
-    from evalkit.files import atomic_write
+    from evalkit.core.files import atomic_write
     from evalkit.report.compare import describe
+    from evalkit.verdict.compare import compare
 
     comparison = compare(arguments.baseline, arguments.candidate)
     if arguments.output is not None:

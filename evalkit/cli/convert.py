@@ -111,9 +111,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Convert, print what came of it; 1 if the model came out wrong."""
     import sys
 
-    from evalkit.errors import EXIT_FAILED, EXIT_OK
-    from evalkit.precision.convert import ConvertConfig, convert
-    from evalkit.progress import Progress
+    from evalkit.convert.convert import ConvertConfig, convert
+    from evalkit.core.errors import EXIT_FAILED, EXIT_OK
+    from evalkit.core.progress import Progress
     from evalkit.report.convert import describe
 
     config = resolve(arguments, ConvertConfig)

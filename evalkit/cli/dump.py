@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from evalkit.cli.options import add_preparation_options, names, resolve
 
 if TYPE_CHECKING:
-    from evalkit.config import DumpConfig
-    from evalkit.devices.inputs import Inputs
-    from evalkit.progress import Progress
+    from evalkit.core.progress import Progress
+    from evalkit.core.settings import DumpConfig
+    from evalkit.exchange.inputs import Inputs
 
 _EPILOG = """\
 examples:
@@ -86,11 +86,11 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the inputs, and those to calibrate with."""
-    from evalkit.config import DumpConfig
-    from evalkit.devices.dump import dump
-    from evalkit.devices.inputs import model_outputs, prepare_inputs
-    from evalkit.devices.runtime_info import write_template
-    from evalkit.progress import Progress
+    from evalkit.backends.outputs.runtime_info import write_template
+    from evalkit.core.progress import Progress
+    from evalkit.core.settings import DumpConfig
+    from evalkit.exchange.dump import dump
+    from evalkit.exchange.inputs import model_outputs, prepare_inputs
 
     config = resolve(arguments, DumpConfig)
     progress = Progress(quiet=getattr(arguments, "quiet", False))
@@ -118,7 +118,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _calibration(config: DumpConfig, inputs: Inputs, progress: Progress) -> None:
-    from evalkit.devices.calibration import dump_calibration
+    from evalkit.exchange.calibration import dump_calibration
 
     done = dump_calibration(config, inputs, progress)
     print(f"{done.inputs:,} inputs to calibrate with: {done.folder}")

@@ -14,7 +14,7 @@ examples:
 
 def configure(parser: argparse.ArgumentParser, name: str) -> None:
     """Add the options."""
-    from evalkit.environments import ENVIRONMENTS
+    from evalkit.backends.environments import ENVIRONMENTS
 
     parser.epilog = _EPILOG
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
@@ -32,10 +32,10 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
 
 def create(arguments: argparse.Namespace) -> int:
     """Build an environment, see that its backend runs there, say how to use it."""
-    from evalkit import environments
+    from evalkit.backends import environments
     from evalkit.backends.worker.session import probe_in
-    from evalkit.errors import UnavailableError
-    from evalkit.progress import Progress
+    from evalkit.core.errors import UnavailableError
+    from evalkit.core.progress import Progress
 
     name = arguments.name
     usual = environments.folder_of(name)
@@ -55,7 +55,7 @@ def create(arguments: argparse.Namespace) -> int:
 
 def show(arguments: argparse.Namespace) -> int:
     """Print a table of the environments."""
-    from evalkit.environments import ENVIRONMENTS, folder_of, state
+    from evalkit.backends.environments import ENVIRONMENTS, folder_of, state
     from evalkit.report.table import text_table
 
     rows = []

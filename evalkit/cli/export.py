@@ -54,8 +54,8 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Export, and say how well both agree."""
-    from evalkit.config import RunConfig, load_model_config
-    from evalkit.exporting.run import RTOL, ExportSettings, export
+    from evalkit.convert.export.run import RTOL, ExportSettings, export
+    from evalkit.core.settings import RunConfig, load_model_config
 
     config = resolve(arguments, RunConfig)
     model = load_model_config(arguments.model, config)

@@ -41,9 +41,9 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Judge or update, and tell everyone who listens."""
-    from evalkit.gate import judge, load_policy, update_baseline
+    from evalkit.core.results import load_result
     from evalkit.report.verdict import publish
-    from evalkit.results import load_result
+    from evalkit.verdict.gate import judge, load_policy, update_baseline
 
     result = load_result(arguments.result)
     if arguments.update:

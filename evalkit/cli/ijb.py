@@ -74,10 +74,10 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Evaluate, print the table, write the result."""
-    from evalkit.config import IjbConfig
-    from evalkit.evaluations.ijb import evaluate
-    from evalkit.progress import Progress
+    from evalkit.core.progress import Progress
+    from evalkit.core.settings import IjbConfig
     from evalkit.report.ijb import describe
+    from evalkit.tasks.ijb import evaluate
 
     config = resolve(arguments, IjbConfig)
     check_output(config.output)

@@ -55,11 +55,11 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Evaluate every set, print the table, write the results."""
-    from evalkit.config import LfwConfig
-    from evalkit.evaluations.lfw import evaluate, find_sets
-    from evalkit.progress import Progress
+    from evalkit.core.progress import Progress
+    from evalkit.core.settings import LfwConfig
     from evalkit.report.lfw import describe, describe_all
     from evalkit.report.sheets import write_error_sheets
+    from evalkit.tasks.lfw import evaluate, find_sets
 
     config = resolve(arguments, LfwConfig)
     check_output(config.output)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from evalkit.config import RunConfig
+    from evalkit.core.settings import RunConfig
 
     C = TypeVar("C", bound=RunConfig)
 
@@ -130,10 +130,10 @@ def resolve(arguments: argparse.Namespace, kind: type[C]) -> C:
 
     Raises
     ------
-    evalkit.errors.InputError
+    evalkit.core.errors.InputError
         A setting is unknown or out of range.
     """
-    from evalkit.validation import COMMAND_LINE, read_yaml, validate
+    from evalkit.core.validation import COMMAND_LINE, read_yaml, validate
 
     given = vars(arguments)
     values: dict[str, Any] = {}
@@ -149,7 +149,7 @@ def resolve(arguments: argparse.Namespace, kind: type[C]) -> C:
 
 def _ran_elsewhere(runtime_info: Path) -> str:
     """Return the precision that a device's own file states, where the user names none."""
-    from evalkit.devices.runtime_info import read_runtime_info
+    from evalkit.backends.outputs.runtime_info import read_runtime_info
 
     return read_runtime_info(runtime_info).precision or "fp32"
 
@@ -169,10 +169,10 @@ def check_output(path: Path | None, option: str = "--output") -> None:
 
     Raises
     ------
-    evalkit.errors.InputError
+    evalkit.core.errors.InputError
         It is a folder itself, or nothing can be written there.
     """
-    from evalkit.errors import InputError
+    from evalkit.core.errors import InputError
 
     if path is None:
         return
@@ -186,10 +186,10 @@ def check_folder(path: Path | None, option: str) -> None:
 
     Raises
     ------
-    evalkit.errors.InputError
+    evalkit.core.errors.InputError
         It is a file, or nothing can be written there.
     """
-    from evalkit.errors import InputError
+    from evalkit.core.errors import InputError
 
     if path is None:
         return
@@ -201,7 +201,7 @@ def check_folder(path: Path | None, option: str) -> None:
 def _check_writable(folder: Path, what: str) -> None:
     import tempfile
 
-    from evalkit.errors import InputError
+    from evalkit.core.errors import InputError
 
     try:
         folder.mkdir(parents=True, exist_ok=True)

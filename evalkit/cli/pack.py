@@ -99,8 +99,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _pairs(arguments: argparse.Namespace) -> PairList:
+    from evalkit.core.errors import InputError
     from evalkit.datasets.pairs import pairs_from_csv, pairs_from_folder, pairs_from_lfw
-    from evalkit.errors import InputError
 
     if arguments.pairs is not None and arguments.pairs.suffix.lower() == ".csv":
         return pairs_from_csv(arguments.pairs, arguments.images)
@@ -112,8 +112,8 @@ def _pairs(arguments: argparse.Namespace) -> PairList:
 
 
 def _alignment(arguments: argparse.Namespace) -> AbstractContextManager[Align | None]:
+    from evalkit.core.errors import InputError
     from evalkit.datasets.pack import five_point_alignment
-    from evalkit.errors import InputError
 
     for option, kind in (("points", "5pt"), ("detector", "detector")):
         if getattr(arguments, option) is not None and arguments.align != kind:
@@ -128,9 +128,9 @@ def _alignment(arguments: argparse.Namespace) -> AbstractContextManager[Align | 
 
 
 def _detector(arguments: argparse.Namespace) -> AbstractContextManager[Align]:
-    from evalkit.config import WiderFaceConfig, load_model_config
-    from evalkit.errors import InputError
-    from evalkit.evaluations.face_alignment import detector_alignment
+    from evalkit.core.errors import InputError
+    from evalkit.core.settings import WiderFaceConfig, load_model_config
+    from evalkit.run.face_alignment import detector_alignment
 
     if arguments.detector is None:
         raise InputError("--align detector needs --detector MODEL.")

@@ -56,10 +56,10 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Put the report together and write it."""
-    from evalkit.errors import InputError
+    from evalkit.core.errors import InputError
     from evalkit.report.page import check_path, write_report
     from evalkit.report.page.gather import load_bench, of_results, of_signoff
-    from evalkit.signoff.record import RECORD_NAME, load_signoff
+    from evalkit.verdict.signoff.record import RECORD_NAME, load_signoff
 
     check_path(arguments.out)
     first = arguments.results[0]

@@ -27,8 +27,8 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the sample."""
+    from evalkit.core.progress import Progress
     from evalkit.datasets.sample import write_sample
-    from evalkit.progress import Progress
 
     progress = Progress()
     with progress.counting("rendering", "images") as report:

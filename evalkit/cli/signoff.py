@@ -48,11 +48,11 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Preview, or run, judge and publish."""
-    from evalkit.plan import find_plan
-    from evalkit.progress import Progress
+    from evalkit.core.progress import Progress
     from evalkit.report.signoff import describe_preview, publish
-    from evalkit.signoff.preview import preview
-    from evalkit.signoff.run import signoff
+    from evalkit.verdict.plan import find_plan
+    from evalkit.verdict.signoff.preview import preview
+    from evalkit.verdict.signoff.run import signoff
 
     plan, named = find_plan(arguments.plan)
     folder = arguments.out or Path(f"signoff-{named}")

@@ -83,12 +83,12 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Evaluate, print the table, write what was asked for."""
-    from evalkit.config import WiderFaceConfig
-    from evalkit.evaluations.widerface import evaluate
-    from evalkit.progress import Progress
+    from evalkit.core.progress import Progress
+    from evalkit.core.settings import WiderFaceConfig
     from evalkit.report.curves import write_pr_curves
     from evalkit.report.detection import describe
     from evalkit.report.pictures import write_detection_pictures
+    from evalkit.tasks.widerface import evaluate
     from evalkit.widerface_eval import write_predictions
 
     config = resolve(arguments, WiderFaceConfig)
@@ -119,7 +119,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _check_new(predictions: Path | None) -> None:
     """See before the long work that predictions can be written, over nothing that is there."""
-    from evalkit.errors import InputError
+    from evalkit.core.errors import InputError
 
     if predictions is not None and predictions.exists():
         raise InputError(f"--write-predictions {predictions} is there already. Name a new one.")

@@ -7,9 +7,9 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from evalkit.errors import InputError
+from evalkit.core.errors import InputError
+from evalkit.core.registry import Entry, Registry
 from evalkit.heads.detection import DetectionHead
-from evalkit.registry import Entry, Registry
 
 HEADS: Registry[type[DetectionHead]] = Registry(
     "head",
@@ -37,7 +37,7 @@ def build_head(name: str, settings: Mapping[str, Any] | None = None) -> Detectio
 
     Raises
     ------
-    evalkit.errors.InputError
+    evalkit.core.errors.InputError
         The name or a setting is unknown, or a value does not fit.
 
     Examples

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ConfigDict
 
-from evalkit.errors import InputError
+from evalkit.core.errors import InputError
 from evalkit.heads.nms import OVERLAPS, Overlap, nms
 from evalkit.heads.sizing import Geometry, Size
 
@@ -148,7 +148,7 @@ class DetectionHead(ABC):
 
         Raises
         ------
-        evalkit.errors.InputError
+        evalkit.core.errors.InputError
             The outputs do not fit the head; the message says what was found and expected.
         """
 
@@ -187,7 +187,7 @@ def detect(
 
     Raises
     ------
-    evalkit.errors.InputError
+    evalkit.core.errors.InputError
         The outputs do not fit the head, hold fewer images than were given, or have scores that
         are no probabilities.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from evalkit.errors import InputError
+from evalkit.core.errors import InputError
 
 
 def embedding(
@@ -34,7 +34,7 @@ def embedding(
 
     Raises
     ------
-    evalkit.errors.InputError
+    evalkit.core.errors.InputError
         The output is not there, is ambiguous, or has no row a sample.
     """
     if name is None and len(outputs) > 1:

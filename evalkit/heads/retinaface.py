@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from evalkit.errors import InputError
+from evalkit.core.errors import InputError
 from evalkit.heads.detection import (
     DetectionHead,
     Detections,

@@ -23,7 +23,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from evalkit.errors import InputError
+from evalkit.core.errors import InputError
 
 Size = tuple[int, int]
 Pad = int | Literal["mean"]
@@ -206,7 +206,7 @@ def parse_sizing(text: str) -> Sizing:
 
     Raises
     ------
-    evalkit.errors.InputError
+    evalkit.core.errors.InputError
         It is none of the forms; the message lists them.
 
     Examples

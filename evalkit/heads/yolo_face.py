@@ -20,7 +20,7 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from evalkit.errors import InputError
+from evalkit.core.errors import InputError
 from evalkit.heads.detection import (
     DetectionHead,
     Detections,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from evalkit.core.results import READY_MADE, Metric, Result
 from evalkit.report.table import text_table
-from evalkit.results import READY_MADE, Metric, Result
 
 _FAILURES_SHOWN = 5
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from evalkit.compare import Comparison, DriftSummary, MetricChange
-from evalkit.compare_scores import Flips
 from evalkit.report.common import percent
 from evalkit.report.table import text_table
 from evalkit.report.verdict import printable
+from evalkit.verdict.compare import Comparison, DriftSummary, MetricChange
+from evalkit.verdict.compare_scores import Flips
 
 _WORST_SHOWN = 5
 _WIDEST = 24

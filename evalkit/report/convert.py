@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from evalkit.precision.convert import Conversion
-from evalkit.precision.exclusion import Trial
+from evalkit.convert.convert import Conversion
+from evalkit.convert.exclusion import Trial
 from evalkit.report.table import text_table
 
 _SHOWN = 10

@@ -14,8 +14,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from evalkit.errors import InputError
-from evalkit.files import atomic_write
+from evalkit.core.errors import InputError
+from evalkit.core.files import atomic_write
 from evalkit.protocols.roc import (
     FAR_TARGETS,
     FarRule,
@@ -72,7 +72,7 @@ def write_pr_curves(
 
     Raises
     ------
-    evalkit.errors.InputError
+    evalkit.core.errors.InputError
         There is no run, or the folder cannot be written.
     """
     subsets = list(dict.fromkeys(subset for curves in runs.values() for subset in curves))
@@ -125,7 +125,7 @@ def write_roc_curves(
 
     Raises
     ------
-    evalkit.errors.InputError
+    evalkit.core.errors.InputError
         There is no run, a run lacks a class of comparisons, or the folder cannot be written.
     """
     _require(runs)
@@ -175,7 +175,7 @@ def write_score_histograms(
 
     Raises
     ------
-    evalkit.errors.InputError
+    evalkit.core.errors.InputError
         There is no run, no score is finite, or the folder cannot be written.
     """
     _require(runs)

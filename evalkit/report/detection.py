@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
-from evalkit.evaluations.widerface import FEW_FACES, TOO_FEW
+from evalkit.core.results import Metric, Result
 from evalkit.report.common import foot, interval, model_line, percent, stage_table
 from evalkit.report.table import text_table
-from evalkit.results import Metric, Result
+from evalkit.tasks.widerface import FEW_FACES, TOO_FEW
 
 _WORST_EVENTS = 8
 _COUNTS = ("recall %", "recalled", "proposals", "")

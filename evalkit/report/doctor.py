@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from evalkit.backends.base import Ran
-from evalkit.doctor import Checkup, Comparison, Listed
+from evalkit.convert.doctor import Checkup, Comparison, Listed
 from evalkit.report.table import text_table
 from evalkit.report.verdict import printable
 from evalkit.stats.drift import RTOL

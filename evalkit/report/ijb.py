@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from evalkit.core.results import Result
 from evalkit.report.common import foot, interval, model_line, percent, stage_table, threshold
 from evalkit.report.table import text_table
-from evalkit.results import Result
 
 _HEADLINE = frozenset({1e-5, 1e-4})
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from evalkit.core.results import Metric, Result
 from evalkit.report.common import foot, interval, model_line, percent, stage_table, threshold
 from evalkit.report.table import text_table
-from evalkit.results import Metric, Result
 
 _RATES = ("val@", "tar@", "auc", "eer")
 _FEW = "under 30 false accepts expected at that FAR"

@@ -6,7 +6,7 @@ import html
 import re
 from collections.abc import Sequence
 
-from evalkit.gate import Check, Verdict
+from evalkit.verdict.gate import Check, Verdict
 
 TITLES = {"pass": "PASS", "fail": "FAIL", "cannot_judge": "CANNOT JUDGE", "skipped": "skipped"}
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~$@:])")

@@ -11,10 +11,10 @@ from typing import Final
 import cv2
 import numpy as np
 
+from evalkit.core.errors import InputError
+from evalkit.core.files import atomic_write
 from evalkit.datasets.errors import UnreadableImage
 from evalkit.datasets.widerface import WiderFace
-from evalkit.errors import InputError
-from evalkit.files import atomic_write
 from evalkit.report.drawing import (
     Colour,
     Image,
@@ -69,7 +69,7 @@ def write_detection_pictures(
 
     Raises
     ------
-    evalkit.errors.InputError
+    evalkit.core.errors.InputError
         An option is out of range, or the folder cannot be written.
     """
     if worst < 1:

@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from evalkit.core.files import atomic_write
+from evalkit.core.results import Result
 from evalkit.datasets.errors import UnreadableImage
 from evalkit.datasets.lfw import LfwImages, LfwPairs
-from evalkit.files import atomic_write
-from evalkit.results import Result
 
 _COLUMNS = 5
 _ROWS = 6

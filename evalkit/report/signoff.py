@@ -8,9 +8,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from evalkit.files import atomic_write
-from evalkit.gate import Check
-from evalkit.gate import Outcome as CheckOutcome
+from evalkit.core.files import atomic_write
 from evalkit.report.junit import document
 from evalkit.report.markdown import escape, table
 from evalkit.report.signoff_tables import (
@@ -26,8 +24,10 @@ from evalkit.report.signoff_tables import (
 )
 from evalkit.report.table import text_table
 from evalkit.report.verdict import append_summary, printable, workflow_commands
-from evalkit.signoff.preview import Preview
-from evalkit.signoff.record import Outcome, Signoff
+from evalkit.verdict.gate import Check
+from evalkit.verdict.gate import Outcome as CheckOutcome
+from evalkit.verdict.signoff.preview import Preview
+from evalkit.verdict.signoff.record import Outcome, Signoff
 
 _STORED = "*: scored from kept outputs; the speed is of the run that made them, no memory is known"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from evalkit.signoff.record import Cell, Limit, Outcome, Overall, Signoff
+from evalkit.verdict.signoff.record import Cell, Limit, Outcome, Overall, Signoff
 
 TITLES: dict[Outcome | Overall, str] = {
     "pass": "PASS",

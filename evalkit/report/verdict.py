@@ -6,12 +6,12 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from evalkit.errors import InputError
-from evalkit.files import atomic_write
-from evalkit.gate import Check, Verdict
+from evalkit.core.errors import InputError
+from evalkit.core.files import atomic_write
 from evalkit.report.junit import junit
 from evalkit.report.markdown import TITLES, figure, markdown
 from evalkit.report.table import text_table
+from evalkit.verdict.gate import Check, Verdict
 
 
 def publish(
@@ -80,7 +80,7 @@ def append_summary(text: str) -> None:
 
     Raises
     ------
-    evalkit.errors.InputError
+    evalkit.core.errors.InputError
         It cannot be written.
     """
     summary = os.environ.get("GITHUB_STEP_SUMMARY")

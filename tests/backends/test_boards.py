@@ -10,7 +10,7 @@ import pytest
 from evalkit.backends import BACKENDS
 from evalkit.backends.base import Probe, SessionOptions, TensorInfo
 from evalkit.backends.tensors import check_offered, free_device, only_input
-from evalkit.errors import InputError, UnavailableError
+from evalkit.core.errors import InputError, UnavailableError
 
 SDK = {"ascend": "ais_bench", "magicmind": "magicmind"}
 without_sdk = pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from tiny_network import SIDE, Tiny, batch, write_onnx
 from evalkit.backends.base import SessionOptions
 from evalkit.backends.caffe import CaffeBackend
 from evalkit.backends.prototxt import InputShape, read_inputs
-from evalkit.errors import InputError, UnavailableError
+from evalkit.core.errors import InputError, UnavailableError
 from evalkit.testing import BackendContract
 
 ONE = SessionOptions(threads=1)

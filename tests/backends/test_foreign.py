@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from evalkit.backends import BACKENDS
 from evalkit.backends.base import Backend, Probe, Ran, Session, SessionOptions, TensorInfo
 from evalkit.cli import main
-from evalkit.errors import InputError, UnavailableError
-from evalkit.registry import Entry
+from evalkit.core.errors import InputError, UnavailableError
+from evalkit.core.registry import Entry
 
 OPTIONS = SessionOptions()
 

@@ -17,7 +17,7 @@ from evalkit.backends.kernels import (
     read_onnxruntime_profile,
 )
 from evalkit.backends.tensors import check_batch, cuda_index, float32_outputs, trial_shapes
-from evalkit.errors import InputError, UnavailableError
+from evalkit.core.errors import InputError, UnavailableError
 
 CPU = "CPUExecutionProvider"
 MODEL = Path("model.onnx")

@@ -12,13 +12,13 @@ import pytest
 from mxnet_files import parameters, symbol, write_mxnet, write_params
 from tiny_network import SIDE, Tiny, batch
 
-from evalkit import environments
+from evalkit.backends import environments
 from evalkit.backends.base import Backend, SessionOptions
-from evalkit.backends.mxnet import MxnetBackend, _names_that_numpy_dropped
-from evalkit.backends.mxnet_network import find_files
+from evalkit.backends.mxnet.backend import MxnetBackend, _names_that_numpy_dropped
+from evalkit.backends.mxnet.network import find_files
 from evalkit.backends.worker.session import isolated
 from evalkit.cli import main
-from evalkit.errors import InputError, UnavailableError
+from evalkit.core.errors import InputError, UnavailableError
 from evalkit.testing import BackendContract
 
 IMAGE = (3, SIDE, SIDE)
@@ -226,7 +226,7 @@ def y1(shared_data: Path, folder: Path) -> Path:
 
 @needs_mxnet
 def test_y1_agrees_with_its_onnx_form(shared_data: Path, there: type[Backend]) -> None:
-    ort = pytest.importorskip("evalkit.backends.onnxruntime", reason="needs onnxruntime")
+    ort = pytest.importorskip("evalkit.backends.onnxruntime.backend", reason="needs onnxruntime")
     pixels = np.random.default_rng(0).integers(0, 256, (8, 3, 112, 112)).astype(np.float32)
     models, options = shared_data / "models", SessionOptions(image=(3, 112, 112))
     with there.open(models / "y1-symbol.json", options) as session:

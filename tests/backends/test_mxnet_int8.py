@@ -15,9 +15,9 @@ from tiny_network import SIDE, Tiny, batch
 
 from evalkit.backends.base import SessionOptions
 from evalkit.backends.worker.session import isolated
-from evalkit.errors import InputError
-from evalkit.precision.base import ConvertSettings, Method
-from evalkit.precision.mxnet import MxnetConverter
+from evalkit.convert.base import ConvertSettings, Method
+from evalkit.convert.mxnet import MxnetConverter
+from evalkit.core.errors import InputError
 
 NAMED = os.environ.get("EVALKIT_MXNET_PYTHON")
 pytestmark = [

@@ -21,8 +21,8 @@ from evalkit.backends.onnx_files import (  # noqa: E402
     check_versions,
     external_data,
 )
-from evalkit.errors import InputError  # noqa: E402
-from evalkit.evaluations.models import model_sha256, weights_beside  # noqa: E402
+from evalkit.core.errors import InputError  # noqa: E402
+from evalkit.run.models import model_sha256, weights_beside  # noqa: E402
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_it_finds_tensors_in_attributes_and_subgraphs(tmp_path: Path, tiny: Tiny
 
 def test_a_good_model_runs(model: Path, tiny: Tiny) -> None:
     pytest.importorskip("onnxruntime", reason="needs the cpu or gpu extra")
-    from evalkit.backends.onnxruntime import OnnxRuntimeBackend
+    from evalkit.backends.onnxruntime.backend import OnnxRuntimeBackend
 
     with OnnxRuntimeBackend.open(model, SessionOptions(threads=1)) as session:
         found = session.run(batch())["output0"]
@@ -100,7 +100,7 @@ def test_a_name_that_leaves_the_folder_is_refused_before_loading(
 
 def test_the_runtime_never_sees_it(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ort = pytest.importorskip("onnxruntime", reason="needs the cpu or gpu extra")
-    from evalkit.backends.onnxruntime import OnnxRuntimeBackend
+    from evalkit.backends.onnxruntime.backend import OnnxRuntimeBackend
 
     def never(*_: object, **__: object) -> None:
         raise AssertionError("the runtime was asked to load it")

@@ -18,8 +18,8 @@ onnx = pytest.importorskip("onnx", reason="needs the test extra")
 from tiny_network import Tiny, batch, write_onnx  # noqa: E402
 
 from evalkit.backends.base import SessionOptions  # noqa: E402
-from evalkit.backends.onnxruntime import OnnxRuntimeBackend  # noqa: E402
-from evalkit.errors import InputError, UnavailableError  # noqa: E402
+from evalkit.backends.onnxruntime.backend import OnnxRuntimeBackend  # noqa: E402
+from evalkit.core.errors import InputError, UnavailableError  # noqa: E402
 from evalkit.testing import BackendContract  # noqa: E402
 
 ONE = SessionOptions(threads=1)
@@ -154,7 +154,7 @@ def test_cuda_that_falls_back_to_the_cpu_is_refused(
     if "CUDAExecutionProvider" in ort.get_available_providers():
         pytest.skip("this package can really run CUDA")
     monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider"])
-    monkeypatch.setattr("evalkit.backends.onnxruntime.cuda_device_count", lambda: 1)
+    monkeypatch.setattr("evalkit.backends.onnxruntime.backend.cuda_device_count", lambda: 1)
     file = write_onnx(tiny, tmp_path / "m.onnx")
     with (
         pytest.warns(UserWarning, match="CUDAExecutionProvider"),
@@ -229,7 +229,7 @@ import sys, threading
 from pathlib import Path
 import numpy as np
 from evalkit.backends.base import SessionOptions
-from evalkit.backends.onnxruntime import OnnxRuntimeBackend
+from evalkit.backends.onnxruntime.backend import OnnxRuntimeBackend
 
 def kept(after):
     if np.float64(5e-324) * 1.0 == 0 or np.float32(1e-45) * np.float32(1) == 0:

@@ -14,9 +14,9 @@ ort = pytest.importorskip("onnxruntime", reason="needs the cpu extra")
 from tiny_network import Tiny, batch, write_onnx  # noqa: E402
 
 from evalkit.backends.base import SessionOptions  # noqa: E402
-from evalkit.backends.onnxruntime import OnnxRuntimeBackend  # noqa: E402
-from evalkit.backends.onnxruntime_cuda import BoundSession, check_fell_back, providers  # noqa: E402
-from evalkit.errors import UnavailableError  # noqa: E402
+from evalkit.backends.onnxruntime.backend import OnnxRuntimeBackend  # noqa: E402
+from evalkit.backends.onnxruntime.cuda import BoundSession, check_fell_back, providers  # noqa: E402
+from evalkit.core.errors import UnavailableError  # noqa: E402
 from evalkit.testing import BackendContract  # noqa: E402
 
 TENSORRT = SessionOptions("fp16", device="cuda:1", provider="tensorrt")
@@ -76,7 +76,7 @@ def test_provider_that_is_not_built_in(
 ) -> None:
     file = write_onnx(tiny, tmp_path / "m.onnx")
     monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider"])
-    monkeypatch.setattr("evalkit.backends.onnxruntime.cuda_device_count", lambda: 2)
+    monkeypatch.setattr("evalkit.backends.onnxruntime.backend.cuda_device_count", lambda: 2)
     with pytest.raises(UnavailableError, match=r"built without Tensorrt.*evalkit\[gpu\]"):
         OnnxRuntimeBackend.open(file, SessionOptions(device="cuda:1", provider="tensorrt"))
 

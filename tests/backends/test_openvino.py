@@ -19,7 +19,7 @@ from tiny_network import Tiny, batch, write_onnx  # noqa: E402
 
 from evalkit.backends.base import SessionOptions  # noqa: E402
 from evalkit.backends.openvino import OpenVinoBackend  # noqa: E402
-from evalkit.errors import InputError, UnavailableError  # noqa: E402
+from evalkit.core.errors import InputError, UnavailableError  # noqa: E402
 from evalkit.testing import BackendContract  # noqa: E402
 
 ONE = SessionOptions(threads=1)
@@ -299,8 +299,8 @@ def test_external_data_outside_the_folder_is_refused(tiny: Tiny, tmp_path: Path)
 
 def test_the_embedded_network_agrees_with_its_other_runtimes() -> None:
     pytest.importorskip("torch", reason="needs the torch extra")
-    from evalkit.backends.torch import TorchBackend
-    from evalkit.config import RunConfig, load_model_config
+    from evalkit.backends.torch.backend import TorchBackend
+    from evalkit.core.settings import RunConfig, load_model_config
 
     config = load_model_config("sample-recognition", RunConfig())
     faces = np.random.default_rng(1).normal(0, 0.5, (3, 3, 112, 112)).astype(np.float32)
@@ -325,7 +325,7 @@ def test_real_networks_agree_with_onnx_runtime(
     shared_data: Path, tmp_path: Path, name: str, scale: float, shape: tuple[int, int, int]
 ) -> None:
     pytest.importorskip("onnxruntime", reason="needs the cpu extra")
-    from evalkit.backends.onnxruntime import OnnxRuntimeBackend
+    from evalkit.backends.onnxruntime.backend import OnnxRuntimeBackend
 
     file = shared_data / "models" / name
     options = SessionOptions(threads=2, image=shape)

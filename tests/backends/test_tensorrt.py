@@ -20,11 +20,12 @@ onnx = pytest.importorskip("onnx", reason="needs the test extra")
 
 from tiny_network import Tiny, batch, write_onnx  # noqa: E402
 
-from evalkit.backends import tensorrt_build, tensorrt_layers  # noqa: E402
 from evalkit.backends.base import SessionOptions, TensorInfo  # noqa: E402
 from evalkit.backends.kernels import Kernel, count_arithmetic, describe_precision  # noqa: E402
-from evalkit.backends.tensorrt import TensorRtBackend  # noqa: E402
-from evalkit.errors import InputError, UnavailableError  # noqa: E402
+from evalkit.backends.tensorrt import build as tensorrt_build  # noqa: E402
+from evalkit.backends.tensorrt import layers as tensorrt_layers  # noqa: E402
+from evalkit.backends.tensorrt.backend import TensorRtBackend  # noqa: E402
+from evalkit.core.errors import InputError, UnavailableError  # noqa: E402
 
 INT8 = "Thirty-two wide channel vectorized row major Int8 format."
 FP16 = "Channel major FP16 format where channel % 8 == 0"
@@ -221,7 +222,7 @@ def test_pycuda_and_the_gpu_are_asked_for_too(monkeypatch: pytest.MonkeyPatch) -
     assert TensorRtBackend.probe().reason.startswith("pycuda.driver cannot be imported")
     monkeypatch.setitem(sys.modules, "pycuda", types.ModuleType("pycuda"))
     monkeypatch.setitem(sys.modules, "pycuda.driver", types.ModuleType("pycuda.driver"))
-    monkeypatch.setattr("evalkit.backends.tensorrt.cuda_device_count", lambda: 0)
+    monkeypatch.setattr("evalkit.backends.tensorrt.backend.cuda_device_count", lambda: 0)
     probe = TensorRtBackend.probe()
     assert (probe.available, probe.version) == (False, "11.4.0")
     assert "no GPU" in probe.reason
@@ -232,7 +233,7 @@ def test_biases_of_a_quantised_graph_turn_to_fp32_and_stay_the_same(
 ) -> None:
     ort = pytest.importorskip("onnxruntime", reason="needs the cpu extra")
     quantization = pytest.importorskip("onnxruntime.quantization", reason="needs the cpu extra")
-    from evalkit.precision.tensorrt import float_biases
+    from evalkit.convert.tensorrt import float_biases
 
     class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:

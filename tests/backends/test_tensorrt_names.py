@@ -17,13 +17,13 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[2] / "evalkit"
-TENSORRT_FILES = ("backends/tensorrt.py", "backends/tensorrt_build.py")
+TENSORRT_FILES = ("backends/tensorrt/backend.py", "backends/tensorrt/build.py")
 # The variables that hold TensorRT's module and its objects in those files.
 TENSORRT_ROOTS = frozenset(
     {"trt", "builder", "network", "parser", "config", "profile", "cache", "tensor", "runtime"}
     | {"engine", "inspector", "self._engine", "self._execution", "self._runtime"}
 )
-PYCUDA_FILES = ("backends/pycuda_memory.py",)
+PYCUDA_FILES = ("backends/tensorrt/memory.py",)
 PYCUDA_ROOTS = frozenset(
     {"cuda", "device", "self._cuda", "self._primary", "self.stream", "self._memory"}
 )

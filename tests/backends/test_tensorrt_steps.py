@@ -20,8 +20,8 @@ import tensorrt_stand_in as stand_in
 from tiny_network import Tiny, batch, write_onnx
 
 from evalkit.backends.base import SessionOptions
-from evalkit.backends.tensorrt import TensorRtBackend
-from evalkit.errors import InputError
+from evalkit.backends.tensorrt.backend import TensorRtBackend
+from evalkit.core.errors import InputError
 from evalkit.testing import BackendContract
 
 CUDA = SessionOptions(device="cuda")
@@ -35,7 +35,7 @@ def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setitem(sys.modules, "tensorrt", stand_in.tensorrt())
         patch.setitem(sys.modules, "pycuda", package)
         patch.setitem(sys.modules, "pycuda.driver", package.driver)
-        patch.setattr("evalkit.backends.tensorrt.cuda_device_count", lambda: 2)
+        patch.setattr("evalkit.backends.tensorrt.backend.cuda_device_count", lambda: 2)
         patch.setenv("EVALKIT_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
 
@@ -140,8 +140,8 @@ def test_an_operator_that_is_not_known_is_told(tiny: Tiny, tmp_path: Path) -> No
 def test_converting_writes_an_engine(tiny: Tiny, tmp_path: Path, precision: str) -> None:
     pytest.importorskip("onnxruntime.quantization", reason="needs the cpu extra")
     pytest.importorskip("onnxconverter_common", reason="needs the convert extra")
-    from evalkit.precision.base import ConvertSettings
-    from evalkit.precision.tensorrt import TensorRtConverter
+    from evalkit.convert.base import ConvertSettings
+    from evalkit.convert.tensorrt import TensorRtConverter
 
     source, out = write_onnx(tiny, tmp_path / "m.onnx"), tmp_path / "m.engine"
     settings = ConvertSettings(precision=precision, shape=(1, 3, 16, 16))  # type: ignore[arg-type]

@@ -23,10 +23,10 @@ from torch import nn  # noqa: E402
 from evalkit.backends.architectures import ARCHITECTURES  # noqa: E402
 from evalkit.backends.architectures.base import Architecture  # noqa: E402
 from evalkit.backends.base import SessionOptions  # noqa: E402
-from evalkit.backends.torch import TorchBackend  # noqa: E402
-from evalkit.backends.torch_exported import is_plain_expression  # noqa: E402
-from evalkit.backends.torch_loading import unwrap  # noqa: E402
-from evalkit.errors import InputError  # noqa: E402
+from evalkit.backends.torch.backend import TorchBackend  # noqa: E402
+from evalkit.backends.torch.exported import is_plain_expression  # noqa: E402
+from evalkit.backends.torch.loading import unwrap  # noqa: E402
+from evalkit.core.errors import InputError  # noqa: E402
 from evalkit.testing import BackendContract  # noqa: E402
 
 ONE = SessionOptions(threads=1, image=(3, SIDE, SIDE))
@@ -502,7 +502,7 @@ def test_iresnet_reads_insightface_weights(tmp_path: Path) -> None:
 
 def test_real_network_agrees_with_onnxruntime(shared_data: Path) -> None:
     pytest.importorskip("onnxruntime", reason="needs the cpu extra")
-    from evalkit.backends.onnxruntime import OnnxRuntimeBackend
+    from evalkit.backends.onnxruntime.backend import OnnxRuntimeBackend
 
     faces = np.random.default_rng(1).normal(0, 1, (4, 3, 112, 112)).astype(np.float32)
     folder = shared_data / "models"

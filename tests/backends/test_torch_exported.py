@@ -15,9 +15,9 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from evalkit.backends.base import SessionOptions  # noqa: E402
-from evalkit.backends.torch import TorchBackend  # noqa: E402
-from evalkit.backends.torch_exported import is_pure_operator  # noqa: E402
-from evalkit.errors import InputError  # noqa: E402
+from evalkit.backends.torch.backend import TorchBackend  # noqa: E402
+from evalkit.backends.torch.exported import is_pure_operator  # noqa: E402
+from evalkit.core.errors import InputError  # noqa: E402
 
 ONE = SessionOptions(threads=1)
 Graph = dict[str, Any]

@@ -15,11 +15,11 @@ onnx = pytest.importorskip("onnx", reason="needs the test extra")
 
 from tiny_network import Tiny, batch, write_onnx  # noqa: E402
 
-from evalkit.backends import tvm_build  # noqa: E402
 from evalkit.backends.base import SessionOptions  # noqa: E402
-from evalkit.backends.tvm import TvmBackend  # noqa: E402
-from evalkit.backends.tvm_onnx import load_onnx  # noqa: E402
-from evalkit.errors import InputError, UnavailableError  # noqa: E402
+from evalkit.backends.tvm import build as tvm_build  # noqa: E402
+from evalkit.backends.tvm.backend import TvmBackend  # noqa: E402
+from evalkit.backends.tvm.onnx import load_onnx  # noqa: E402
+from evalkit.core.errors import InputError, UnavailableError  # noqa: E402
 from evalkit.testing import BackendContract  # noqa: E402
 
 ONE = SessionOptions(threads=1)
@@ -229,7 +229,7 @@ def test_a_library_is_refused_before_its_code_is_loaded(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = library(write_onnx(tiny, tmp_path / "m.onnx"), tmp_path / "m.so")
-    monkeypatch.setattr("evalkit.backends.tvm.load_library", None)
+    monkeypatch.setattr("evalkit.backends.tvm.backend.load_library", None)
     beside = tvm_build.record_file(file)
     record = json.loads(beside.read_text())
     changes = {
@@ -397,8 +397,8 @@ def test_converting_writes_a_library_for_any_batch(
     tiny: Tiny, tmp_path: Path, precision: str, ran: str
 ) -> None:
     pytest.importorskip("onnxruntime.quantization", reason="needs the cpu extra")
-    from evalkit.precision.base import ConvertSettings
-    from evalkit.precision.tvm import TvmConverter
+    from evalkit.convert.base import ConvertSettings
+    from evalkit.convert.tvm import TvmConverter
 
     source, out = write_onnx(tiny, tmp_path / "m.onnx"), tmp_path / "m.so"
     settings = ConvertSettings(precision=precision, shape=(1, 3, 16, 16))  # type: ignore[arg-type]
@@ -417,7 +417,7 @@ def test_converting_writes_a_library_for_any_batch(
 def test_mending_leaves_the_model_alone_and_its_meaning_the_same(tmp_path: Path) -> None:
     from onnx import TensorProto, helper, numpy_helper
 
-    from evalkit.backends.tvm_onnx import mended
+    from evalkit.backends.tvm.onnx import mended
 
     sizes = numpy_helper.from_array(np.array([1, 2, 8, 8], np.int64), "sizes")
     empty = numpy_helper.from_array(np.zeros(0, np.float32), "empty")

@@ -13,9 +13,9 @@ from onnx import helper  # noqa: E402
 from tiny_network import Tiny, write_onnx  # noqa: E402
 
 from evalkit.backends.base import SessionOptions  # noqa: E402
-from evalkit.backends.tvm import TvmBackend  # noqa: E402
-from evalkit.backends.tvm_onnx import load_onnx, newest_opset  # noqa: E402
-from evalkit.errors import InputError  # noqa: E402
+from evalkit.backends.tvm.backend import TvmBackend  # noqa: E402
+from evalkit.backends.tvm.onnx import load_onnx, newest_opset  # noqa: E402
+from evalkit.core.errors import InputError  # noqa: E402
 
 
 def written(model: onnx.ModelProto, file: Path) -> Path:

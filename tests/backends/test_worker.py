@@ -23,13 +23,13 @@ pytest.importorskip("onnx", reason="needs the test extra")
 from tiny_network import Tiny, batch, write_onnx
 
 from evalkit.backends.base import SessionOptions
-from evalkit.backends.onnxruntime import OnnxRuntimeBackend
+from evalkit.backends.onnxruntime.backend import OnnxRuntimeBackend
 from evalkit.backends.worker import process
 from evalkit.backends.worker.process import Worker, find_interpreter
 from evalkit.backends.worker.session import WorkerSession, isolated
 from evalkit.backends.worker.wire import SharedArea
 from evalkit.cli import main
-from evalkit.errors import InputError, UnavailableError, WorkerError
+from evalkit.core.errors import InputError, UnavailableError, WorkerError
 from evalkit.testing import BackendContract
 
 HERE = isolated("onnxruntime", sys.executable)

@@ -16,9 +16,9 @@ from evalkit.backends import BACKENDS
 from evalkit.backends.base import Backend, Probe, Ran, Session, SessionOptions, TensorInfo
 from evalkit.bench import BenchResult, Setup, bench, measure, model_bytes
 from evalkit.cli import main
-from evalkit.config import InputSpec, ModelConfig
-from evalkit.errors import InputError
-from evalkit.registry import Entry
+from evalkit.core.errors import InputError
+from evalkit.core.registry import Entry
+from evalkit.core.settings import InputSpec, ModelConfig
 from evalkit.report.bench import describe
 
 

@@ -14,8 +14,8 @@ import pytest
 
 from evalkit import cli
 from evalkit.cli import COMMANDS, main
+from evalkit.core.errors import CannotJudgeError, InputError, UnavailableError
 from evalkit.datasets.errors import DatasetError
-from evalkit.errors import CannotJudgeError, InputError, UnavailableError
 
 SAMPLE = ["sample", "--kind", "lfw", "--out", "x"]
 HEAVY = ("numpy", "cv2", "pydantic", "onnxruntime", "torch", "scipy", "yaml", "matplotlib")
@@ -121,7 +121,7 @@ def run_with_output(
     """Run a command line whose sample command is replaced; its exit code and messages."""
     start = (
         "import sys\nfrom evalkit.cli import main, sample\n"
-        "from evalkit.errors import CannotJudgeError\n"
+        "from evalkit.core.errors import CannotJudgeError\n"
         f"def run(arguments):\n    {code}\nsample.run = run\nsys.exit(main(sys.argv[1:]))\n"
     )
     command = [sys.executable, "-c", start, *(words or SAMPLE)]

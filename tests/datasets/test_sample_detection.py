@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evalkit.config import ModelConfig, RunConfig, load_model_config
+from evalkit.core.settings import ModelConfig, RunConfig, load_model_config
 from evalkit.datasets import sample
 from evalkit.datasets.sample import widerface
 from evalkit.datasets.sample.scenes import Scene

@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from evalkit.config import ModelConfig
+from evalkit.core.settings import ModelConfig
 from evalkit.heads.sizing import Geometry, pad_colour, parse_sizing, place
-from evalkit.pipeline import Normaliser
+from evalkit.run.pipeline import Normaliser
 
 EVENT = "22--Picnic"
 

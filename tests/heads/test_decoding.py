@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from evalkit.errors import InputError
+from evalkit.core.errors import InputError
 from evalkit.heads import HEADS, build_head
 from evalkit.heads.detection import Detections, detect
 from evalkit.heads.sizing import Geometry

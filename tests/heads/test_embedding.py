@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from evalkit.errors import InputError
+from evalkit.core.errors import InputError
 from evalkit.heads.embedding import embedding
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evalkit.errors import InputError
+from evalkit.core.errors import InputError
 from evalkit.heads import build_head
 from evalkit.heads.detection import DetectionOptions, Detections, detect
 from evalkit.heads.sizing import Geometry

@@ -12,13 +12,13 @@ import pytest
 from head_images import EVENT, feed, read
 from numpy.typing import NDArray
 
-from evalkit.config import RunConfig, load_model_config
+from evalkit.core.settings import RunConfig, load_model_config
 from evalkit.heads import build_head
 from evalkit.heads.detection import DetectionOptions, Detections, detect
 from evalkit.heads.nms import extra_pixel
 from evalkit.heads.sizing import Geometry, parse_sizing, place
 from evalkit.heads.voting import vote
-from evalkit.pipeline import Normaliser
+from evalkit.run.pipeline import Normaliser
 from evalkit.widerface_eval import GroundTruth, read_ground_truth
 
 MODELS = {

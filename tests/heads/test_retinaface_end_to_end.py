@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from evalkit import widerface_eval as wider
 from evalkit.backends.architectures import ARCHITECTURES
-from evalkit.config import ModelConfig, RunConfig, load_model_config
+from evalkit.core.settings import ModelConfig, RunConfig, load_model_config
 from evalkit.heads.detection import Detections, detect
 from evalkit.heads.retinaface import RetinaFace
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evalkit.errors import InputError
+from evalkit.core.errors import InputError
 from evalkit.heads.sizing import (
     Fixed,
     MultiScale,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from page_results import make_record, pairs_result
 
-from evalkit.signoff.record import Signoff
+from evalkit.verdict.signoff.record import Signoff
 
 
 @pytest.fixture

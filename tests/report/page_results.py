@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from evalkit.bench import BenchResult
-from evalkit.plan import Plan
-from evalkit.results import Result
-from evalkit.signoff.record import Signoff
+from evalkit.core.results import Result
+from evalkit.verdict.plan import Plan
+from evalkit.verdict.signoff.record import Signoff
 
 HOSTILE = "<img src=x onerror=document.title='owned'></script><script>document.title='owned'//"
 """A name that becomes script wherever it is not escaped."""

@@ -13,7 +13,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 
-from evalkit.errors import InputError
+from evalkit.core.errors import InputError
 from evalkit.protocols.roc import FAR_RULES, tar_at_far
 from evalkit.report.curves import (
     ComparisonScores,

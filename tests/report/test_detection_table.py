@@ -4,16 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from evalkit.core.results import DatasetInfo, Interval, Metric, ModelInfo, RanInfo, Result, Stage
 from evalkit.report.detection import describe
-from evalkit.results import (
-    DatasetInfo,
-    Interval,
-    Metric,
-    ModelInfo,
-    RanInfo,
-    Result,
-    Stage,
-)
 
 
 def metric(name, value, faces, recalled, proposals, interval=None, flags=()):

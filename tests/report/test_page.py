@@ -30,7 +30,7 @@ from evalkit.report.page.gather import load_bench, of_results, of_signoff
 from evalkit.report.page.glance import mode_row
 from evalkit.report.page.palette import PALETTE, TEXT_ON, contrast
 from evalkit.report.page.texts import csv_text, markdown, report_tables
-from evalkit.signoff.record import Signoff
+from evalkit.verdict.signoff.record import Signoff
 from evalkit.widerface_eval import Curve
 
 Write = Callable[..., Path]

@@ -17,7 +17,7 @@ from page_results import HOSTILE, distances, make_record, pairs_result, write_be
 from evalkit.report.page import write_page, write_report
 from evalkit.report.page.gather import of_results, of_signoff
 from evalkit.report.page.palette import PALETTE, TEXT_ON, contrast
-from evalkit.signoff.record import Deployment
+from evalkit.verdict.signoff.record import Deployment
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="drives the browser")
 EXECUTABLE = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")

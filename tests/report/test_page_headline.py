@@ -10,7 +10,7 @@ import pytest
 from evalkit.report.page.gather import of_signoff
 from evalkit.report.page.glance import alarms_of, bar_of
 from evalkit.report.page.headline import reason, sentence
-from evalkit.signoff.record import Signoff
+from evalkit.verdict.signoff.record import Signoff
 
 
 def failing(record: Signoff, **broken: bool) -> Signoff:

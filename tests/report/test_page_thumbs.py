@@ -14,16 +14,16 @@ import numpy as np
 import pytest
 from page_results import result
 
-from evalkit.compare import Comparison
-from evalkit.compare_scores import Flips
+from evalkit.core.results import Result
+from evalkit.core.store import Shard, Store
 from evalkit.datasets.sample import write_sample
 from evalkit.datasets.widerface import load_widerface
-from evalkit.detecting import FIELDS
 from evalkit.report.page.gather import Entry, Group
 from evalkit.report.page.stagebars import stage_bars
 from evalkit.report.page.thumbs import Budget, galleries
-from evalkit.results import Result
-from evalkit.store import Shard, Store
+from evalkit.run.detecting import FIELDS
+from evalkit.verdict.compare import Comparison
+from evalkit.verdict.compare_scores import Flips
 
 PAIRS = 12
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from evalkit.core.errors import InputError
 from evalkit.datasets.widerface import load_widerface
-from evalkit.errors import InputError
 from evalkit.report import drawing
 from evalkit.report.drawing import COLOURS
 from evalkit.report.pictures import (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from evalkit.backends.architectures.base import Architecture
-from evalkit.registry import Entry, Registry
+from evalkit.core.registry import Entry, Registry
 
 _IRESNET = "evalkit.backends.architectures.iresnet:IResNet"
 

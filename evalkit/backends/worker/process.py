@@ -15,10 +15,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
-from evalkit import errors
 from evalkit.backends.worker.wire import ConnectionClosedError, SharedArea, receive, send
-from evalkit.environment import available_cores
-from evalkit.errors import EvalkitError, InputError, WorkerError
+from evalkit.core import errors
+from evalkit.core.errors import EvalkitError, InputError, WorkerError
+from evalkit.core.machine import available_cores
 
 TIMEOUT = 600.0
 """Seconds that a worker may take for one answer, where nothing else is said."""
@@ -37,7 +37,7 @@ def find_interpreter(named: str | Path) -> Path:
 
     Raises
     ------
-    evalkit.errors.InputError
+    evalkit.core.errors.InputError
         There is none, or it is a folder or no program.
     """
     text = str(Path(named).expanduser()) if os.sep in str(named) else str(named)
@@ -70,9 +70,9 @@ class Worker:
 
     Raises
     ------
-    evalkit.errors.InputError
+    evalkit.core.errors.InputError
         There is no such interpreter.
-    evalkit.errors.WorkerError
+    evalkit.core.errors.WorkerError
         It cannot start: too old, no NumPy, no Python.
     """
 
@@ -119,9 +119,9 @@ class Worker:
 
         Raises
         ------
-        evalkit.errors.EvalkitError
+        evalkit.core.errors.EvalkitError
             What the worker raised, of the same class.
-        evalkit.errors.WorkerError
+        evalkit.core.errors.WorkerError
             It died, or did not answer in time; it is ended then.
         """
         self.check_alive()
@@ -142,7 +142,7 @@ class Worker:
 
         Raises
         ------
-        evalkit.errors.WorkerError
+        evalkit.core.errors.WorkerError
         """
         if not self.close.alive:
             raise WorkerError(f"The worker of {self.python} has ended. Open the model again.")

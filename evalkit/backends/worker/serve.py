@@ -16,11 +16,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from evalkit import errors
 from evalkit.backends import BACKENDS
 from evalkit.backends.base import Backend, Session, SessionOptions
 from evalkit.backends.worker.wire import ConnectionClosedError, SharedArea, receive, send
-from evalkit.errors import EvalkitError, InputError, UnavailableError
+from evalkit.core import errors
+from evalkit.core.errors import EvalkitError, InputError, UnavailableError
 
 _PACKAGES = {"tvm": "apache-tvm", "tvm_ffi": "apache-tvm"}
 """Where a module's package has another name."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from evalkit.backends.base import Backend, Probe, Ran, Session, SessionOptions, TensorInfo
 from evalkit.backends.worker.process import TIMEOUT, Worker
-from evalkit.errors import EvalkitError, InputError, WorkerError
+from evalkit.core.errors import EvalkitError, InputError, WorkerError
 
 
 def isolated(backend: str, python: str | Path, timeout: float | None = None) -> type[Backend]:
@@ -110,7 +110,7 @@ class WorkerSession(Session):
 
         Raises
         ------
-        evalkit.errors.WorkerError
+        evalkit.core.errors.WorkerError
             Besides: the worker died or hung, now or in an earlier run.
         """
         worker = self._worker

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evalkit.errors import InputError
+from evalkit.core.errors import InputError
 
 _LENGTH = struct.Struct("<I")
 _LONGEST = 1 << 26
@@ -114,7 +114,7 @@ class SharedArea:
 
         Raises
         ------
-        evalkit.errors.InputError
+        evalkit.core.errors.InputError
             There is not enough memory.
         """
         arrays = list(arrays)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from evalkit.errors import EvalkitError, InputError
+from evalkit.core.errors import EvalkitError, InputError
 from evalkit.report.page.chart import Axis, Bars, Chart, Dots, Line, Mark, letter
 from evalkit.report.page.curves import (
     Decisions,

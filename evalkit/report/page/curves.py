@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from evalkit.compare import stored_drift, stores_of
-from evalkit.errors import InputError
+from evalkit.core.errors import InputError
 from evalkit.protocols.intervals import wilson_interval
 from evalkit.protocols.roc import RocCurve, roc_curve_points
 from evalkit.report.page.gather import Entry, Group
 from evalkit.stats.ap import ImageCounts
 from evalkit.stats.drift import Drift
+from evalkit.verdict.compare import stored_drift, stores_of
 from evalkit.widerface_eval import Curve
 
 POINTS = 200
@@ -195,7 +195,7 @@ def drift_of(group: Group, entry: Entry) -> Drift | None:
 
     Raises
     ------
-    evalkit.errors.EvalkitError
+    evalkit.core.errors.EvalkitError
         A store is gone, or they are of different images.
     """
     reference = group.reference

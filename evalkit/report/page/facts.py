@@ -6,10 +6,10 @@ import json
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from evalkit.core.results import Result
 from evalkit.report.page.chart import letter
 from evalkit.report.page.gather import Report
 from evalkit.report.page.tables import Table
-from evalkit.results import Result
 
 Facts = Callable[[Result], Iterable[tuple[str, str]]]
 

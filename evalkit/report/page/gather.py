@@ -11,11 +11,11 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from evalkit.bench import BenchResult, Timing
-from evalkit.comparable import mismatches, run_label
-from evalkit.compare import Comparison, compare, load_scores
-from evalkit.errors import EvalkitError, InputError
-from evalkit.results import READY_MADE, Metric, Result, load_result
-from evalkit.signoff.record import Cell, Overall, ProtocolRecord, Signoff
+from evalkit.core.errors import EvalkitError, InputError
+from evalkit.core.results import READY_MADE, Metric, Result, load_result
+from evalkit.verdict.comparable import mismatches, run_label
+from evalkit.verdict.compare import Comparison, compare, load_scores
+from evalkit.verdict.signoff.record import Cell, Overall, ProtocolRecord, Signoff
 
 Kind = Literal["templates", "pairs", "detection"]
 
@@ -198,7 +198,7 @@ def of_results(
 
     Raises
     ------
-    evalkit.errors.InputError
+    evalkit.core.errors.InputError
         A file is missing, or is not what it should be.
     """
     paths = list(dict.fromkeys([*baselines, *results]))
@@ -232,7 +232,7 @@ def load_bench(path: Path) -> BenchResult:
 
     Raises
     ------
-    evalkit.errors.InputError
+    evalkit.core.errors.InputError
         It is missing, or something else.
     """
     try:

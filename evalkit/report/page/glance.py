@@ -9,7 +9,7 @@ from evalkit.report.page.chart import letter, run_class
 from evalkit.report.page.gather import Entry, Group, Report
 from evalkit.report.page.tables import change_of, drift_p1
 from evalkit.report.signoff_tables import TITLES
-from evalkit.signoff.record import Cell
+from evalkit.verdict.signoff.record import Cell
 
 KINDS = {
     "pass": "pass", "fail": "fail", "inconclusive": "open", "cannot_run": "open",

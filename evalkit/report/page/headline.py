@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from evalkit.report.page.gather import Report
 from evalkit.report.signoff_tables import TITLES
-from evalkit.signoff.record import Cell
+from evalkit.verdict.signoff.record import Cell
 
 _SENTENCES = {
     "pass": "Every required mode keeps its accuracy within the margins that the plan fixed.",

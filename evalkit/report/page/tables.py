@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from evalkit.bench import BenchResult
-from evalkit.compare import MetricChange
+from evalkit.core.results import Metric
 from evalkit.report.bench import HEADER as BENCH_HEADER
 from evalkit.report.bench import row as bench_row
 from evalkit.report.common import interval, percent
 from evalkit.report.page.chart import letter
 from evalkit.report.page.gather import Entry, Group, Report
 from evalkit.report.signoff_tables import TITLES
-from evalkit.results import Metric
+from evalkit.verdict.compare import MetricChange
 
 _EVENT = "/event="
 

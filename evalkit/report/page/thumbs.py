@@ -13,16 +13,16 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from evalkit.core.errors import EvalkitError, InputError
+from evalkit.core.results import Result
+from evalkit.core.store import Store
 from evalkit.datasets.errors import DatasetError, UnreadableImage
 from evalkit.datasets.lfw import LfwImages, load_bin
 from evalkit.datasets.widerface import load_widerface
-from evalkit.detecting import rows_of
-from evalkit.errors import EvalkitError, InputError
 from evalkit.report.page.chart import letter
 from evalkit.report.page.gather import Entry, Group
 from evalkit.report.pictures import worst_thumbnails
-from evalkit.results import Result
-from evalkit.store import Store
+from evalkit.run.detecting import rows_of
 from evalkit.widerface_eval import (
     Detections,
     Settings,

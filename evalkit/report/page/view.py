@@ -7,7 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from evalkit.errors import InputError
+from evalkit.core.errors import InputError
 from evalkit.report.page.chart import Chart
 from evalkit.report.page.charts import detection_charts, drift_chart, score_charts
 from evalkit.report.page.curves import Decisions, decisions_of, threshold_of, thresholds_of

@@ -12,14 +12,14 @@ import yaml
 from markupsafe import Markup
 
 import evalkit
-from evalkit.errors import InputError
-from evalkit.files import atomic_write
+from evalkit.core.errors import InputError
+from evalkit.core.files import atomic_write
 from evalkit.report.page import chart
 from evalkit.report.page.gather import Report, of_signoff
 from evalkit.report.page.palette import SERIES, properties
 from evalkit.report.page.texts import csv_text, markdown
 from evalkit.report.page.view import view
-from evalkit.signoff.record import Signoff
+from evalkit.verdict.signoff.record import Signoff
 
 _GEOMETRY = {
     "width": chart.WIDTH,
@@ -50,7 +50,7 @@ def write_page(path: Path, record: Signoff, folder: Path) -> Path:
 
     Raises
     ------
-    evalkit.errors.InputError
+    evalkit.core.errors.InputError
         The file cannot be written, or the scores beside a result are damaged.
     """
     return write_report(path, of_signoff(record, folder))
@@ -61,7 +61,7 @@ def write_report(path: Path, report: Report) -> Path:
 
     Raises
     ------
-    evalkit.errors.InputError
+    evalkit.core.errors.InputError
         The suffix is another one, or the file cannot be written.
     """
     check_path(path)
@@ -76,7 +76,7 @@ def check_path(path: Path) -> None:
 
     Raises
     ------
-    evalkit.errors.InputError
+    evalkit.core.errors.InputError
         It is a folder, or its suffix names no form of a report.
     """
     if path.is_dir():

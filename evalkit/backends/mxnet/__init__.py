@@ -1,0 +1,1 @@
+"""MXNet, in a worker of its own environment."""

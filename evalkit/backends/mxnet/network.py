@@ -1,0 +1,129 @@
+"""MXNet's files: a symbol and its parameters, read without executing anything in them."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from evalkit.backends.tensors import check_file, first_line
+from evalkit.core.errors import InputError
+
+SYMBOL = "-symbol.json"
+_MAGIC = (0x112).to_bytes(8, "little")  # of a list of arrays, the only kind of file that is read
+
+
+class Network(NamedTuple):
+    """A symbol and its parameters, by MXNet's names."""
+
+    symbol: Any
+    arguments: dict[str, Any]
+    states: dict[str, Any]
+    parameters_file: Path
+
+
+def find_files(model: Path) -> tuple[Path, Path]:
+    """Return the symbol's and the parameters' file that a name stands for.
+
+    Raises
+    ------
+    evalkit.core.errors.InputError
+        One of them is missing, or there are several parameter files to choose from.
+    """
+    numbered = re.fullmatch(r"(.+)-\d{4}\.params", model.name)
+    if numbered:
+        symbol, parameters = model.with_name(numbered[1] + SYMBOL), model
+    else:
+        if model.suffix and not model.name.endswith(SYMBOL):
+            check_file(model)
+            raise InputError(
+                f"{model} is no MXNet model: name its NAME-symbol.json or NAME-0000.params."
+            )
+        prefix = model.name.removesuffix(SYMBOL)
+        symbol = model.with_name(prefix + SYMBOL)
+        check_file(symbol)
+        pattern = re.compile(re.escape(prefix) + r"-\d{4}\.params")
+        found = sorted(file for file in model.parent.iterdir() if pattern.fullmatch(file.name))
+        if len(found) > 1:
+            named = ", ".join(file.name for file in found)
+            raise InputError(f"{model} has several parameter files ({named}); name one of them.")
+        parameters = found[0] if found else model.with_name(f"{prefix}-0000.params")
+    for file in (symbol, parameters):
+        if not file.is_file():
+            raise InputError(f"{model} needs {file}, which is not there. Put it beside the other.")
+        check_file(file)
+    return symbol, parameters
+
+
+def load_network(model: Path, mxnet: Any) -> Network:
+    """Read a symbol and its parameters; nothing in them is executed.
+
+    Raises
+    ------
+    evalkit.core.errors.InputError
+        A file is missing or damaged, or the parameters are not those of the symbol.
+    """
+    symbol_file, parameters_file = find_files(model)
+    symbol = _load_symbol(symbol_file, mxnet)
+    arrays = _load_parameters(parameters_file, mxnet)
+    arguments = {name[4:]: value for name, value in arrays.items() if name.startswith("arg:")}
+    states = {name[4:]: value for name, value in arrays.items() if name.startswith("aux:")}
+    known = {*symbol.list_arguments(), *symbol.list_auxiliary_states()}
+    extra = sorted({*arguments, *states} - known)
+    lacking = sorted(set(symbol.list_auxiliary_states()) - set(states))
+    if extra or lacking or not arguments:
+        raise InputError(_other_network(symbol_file, parameters_file, extra, lacking))
+    halves = [name for name, value in arguments.items() if value.dtype == np.float16]
+    if halves:
+        raise InputError(
+            f"{parameters_file} holds fp16 parameters ({halves[0]}); MXNet's CPU operators do not "
+            "compute with them. Save them as float32: value.astype('float32')."
+        )
+    return Network(symbol, arguments, states, parameters_file)
+
+
+def _load_symbol(file: Path, mxnet: Any) -> Any:
+    try:
+        text = file.read_text(encoding="utf-8")
+        if not isinstance(json.loads(text), dict):
+            raise ValueError("no mapping")
+        return mxnet.sym.load_json(text)
+    except (ValueError, RecursionError, mxnet.MXNetError) as error:
+        raise InputError(
+            f"{file} is no symbol that MXNet {mxnet.__version__} reads: {cause(error)}. "
+            "Export or fetch it again."
+        ) from error
+
+
+def _load_parameters(file: Path, mxnet: Any) -> dict[str, Any]:
+    content = file.read_bytes()
+    try:
+        arrays = mxnet.nd.load_frombuffer(content) if content.startswith(_MAGIC) else None
+    except mxnet.MXNetError as error:
+        raise InputError(f"{file} is damaged: {cause(error)}. Fetch or save it again.") from error
+    if not isinstance(arrays, dict):
+        raise InputError(f"{file} holds no named MXNet arrays. Save it with mxnet.nd.save.")
+    return arrays
+
+
+def _other_network(symbol: Path, parameters: Path, extra: list[str], lacking: list[str]) -> str:
+    parts = []
+    if extra:
+        parts.append(f"{len(extra)} that the symbol does not know ({', '.join(extra[:3])})")
+    if lacking:
+        parts.append(f"no {', '.join(lacking[:3])}")
+    held = " and ".join(parts) or "no parameters named 'arg:'"
+    return (
+        f"{parameters} holds {held}: they are not those of {symbol.name}. Use the parameters that "
+        "were saved with this symbol."
+    )
+
+
+def cause(error: BaseException) -> str:
+    """Take what failed out of MXNet's message, which begins with a trace of its own sources."""
+    lines = [line.strip().removeprefix("MXNetError: ") for line in str(error).splitlines()]
+    said = [line for line in lines if line and not line.startswith(("Traceback", "File "))]
+    return said[0].rstrip(".") if said else first_line(error)

@@ -1,0 +1,1 @@
+"""Outputs that a device wrote elsewhere, read in place of a session."""

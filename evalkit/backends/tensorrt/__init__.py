@@ -1,0 +1,1 @@
+"""TensorRT engines, and engines built of ONNX graphs."""

@@ -1,0 +1,1 @@
+"""PyTorch: TorchScript, exported programs, state dicts."""

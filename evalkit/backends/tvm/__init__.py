@@ -1,0 +1,1 @@
+"""Apache TVM: ONNX graphs and compiled libraries."""

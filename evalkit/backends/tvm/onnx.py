@@ -1,0 +1,130 @@
+"""ONNX files as TVM's importer takes them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import tvm
+from onnx import version_converter
+from tvm.relax.frontend.onnx import onnx_frontend
+
+from evalkit.backends.base import TensorInfo
+from evalkit.backends.onnx_files import check_external_data, check_versions
+from evalkit.backends.tensors import check_one_input, first_line
+from evalkit.core.errors import InputError
+
+OPSET = 13  # the oldest that the importer knows whole
+# The importer looks at an operator's name and never at its domain. Of other domains than ONNX's
+# own it has these, by its own words, of ONNX Runtime's; the quantisation ones mean the same.
+_FOREIGN = frozenset(
+    ("com.microsoft", name)
+    for name in (
+        *("Attention", "BiasGelu", "EmbedLayerNormalization", "FastGelu", "Gelu"),
+        *("SkipLayerNormalization", "QuantizeLinear", "DequantizeLinear"),
+    )
+)
+
+
+def load_onnx(model: Path) -> Any:
+    """Read an ONNX file with the data beside it.
+
+    Raises
+    ------
+    evalkit.core.errors.InputError
+        It is no ONNX model, is too new, names data outside its folder, uses operators of other
+        domains, or has several inputs.
+    """
+    check_external_data(model)
+    check_versions(model, f"TVM {tvm.__version__}", opset=newest_opset(), ir=onnx.IR_VERSION)
+    try:
+        proto = onnx.load(model)
+    except Exception as error:
+        raise InputError(
+            f"{model}: it cannot be read as ONNX: {first_line(error)}. It is no ONNX model, or is "
+            "cut short, or its external data is missing: export or fetch it again."
+        ) from error
+    if not proto.graph.node or not proto.graph.output:
+        raise InputError(f"{model} is no ONNX model: it holds no graph. Export or fetch it again.")
+    _check_domains(proto.graph, model)
+    check_one_input([value.name for value in _image_inputs(proto)], model)
+    return proto
+
+
+def _check_domains(graph: Any, model: Path) -> None:
+    """Refuse operators that the importer would take for those of the same name that it has."""
+    for node in graph.node:
+        domain, kind = node.domain, node.op_type
+        if domain not in {"", "ai.onnx"} and (domain, kind) not in _FOREIGN:
+            raise InputError(
+                f"{model}: node {node.name or ''.join(node.output[:1])!r} uses {domain}::{kind}, "
+                f"and TVM {tvm.__version__} has ONNX's own operators only: it would run the one of "
+                "that name, if any. Export the model without it, or choose another backend."
+            )
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                _check_domains(inner, model)
+
+
+def newest_opset() -> int:
+    """Ask the importer: the newest opset that any of its operators was written for.
+
+    It runs a newer model by the newest form of each operator that it has, and says nothing.
+    """
+    return max(
+        int(name.removeprefix("_impl_v"))
+        for operator in onnx_frontend._get_convert_map().values()
+        for name in dir(operator)
+        if name.startswith("_impl_v")
+    )
+
+
+def onnx_infos(proto: Any) -> tuple[TensorInfo, tuple[TensorInfo, ...]]:
+    """Describe the input and the outputs as the file declares them."""
+    (image,) = _image_inputs(proto)
+    return _info(image), tuple(_info(value) for value in proto.graph.output)
+
+
+def mended(proto: Any) -> Any:
+    """Give a copy with what the importer stumbles over written in another way of the same meaning.
+
+    Old opsets are raised; sizes and scales that ``Resize`` gets empty are left out.
+    """
+    opset = next((held.version for held in proto.opset_import if not held.domain), OPSET)
+    if opset < OPSET:
+        proto = version_converter.convert_version(proto, OPSET)
+    else:
+        given, proto = proto, onnx.ModelProto()
+        proto.CopyFrom(given)
+    empty = _empty_tensors(proto.graph)
+    for node in proto.graph.node:
+        if node.op_type == "Resize":
+            node.input[:] = ["" if name in empty else name for name in node.input]
+    return proto
+
+
+def _empty_tensors(graph: Any) -> set[str]:
+    names = {tensor.name for tensor in graph.initializer if 0 in tensor.dims}
+    for node in graph.node:
+        if node.op_type == "Constant":
+            values = (held.t for held in node.attribute if held.name == "value")
+            names |= {node.output[0] for value in values if 0 in value.dims}
+    return names
+
+
+def _image_inputs(proto: Any) -> list[Any]:
+    """Leave out the initializers, which old exporters list as inputs too."""
+    held = {tensor.name for tensor in proto.graph.initializer}
+    return [value for value in proto.graph.input if value.name not in held]
+
+
+def _info(value: Any) -> TensorInfo:
+    kind = value.type.tensor_type
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type) if kind.elem_type else "float32"
+    sizes = (
+        dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else dim.dim_param or None
+        for dim in kind.shape.dim
+    )
+    return TensorInfo(value.name, np.dtype(dtype).name, tuple(sizes))

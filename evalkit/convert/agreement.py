@@ -1,0 +1,135 @@
+"""How close a converted model stays to its fp32 source on images held out from calibration."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evalkit.backends.base import Session
+from evalkit.convert.base import Batches
+from evalkit.core.errors import InputError
+from evalkit.core.progress import Advance
+
+Rows = list[NDArray[np.float32]]
+"""One array (images, values) for each output."""
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """Cosines to fp32, one an image.
+
+    Attributes
+    ----------
+    mean, p1, minimum : float
+        p1 is the 1st percentile. A row that is not finite counts as 0.
+    images : int
+    """
+
+    mean: float
+    p1: float
+    minimum: float
+    images: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a session gave for some images.
+
+    Attributes
+    ----------
+    rows : list of ndarray
+    images_per_second : float
+        Of the session alone, the first batch left out where there are several.
+    """
+
+    rows: Rows
+    images_per_second: float
+
+
+def read(
+    session: Session,
+    batches: Batches,
+    images: int,
+    pick: Callable[[dict[str, NDArray[np.float32]], int], Rows],
+    advance: Advance = lambda _: None,
+) -> Reading:
+    """Run a session over held-out images.
+
+    Parameters
+    ----------
+    session : Session
+    batches : Batches
+    images : int
+        Rows beyond them are padding of the last batch.
+    pick : callable
+        From the outputs of a batch and its size to one array (batch, values) an output.
+    advance : callable
+        Told of each image done.
+    """
+    parts: list[Rows] = []
+    seconds: list[float] = []
+    sizes: list[int] = []
+    for batch in batches:
+        start = time.perf_counter()
+        outputs = session.run(batch)
+        seconds.append(time.perf_counter() - start)
+        sizes.append(len(batch))
+        parts.append(pick(outputs, len(batch)))
+        advance(len(batch))
+    skip = 1 if len(sizes) > 1 else 0
+    rows = [np.concatenate(part)[:images] for part in zip(*parts, strict=True)]
+    return Reading(rows, sum(sizes[skip:]) / max(sum(seconds[skip:]), 1e-9))
+
+
+def compare(reference: Sequence[NDArray[Any]], candidate: Sequence[NDArray[Any]]) -> Agreement:
+    """Compare what two models gave for the same images, in float64.
+
+    A model of several outputs is compared by one cosine an image over all of them, each output
+    scaled to a mean square of 1 over all images: boxes in pixels would drown scores otherwise.
+    For one output that is the plain cosine.
+
+    Raises
+    ------
+    evalkit.core.errors.InputError
+        The outputs are of other shapes, or the reference has a value that is not finite.
+
+    Examples
+    --------
+    >>> compare([np.float32([[3, 4], [1, 0]])], [np.float32([[6, 8], [1, 0]])])
+    Agreement(mean=1.0, p1=1.0, minimum=1.0, images=2)
+    """
+    shapes = [[rows.shape for rows in side] for side in (reference, candidate)]
+    if shapes[0] != shapes[1]:
+        raise InputError(
+            f"The converted model gives outputs of shapes {shapes[1]}, its source {shapes[0]}: "
+            "they are not the same network."
+        )
+    cross = before = after = np.zeros(len(reference[0]))
+    for held, given in zip(reference, candidate, strict=True):
+        a, b = held.astype(np.float64), given.astype(np.float64)
+        if not np.isfinite(a).all():
+            raise InputError(
+                "The fp32 model itself gives NaN or infinite values for a held-out image, so that "
+                "nothing can be calibrated or compared. Check the model and --mean and --std."
+            )
+        scale = 1 / (float((a * a).mean()) or 1.0)
+        with np.errstate(over="ignore", invalid="ignore"):
+            cross = cross + scale * np.einsum("nd,nd->n", a, b)
+            before = before + scale * np.einsum("nd,nd->n", a, a)
+            after = after + scale * np.einsum("nd,nd->n", b, b)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        cosines = cross / np.sqrt(before * after)
+    # Two zero rows agree; a zero or unusable row beside a usable one does not.
+    cosines = np.where((before == 0) & (after == 0), 1.0, np.nan_to_num(cosines, nan=0.0))
+    cosines = np.clip(cosines, -1, 1)
+    return Agreement(
+        mean=float(cosines.mean()),
+        p1=float(np.percentile(cosines, 1)),
+        minimum=float(cosines.min()),
+        images=len(cosines),
+    )

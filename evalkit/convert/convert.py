@@ -1,0 +1,402 @@
+"""From an fp32 model to a lower precision: drawn images, a toolchain, figures, a record."""
+
+from __future__ import annotations
+
+import datetime
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+import evalkit
+from evalkit.backends.base import Ran
+from evalkit.bench import model_bytes
+from evalkit.convert import CONVERTERS
+from evalkit.convert.agreement import Reading, compare
+from evalkit.convert.base import Build, Built, Converter, ConvertSettings, Method
+from evalkit.convert.calibration import Drawn, draw
+from evalkit.convert.exclusion import Trial, matched, outcome, rank, search
+from evalkit.convert.image_sets import ImageSet, load_images
+from evalkit.convert.trials import Prepared, check_runtime, kind_of, opened, side_of
+from evalkit.convert.weights import check_weights
+from evalkit.convert.writing import check_name, check_out, put, work_folder, write_model_yaml
+from evalkit.core import machine as environment
+from evalkit.core.errors import InputError, UnavailableError, WrongPrecisionError
+from evalkit.core.progress import Progress
+from evalkit.core.settings import ModelConfig, RunConfig, load_model_config
+from evalkit.core.sidecar import SCHEMA_VERSION, dumped, sidecar_path
+from evalkit.run.models import OpenModel
+from evalkit.run.pipeline import Normaliser
+
+GOAL = 0.999
+"""The mean cosine that ``--auto-exclude`` goes for where none is named."""
+
+DOUBTFUL = 0.98
+"""A model whose mean cosine is below this is written with a warning."""
+_RANKING_IMAGES = 32
+_ALL = 1 << 31
+
+
+class ConvertConfig(RunConfig):
+    """Settings of ``evalkit convert``; `precision` is what is built."""
+
+    precision: Literal["fp16", "bf16", "int8"] = "int8"
+    out: Path
+    calibration: Path | None = None
+    evaluated: Path | None = None
+    samples: int = Field(default=256, ge=1)
+    held_out: int = Field(default=128, ge=1)
+    seed: int = Field(default=0, ge=0)
+    method: Method | None = None
+    per_channel: bool = True
+    symmetric: bool = True
+    exclude: tuple[str, ...] = ()
+    auto_exclude: bool = False
+    until_cosine: float | None = Field(default=None, gt=0, le=1)
+    until_accuracy: float | None = Field(default=None, gt=0, le=1)
+    least_cosine: float = Field(default=0.9, ge=0, le=1)
+    replace: bool = False
+    yaml: Path | None = None
+
+    @model_validator(mode="after")
+    def _goals(self) -> ConvertConfig:
+        if self.until_cosine is not None and self.until_accuracy is not None:
+            raise ValueError("give --until-cosine or --until-accuracy, not both")
+        if not self.auto_exclude and (self.until_cosine or self.until_accuracy):
+            raise ValueError("--until-cosine and --until-accuracy are goals of --auto-exclude")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """What came of a conversion.
+
+    Attributes
+    ----------
+    out : Path
+    yaml : Path or None
+        The model YAML that names it now.
+    source_size : int
+        In bytes.
+    source_speed : float
+        Images a second of the fp32 source, on the same images and threads.
+    final : Trial
+        What was built in the end.
+    trials : tuple of Trial
+        Of ``--auto-exclude``, in order.
+    ranked : tuple of (str, float)
+        Layers and their losses, the worst first, where they were ranked.
+    ran : Ran
+        What ran the built model.
+    record : dict
+        The sidecar.
+    warnings : tuple of str
+    failure : str or None
+        Why the model was not written.
+    """
+
+    out: Path
+    yaml: Path | None
+    source_size: int
+    source_speed: float
+    final: Trial
+    trials: tuple[Trial, ...]
+    ranked: tuple[tuple[str, float], ...]
+    ran: Ran
+    record: dict[str, Any]
+    warnings: tuple[str, ...]
+    failure: str | None
+
+
+def convert(config: ConvertConfig, progress: Progress, *, command: str = "") -> Conversion:
+    """Build a lower precision, compare it with fp32, and write it with its record.
+
+    Raises
+    ------
+    evalkit.core.errors.EvalkitError, evalkit.datasets.errors.DatasetError
+        The input is wrong, or the toolchain is not to be had.
+    """
+    converter = CONVERTERS.get(config.backend)
+    _check_target(converter, config)
+    check_name(config.out, converter.suffix)
+    model = load_model_config(config.model or "", config)
+    for backend in sorted({converter.reference or config.backend, config.backend}):
+        check_runtime(config, backend, model)
+    source = model.file_for(converter.reference or config.backend, "fp32")
+    check_out(config.out, converter.suffix, source, overwrite=config.replace)
+    images, drawn = _draw(config, model, progress)
+    with work_folder(config.out) as work:
+        job = _prepare(config, converter, model, source, images, drawn, work, progress)
+        built = job.run()
+        failure = _failure(config, built)
+        record = _record(job, built, command)
+        if failure is None:
+            made = job.made
+            sidecar_path(made).write_bytes(dumped(record))
+            put(made, config.out, overwrite=config.replace)
+            if config.yaml is not None:
+                files = {f"{config.backend}:{config.precision}": config.out.resolve()}
+                write_model_yaml(config.yaml, model, files)
+    return Conversion(
+        out=config.out,
+        yaml=config.yaml,
+        source_size=model_bytes(source),
+        source_speed=job.fp32.images_per_second,
+        final=built.trial,
+        trials=built.trials,
+        ranked=built.ranked,
+        ran=built.ran,
+        record=record,
+        warnings=(*drawn.warnings, *built.how.notes, *built.ran.notes, *_doubts(built)),
+        failure=failure,
+    )
+
+
+def _check_target(converter: type[Converter], config: ConvertConfig) -> None:
+    if config.precision not in converter.targets:
+        others = f"It builds {', '.join(converter.targets)}."
+        raise UnavailableError(
+            f"Backend {config.backend!r} has no toolchain for {config.precision}. "
+            f"{converter.refusals.get(config.precision, others)}"
+        )
+    if config.method is not None and config.method not in converter.methods:
+        raise InputError(
+            f"--method {config.method}: the toolchain of {config.backend!r} has "
+            f"{', '.join(converter.methods)}."
+        )
+
+
+def _draw(config: ConvertConfig, model: ModelConfig, progress: Progress) -> tuple[ImageSet, Drawn]:
+    """Draw images; only int8 is calibrated, the others are compared alone."""
+    kind, side, int8 = kind_of(model), side_of(model), config.precision == "int8"
+    images = load_images(config.calibration, kind, side, progress)
+    evaluated = None
+    if int8 and config.evaluated is not None:
+        evaluated = load_images(config.evaluated, kind, side, progress)
+    drawn = draw(
+        images,
+        samples=config.samples if int8 else 1,
+        held_out=config.held_out,
+        seed=config.seed,
+        evaluated=evaluated,
+        progress=progress,
+    )
+    return images, drawn
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Built:
+    """The model as it will be written, and the trials that led to it."""
+
+    trial: Trial
+    how: Built
+    ran: Ran
+    sha256: str
+    trials: tuple[Trial, ...] = ()
+    ranked: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Job:
+    """One conversion: everything that a trial needs."""
+
+    config: ConvertConfig
+    converter: type[Converter]
+    source: OpenModel
+    file: Path
+    prepared: Prepared
+    settings: ConvertSettings
+    fp32: Reading
+    work: Path
+    progress: Progress
+
+    @property
+    def made(self) -> Path:
+        """Where the model is built that will be written."""
+        return self.work / self.config.out.name
+
+    def run(self) -> _Built:
+        """Exclude what is to be excluded, and build."""
+        layers = self._layers()
+        excluded = matched(self.config.exclude, layers)
+        int8 = self.config.precision == "int8"
+        batches = self.prepared.calibration(self.source) if int8 else None
+        steps = (
+            f"calibrating with {len(self.prepared.drawn.calibration)} images and " if int8 else ""
+        )
+        self.progress.say(f"{steps}building {self.config.precision}")
+        with self.converter.builder(self.file, self.settings, batches) as build:
+            if not self.config.auto_exclude:
+                return self._measure(build, excluded, self.made)
+            start = self._try(build, excluded)
+            ranked: list[tuple[str, float]] = []
+            trials = [start]
+            figure, goal = _aim(self.config)
+            if figure(start) < goal:
+                ranked = rank(
+                    [layer for layer in layers if layer not in excluded],
+                    lambda others: self._try(build, (*excluded, *others), _RANKING_IMAGES),
+                    self.progress,
+                )
+                names = [layer for layer, _ in ranked]
+                found = search(
+                    names, start, lambda out: self._try(build, out), figure, goal, self.progress
+                )
+                trials = list(found)
+            final = self._measure(build, outcome(trials).excluded, self.made)
+        return replace(final, trials=tuple(trials), ranked=tuple(ranked))
+
+    def _layers(self) -> tuple[str, ...]:
+        if not (self.config.exclude or self.config.auto_exclude):
+            return ()
+        layers = self.converter.layers(self.file, self.settings)
+        if not layers:
+            raise InputError(
+                f"The toolchain of {self.config.backend!r} leaves no single layers of "
+                f"{self.file.name} out. Convert it without --exclude and --auto-exclude."
+            )
+        return layers
+
+    def _try(self, build: Build, excluded: tuple[str, ...], most: int = _ALL) -> Trial:
+        with tempfile.TemporaryDirectory(prefix="evalkit-") as folder:
+            out = Path(folder) / self.config.out.name
+            return self._measure(build, excluded, out, most).trial
+
+    def _measure(
+        self, build: Build, excluded: tuple[str, ...], out: Path, most: int = _ALL
+    ) -> _Built:
+        """Build, run on the held-out images, and compare with fp32."""
+        how = build(out, excluded)
+        precision, backend = self.config.precision, self.config.backend
+        progress = self.progress if out == self.made else Progress(quiet=True)
+        with opened(self.config, backend, precision, self.prepared.config, out) as model:
+            reading = self.prepared.read(model, progress, precision, most)
+            ran, sha256 = model.session.ran, model.info.sha256 or ""
+        accuracy = None
+        if self.config.until_accuracy is not None and most == _ALL:
+            accuracy = self.prepared.accuracy(reading.rows[0])
+        agreement = compare([rows[:most] for rows in self.fp32.rows], reading.rows)
+        trial = Trial(excluded, agreement, accuracy, model_bytes(out), reading.images_per_second)
+        return _Built(trial, how, ran, sha256)
+
+
+def _prepare(
+    config: ConvertConfig,
+    converter: type[Converter],
+    model: ModelConfig,
+    source: Path,
+    images: ImageSet,
+    drawn: Drawn,
+    work: Path,
+    progress: Progress,
+) -> _Job:
+    """Run the source, and settle what the toolchain is told."""
+    try:
+        with opened(config, converter.reference or config.backend, "fp32", model, source) as held:
+            check_weights(source)
+            prepared = Prepared.of(held, images, drawn)
+            fp32 = _reference(config, prepared, held, progress)
+    except WrongPrecisionError as error:
+        raise InputError(
+            f"{source} was not built in fp32, and a conversion starts from an fp32 model. Name the "
+            "original that it was made from."
+        ) from error
+    shape = Normaliser(model.input).shape(held.session.inputs[0].batch or 1, prepared.size)
+    settings = ConvertSettings(
+        precision=config.precision,
+        method=config.method or converter.methods[0],
+        per_channel=config.per_channel,
+        symmetric=config.symmetric,
+        threads=config.threads or environment.available_cores(),
+        seed=config.seed,
+        python=config.python,
+        architecture=model.architecture,
+        shape=shape,
+    )
+    return _Job(config, converter, held, source, prepared, settings, fp32, work, progress)
+
+
+def _reference(
+    config: ConvertConfig, prepared: Prepared, held: OpenModel, progress: Progress
+) -> Reading:
+    """Run the source on the held-out images, and refuse NaN before anything is built."""
+    fp32 = prepared.read(held, progress, "fp32", _ALL)
+    compare(fp32.rows, fp32.rows)
+    if config.precision == "int8":
+        prepared.check_calibration(held)
+    return fp32
+
+
+def _failure(config: ConvertConfig, built: _Built) -> str | None:
+    """Say why the model is not to be written, or None."""
+    cosine = built.trial.agreement.mean
+    if not cosine >= config.least_cosine:
+        return (
+            f"the {config.precision} model is wrong: its mean cosine to fp32 is {cosine:.4f}, "
+            f"below --least-cosine {config.least_cosine:g}. Nothing was written. Try "
+            "--auto-exclude, another --method or more --samples; --least-cosine 0 writes it."
+        )
+    figure, goal = _aim(config)
+    if built.trials and figure(outcome(built.trials)) < goal:
+        return (
+            "the goal of --auto-exclude was not reached with every layer excluded. Nothing was "
+            "written. Lower the goal, or build fp16."
+        )
+    return None
+
+
+def _doubts(built: _Built) -> tuple[str, ...]:
+    """Warn of a model that is not plainly wrong, and hardly ships."""
+    cosine = built.trial.agreement.mean
+    if cosine >= DOUBTFUL:
+        return ()
+    return (
+        f"A mean cosine of {cosine:.4f} to fp32 may cost accuracy: sign the model off "
+        "before it ships, or keep the layers in fp32 that hurt most (--auto-exclude).",
+    )
+
+
+def _aim(config: ConvertConfig) -> tuple[Callable[[Trial], float], float]:
+    """Return the figure that ``--auto-exclude`` raises, and how far."""
+    if config.until_accuracy is not None:
+        return lambda trial: trial.accuracy or 0.0, config.until_accuracy
+    return lambda trial: trial.agreement.mean, config.until_cosine or GOAL
+
+
+def _record(job: _Job, built: _Built, command: str) -> dict[str, Any]:
+    """Return the sidecar."""
+    config, trial = job.config, built.trial
+    settings = asdict(replace(job.settings, exclude=trial.excluded))
+    settings["python"] = None if config.python is None else str(config.python)
+    int8 = config.precision == "int8"
+    if not int8:  # their defaults would read as if something had been calibrated
+        settings |= dict.fromkeys(("method", "per_channel", "symmetric"))
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "evalkit_version": evalkit.__version__,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": command,
+        "backend": config.backend,
+        "precision": config.precision,
+        "source": {"file": str(job.file.absolute()), "sha256": job.source.info.sha256},
+        "built": {"file": config.out.name, "sha256": built.sha256, "bytes": trial.size},
+        "toolchain": dict(built.how.versions),
+        "settings": settings,
+        "details": dict(built.how.details),
+        "preprocessing": job.source.info.preprocessing,
+        "input_size": list(job.prepared.size),
+        "calibration": job.prepared.drawn.record if int8 else None,
+        "excluded": list(trial.excluded),
+        "figures": {
+            "cosine": asdict(trial.agreement),
+            "accuracy": trial.accuracy,
+            "held_out_chose_layers": bool(built.ranked),
+            "images_per_second": trial.images_per_second,
+            "source_images_per_second": job.fp32.images_per_second,
+            "precision_ran": built.ran.precision_ran,
+        },
+        "environment": environment.describe(),
+    }

@@ -1,0 +1,1 @@
+"""Lower precisions of PyTorch models."""

@@ -1,0 +1,153 @@
+"""PyTorch networks as exported programs: what the quantiser takes, and what is written."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from evalkit.backends.base import TensorInfo
+from evalkit.backends.torch.loading import Loaded, cause
+from evalkit.core.errors import InputError
+
+_ATEN = torch.ops.aten
+# Of every layer that can be quantised: the place of its weight among its arguments.
+_LAYERS = {_ATEN.conv2d.default: 1, _ATEN.linear.default: 1}
+_STRIDE = 32  # the largest of a detector
+_IN_PLACE = {
+    _ATEN.relu_.default: _ATEN.relu.default,
+    _ATEN.hardtanh_.default: _ATEN.hardtanh.default,
+    _ATEN.add_.Tensor: _ATEN.add.Tensor,
+}
+
+
+def input_of(loaded: Loaded, shape: tuple[int, ...]) -> TensorInfo:
+    """Describe the input, with the sizes fixed that a TorchScript file does not tell to be so.
+
+    A network whose embedding would change its length with the image takes images of one size.
+    """
+    if loaded.form != "torchscript":
+        return loaded.input
+    larger = (*shape[:2], *(size + _STRIDE for size in shape[2:]))
+    try:
+        lengths = [_lengths(loaded.module(torch.zeros(sizes))) for sizes in (shape, larger)]
+        fixed = lengths[0] != lengths[1]
+    except RuntimeError:
+        fixed = True
+    sizes = shape[1:] if fixed else (shape[1], *loaded.input.shape[2:])
+    return replace(loaded.input, shape=(loaded.input.shape[0], *sizes))
+
+
+def _lengths(result: Any) -> list[int]:
+    values = result if isinstance(result, tuple | list) else [result]
+    return [
+        value.shape[1] for value in values if isinstance(value, torch.Tensor) and value.ndim == 2
+    ]
+
+
+def exported(source: Path, loaded: Loaded, info: TensorInfo, shape: tuple[int, ...]) -> Any:
+    """Export a loaded network to a graph of ATen operators that a quantiser understands.
+
+    Parameters
+    ----------
+    source : Path
+        For the message.
+    loaded : Loaded
+        The float network.
+    info : TensorInfo
+        Its input; sizes that are no numbers stay open.
+    shape : tuple of int
+        Of one input with the batch.
+
+    Raises
+    ------
+    evalkit.core.errors.InputError
+        A TorchScript file does what an exported program cannot.
+    """
+    module = loaded.module
+    if loaded.form == "torchscript":
+        module = _from_torchscript(source, module, shape)
+    graph = _program(module, info, shape, torch.float32).module(check_guards=False)
+    for node in graph.graph.nodes:
+        node.target = _IN_PLACE.get(node.target, node.target)
+    graph.recompile()
+    return graph
+
+
+def export(
+    module: Any, info: TensorInfo, shape: tuple[int, ...], dtype: torch.dtype = torch.float32
+) -> bytes:
+    """Export a network and return the file, with the open sizes of an input left open."""
+    program = _program(module, info, shape, dtype)
+    program.example_inputs = None  # it would be written as a pickle
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer)
+    return buffer.getvalue()
+
+
+def layer_names(graph: Any) -> tuple[str, ...]:
+    """Name the layers that can be quantised, in the network's order."""
+    names = (layer_of(node) for node in graph.graph.nodes)
+    return tuple(dict.fromkeys(name for name in names if name))
+
+
+def layer_of(node: Any) -> str | None:
+    """Name the layer that a node computes, by its weight; None for what is no such layer."""
+    place = _LAYERS.get(node.target)
+    if place is None:
+        return None
+    weight = node.args[place]
+    named = str(weight.target) if weight.op == "get_attr" else str(node.name)
+    return named.removesuffix(".weight")
+
+
+def _program(module: Any, info: TensorInfo, shape: tuple[int, ...], dtype: torch.dtype) -> Any:
+    fixed = [isinstance(size, int) for size in info.shape]
+    sizes = [given if fixed[0] or place else 2 for place, given in enumerate(shape)]
+    open_dims = {place: torch.export.Dim.AUTO for place, held in enumerate(fixed) if not held}
+    example = torch.zeros(sizes, dtype=dtype)
+    return torch.export.export(module, (example,), dynamic_shapes=(open_dims,), strict=False)
+
+
+def _from_torchscript(source: Path, script: Any, shape: tuple[int, ...]) -> Any:
+    """Turn TorchScript into an exported network by PyTorch's own converter, and check it."""
+    example = torch.rand((2, *shape[1:]), generator=torch.Generator().manual_seed(0)) * 2 - 1
+    try:
+        # PyTorch has no public way from one to the other: this one's name may change.
+        from torch._export.converter import TS2EPConverter  # noqa: PLC0415 - see above
+
+        module = TS2EPConverter(script, (example,)).convert().module(check_guards=False)
+        given, wanted = module(example), script(example)
+        torch.testing.assert_close(given, wanted, rtol=1e-3, atol=1e-5)
+    except Exception as error:
+        raise InputError(
+            f"{source} is TorchScript that PyTorch {torch.__version__} cannot turn into an "
+            f"exported program: {cause(error)}. Export the float network itself "
+            "(torch.export.export, torch.export.save to a .pt2), or give its state dict with "
+            "--architecture."
+        ) from error
+    _with_parameters(module)
+    _with_plain_convolutions(module)
+    return module
+
+
+def _with_parameters(module: Any) -> None:
+    """Make parameters of the weights, which the converter keeps as buffers: folding needs them."""
+    for owner in module.modules():
+        for name, value in list(owner.named_buffers(recurse=False)):
+            if value.is_floating_point():
+                delattr(owner, name)
+                owner.register_parameter(name, torch.nn.Parameter(value, requires_grad=False))
+
+
+def _with_plain_convolutions(module: Any) -> None:
+    """Name convolutions as `torch.export` does: TorchScript has one operator for all kinds."""
+    for node in module.graph.nodes:
+        if node.target == _ATEN.convolution.default:
+            *args, transposed, _, groups = node.args
+            if not transposed and len(args[3]) == 2:
+                node.target, node.args = _ATEN.conv2d.default, (*args, groups)
+    module.recompile()

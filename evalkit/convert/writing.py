@@ -1,0 +1,163 @@
+"""Putting a converted model into place: complete or not at all, and into a model YAML."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import yaml
+
+from evalkit.core.errors import InputError
+from evalkit.core.files import USER_ERRNOS, atomic_write
+from evalkit.core.settings import ModelConfig
+from evalkit.core.sidecar import sidecar_path
+from evalkit.core.validation import read_yaml, validate
+
+
+def check_name(out: Path, suffix: str) -> None:
+    """Refuse a name that is not of a backend's models; an empty suffix takes any.
+
+    Raises
+    ------
+    evalkit.core.errors.InputError
+        The name has another suffix.
+    """
+    if suffix and not out.name.endswith(suffix):
+        raise InputError(f"--out {out}: this backend's models end in {suffix}. Name it so.")
+
+
+def check_out(out: Path, suffix: str, source: Path, *, overwrite: bool) -> None:
+    """Refuse a place where the model cannot or must not be written.
+
+    Raises
+    ------
+    evalkit.core.errors.InputError
+        The name has another suffix, is the source's, or is taken.
+    """
+    check_name(out, suffix)
+    if out.exists() and out.samefile(source):
+        raise InputError(f"--out {out} is the source itself. Name another file.")
+    for path in (out, sidecar_path(out)):
+        if path.exists() and not overwrite:
+            raise InputError(f"{path} exists. Name another --out, or give --overwrite.")
+    if out.is_dir() and suffix:
+        raise InputError(f"--out {out} is a folder. Name a file in it, such as model{suffix}.")
+
+
+@contextmanager
+def work_folder(out: Path) -> Iterator[Path]:
+    """Make a folder beside the model to come, on the same disk; it is gone afterwards.
+
+    Raises
+    ------
+    evalkit.core.errors.InputError
+        It cannot be made or written; whatever stood there stays as it was.
+    """
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
+            yield Path(folder)
+    except OSError as error:
+        if error.errno not in USER_ERRNOS:
+            raise
+        raise InputError(
+            f"Cannot write {out}: {error.strerror}. Free some space or choose another folder."
+        ) from error
+
+
+def put(made: Path, out: Path, *, overwrite: bool) -> None:
+    """Move a model and all that lies beside it to its place, the model itself last.
+
+    Raises
+    ------
+    evalkit.core.errors.InputError
+        Something of the name of a companion (weights beside a graph) is there.
+    """
+    companions = sorted(path for path in made.parent.iterdir() if path != made)
+    for path in companions:
+        taken = out.parent / path.name
+        if taken.exists() and not overwrite:
+            raise InputError(f"{taken} exists. Name another --out, or give --overwrite.")
+    for path in (*companions, made):
+        target = out.parent / path.name
+        if target.is_dir():
+            # A folder cannot be replaced in one step: the old one goes into the work folder.
+            aside = Path(tempfile.mkdtemp(dir=made.parent))
+            target.rename(aside / target.name)
+        path.replace(target)
+
+
+def write_model_yaml(path: Path, model: ModelConfig, files: dict[str, Path]) -> None:
+    """Write a model YAML that names some files, beside those that it names already.
+
+    Parameters
+    ----------
+    path : Path
+        Kept with all its other settings, its comments and its form where it exists.
+    model : ModelConfig
+        What a new one holds.
+    files : dict of str to Path
+        By ``BACKEND:PRECISION``.
+    """
+    text = ""
+    if path.exists():
+        values = read_yaml(path)
+        text = path.read_text(encoding="utf-8")
+        validate(ModelConfig, {**values, "folder": path.parent}, str(path))
+    else:
+        values = model.model_dump(mode="json", exclude_defaults=True, exclude={"files", "input"})
+        values["input"] = model.input.model_dump(mode="json")
+        values["files"] = {key: _named(path, model, value) for key, value in model.files.items()}
+    added = {key: os.path.relpath(file, path.parent.resolve()) for key, file in files.items()}
+    values["files"] = {**values["files"], **added}
+    for key, value in added.items():
+        text = _with_file(text, key, value)
+    if not text or yaml.safe_load(text) != values:
+        text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+    with atomic_write(path) as file:
+        file.write(text.encode())
+
+
+def _with_file(text: str, key: str, value: str) -> str:
+    """Write an entry of ``files`` into a YAML text, in the form of those beside it.
+
+    Returns "" where there are none; the caller checks what the text then says.
+    """
+    root = yaml.compose(text, yaml.SafeLoader) if text else None
+    entries = {k.value: v for k, v in root.value} if root is not None else {}
+    files = entries.get("files")
+    if not isinstance(files, yaml.MappingNode) or not files.value:
+        return ""
+    held = {name.value: node for name, node in files.value}
+    if key in held:
+        first, end = held[key].start_mark.index, held[key].end_mark.index
+        return text[:first] + _scalar(value) + text[end:]
+    name, last = files.value[-1]
+    end = last.end_mark.index
+    if files.flow_style:
+        return f"{text[:end]}, {_scalar(key)}: {_scalar(value)}{text[end:]}"
+    line = f"{' ' * name.start_mark.column}{_scalar(key)}: {_scalar(value)}\n"
+    rest = text.find("\n", end)
+    if rest < 0:
+        return f"{text}\n{line}"
+    return text[: rest + 1] + line + text[rest + 1 :]
+
+
+def _scalar(text: str) -> str:
+    """Quote a text where YAML would read it as anything else."""
+    plain = re.fullmatch(r"[A-Za-z][\w.-]*|[\w./-]*[A-Za-z][\w.-]*", text)
+    return text if plain else json.dumps(text, ensure_ascii=False)
+
+
+def _named(path: Path, model: ModelConfig, value: str) -> str:
+    """Name a file of the old YAML as seen from the new one."""
+    if value.startswith("sample:"):
+        return value
+    return os.path.relpath(
+        (model.folder / Path(value).expanduser()).resolve(), path.parent.resolve()
+    )

@@ -1,0 +1,357 @@
+"""Frozen models of the YAML files: what a model file wants, how a run is set up."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from evalkit.core.errors import InputError
+from evalkit.core.validation import COMMAND_LINE, read_yaml, validate
+
+_LEAST_STD = 1e-9
+MOST_THREADS = 1024
+
+Scale = float | tuple[float, float, float]
+
+
+class _Config(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class InputSpec(_Config):
+    """How an image becomes the model's input: ``(pixel - mean) / std``.
+
+    Attributes
+    ----------
+    size : tuple of int
+        Height and width.
+    color : str
+        Order of the channels.
+    layout : str
+        ``nchw`` or ``nhwc``.
+    mean, std : float or three floats
+        In pixel units, 0 to 255; three are in the order of `color`.
+    """
+
+    size: tuple[int, int] = (112, 112)
+    color: Literal["rgb", "bgr"] = "rgb"
+    layout: Literal["nchw", "nhwc"] = "nchw"
+    mean: Scale = 127.5
+    std: Scale = 127.5
+
+    @field_validator("mean", "std")
+    @classmethod
+    def _finite(cls, value: Scale) -> Scale:
+        if not all(
+            math.isfinite(part) for part in (value if isinstance(value, tuple) else (value,))
+        ):
+            raise ValueError("give finite numbers")
+        return value
+
+    @field_validator("std")
+    @classmethod
+    def _no_zero(cls, std: Scale) -> Scale:
+        if any(abs(value) < _LEAST_STD for value in (std if isinstance(std, tuple) else (std,))):
+            raise ValueError("std must not be 0")
+        return std
+
+
+class RuntimeConfig(_Config):
+    """Where a model's sessions run.
+
+    Attributes
+    ----------
+    python : Path or None
+        Interpreter of a worker process, relative to the YAML file; this process if None.
+    timeout : float or None
+        Seconds that a worker may take to open the model, and for each batch.
+    provider : str or None
+        What runs the model on a GPU by ONNX Runtime: ``cuda`` or ``tensorrt``.
+    """
+
+    python: Path | None = None
+    provider: Literal["cuda", "tensorrt"] | None = None
+    timeout: float | None = Field(default=None, gt=0)
+
+
+class ModelConfig(_Config):
+    """A model and what it wants.
+
+    Attributes
+    ----------
+    name : str
+        For tables and results.
+    files : dict of str to str
+        Where the model is, relative to the YAML file: by ``BACKEND:PRECISION`` (``torch:int8``),
+        else by ``BACKEND``, else ``any``. ``sample:NAME`` is a file that evalkit brings.
+    architecture : str or None
+        Registered architecture, where the file holds weights alone.
+    input : InputSpec
+        Preparation of the images.
+    head : str
+        ``embedding``, or a registered detection head.
+    head_settings : dict
+        Attributes of the detection head that differ from its defaults.
+    sizing : str
+        Of a detector's input, see `evalkit.heads.sizing`.
+    detection : dict
+        What happens to a detector's candidates: fields of
+        `evalkit.heads.detection.DetectionOptions` that differ from the head's own.
+    output : str or None
+        The output that the head reads; the only one if None.
+    runtime : RuntimeConfig
+        The interpreter that runs it.
+    """
+
+    name: str = Field(min_length=1)
+    files: dict[str, str] = Field(min_length=1)
+    architecture: str | None = None
+    input: InputSpec = InputSpec()
+    head: str = "embedding"
+    head_settings: dict[str, Any] = {}
+    sizing: str = "original"
+    detection: dict[str, Any] = {}
+    output: str | None = None
+    runtime: RuntimeConfig = RuntimeConfig()
+    folder: Path = Field(default=Path(), exclude=True)
+
+    def file_for(self, backend: str, precision: str = "fp32") -> Path:
+        """Return the model's file for a backend and a precision.
+
+        Raises
+        ------
+        evalkit.core.errors.InputError
+            The configuration names none, or it does not exist.
+        """
+        keys = (f"{backend}:{precision}", backend, "any")
+        named = next((self.files[key] for key in keys if key in self.files), None)
+        if named is None:
+            raise InputError(
+                f"The model {self.name!r} has no file for backend {backend!r} at {precision}, only "
+                f"for {', '.join(sorted(self.files))}. Add {backend!r} or '{backend}:{precision}' "
+                "under 'files', or choose another backend."
+            )
+        if named.startswith("sample:"):
+            from evalkit.datasets import sample  # noqa: PLC0415 - heavy
+
+            return Path(sample.__path__[0]) / Path(named.removeprefix("sample:")).name
+        path = self.folder / Path(named).expanduser()
+        if not path.exists():
+            raise InputError(
+                f"The model file {path} does not exist. Put it there, or write its path under "
+                f"'files' in a copy of the YAML of {self.name!r}."
+            )
+        return path
+
+
+class RunConfig(_Config):
+    """Settings that every evaluation shares; defaults < YAML (``--config``) < command line."""
+
+    takes: ClassVar[Literal["embedding", "detection"] | None] = None
+    """Which kind of models to name where an unknown one is asked for; None for all."""
+
+    data: Path | None = None
+    model: str | None = None
+    backend: str = "onnxruntime"
+    precision: Literal["fp32", "fp16", "bf16", "int8"] = "fp32"
+    device: str = "cpu"
+    batch_size: int = Field(default=32, ge=1)
+    threads: int | None = Field(default=None, ge=1, le=MOST_THREADS)
+    decode_threads: int | None = Field(default=None, ge=1, le=MOST_THREADS)
+    output: Path | None = None
+    outputs_dir: Path | None = None
+    shard_size: int | None = Field(default=None, ge=1)
+    overwrite: Literal["always", "never", "only-missing"] = "only-missing"
+    limit: int | None = Field(default=None, ge=1)
+    max_failures: int = Field(default=100, ge=0)
+    color: Literal["rgb", "bgr"] | None = None
+    layout: Literal["nchw", "nhwc"] | None = None
+    mean: Scale | None = None
+    std: Scale | None = None
+    architecture: str | None = None
+    outputs: Path | None = None
+    manifest: Path | None = None
+    runtime_info: Path | None = None
+    throughput_log: Path | None = None
+    verify: Annotated[int, Field(ge=0)] | Literal["all"] | None = None
+    python: Path | None = None
+    worker_timeout: float | None = Field(default=None, gt=0)
+
+
+def _refuse_limit(config: RunConfig, *names: str) -> None:
+    """Refuse a quick look with ready-made input that has a row for each item of the whole set."""
+    for name in names:
+        if config.limit is not None and getattr(config, name) is not None:
+            raise ValueError(
+                f"--limit takes a part of the data, but --{name} holds rows for all of it; leave "
+                "out --limit"
+            )
+
+
+class IjbConfig(RunConfig):
+    """Settings of ``evalkit ijbc`` and ``evalkit ijbb``."""
+
+    takes = "embedding"
+
+    keep_norm: bool = True
+    detector_score: bool = True
+    flip: Literal["none", "sum", "concat"] = "sum"
+    rule: Literal["at_most", "insightface_nearest", "interpolated"] = "at_most"
+    far: tuple[float, ...] = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+    one_to_n: bool = False
+    intervals: bool = True
+    identification_rule: Literal["open_set", "insightface_closed"] = "open_set"
+    features: Path | None = None
+    features_flip: Path | None = None
+    templates: Path | None = None
+    scores: Path | None = None
+
+    @field_validator("far")
+    @classmethod
+    def _in_range(cls, far: tuple[float, ...]) -> tuple[float, ...]:
+        if not far or any(not 0 < value < 1 for value in far):
+            raise ValueError("give at least one FAR, each between 0 and 1")
+        return tuple(sorted(set(far)))
+
+    @model_validator(mode="after")
+    def _one_source(self) -> IjbConfig:
+        given = [n for n in ("features", "templates", "scores") if getattr(self, n) is not None]
+        if len(given) > 1:
+            raise ValueError(f"give only one of --{' and --'.join(given)}")
+        if self.features_flip is not None and self.features is None:
+            raise ValueError("--features-flip needs --features")
+        if self.one_to_n and self.scores is not None:
+            raise ValueError(
+                "--one-to-n needs templates, not scores of pairs; leave out --one-to-n or --scores"
+            )
+        _refuse_limit(self, "features", "scores")
+        return self
+
+
+class LfwConfig(RunConfig):
+    """Settings of ``evalkit lfw``; a set is used whole, so no image may fail unless it is said."""
+
+    takes = "embedding"
+
+    flip: bool = True
+    rules: tuple[Literal["insightface", "exact", "facexzoo"], ...] = ("insightface", "exact")
+    far: tuple[float, ...] = (1e-3,)
+    folds: Literal["auto", "contiguous", "interleaved"] = "auto"
+    embeddings: Path | None = None
+    embeddings_flip: Path | None = None
+    errors: Path | None = None
+    max_failures: int = Field(default=0, ge=0)
+
+    @field_validator("far")
+    @classmethod
+    def _in_range(cls, far: tuple[float, ...]) -> tuple[float, ...]:
+        if any(not 0 < value < 1 for value in far):
+            raise ValueError("each FAR must lie between 0 and 1")
+        return tuple(sorted(set(far)))
+
+    @field_validator("rules")
+    @classmethod
+    def _once(cls, rules: tuple[Any, ...]) -> tuple[Any, ...]:
+        if not rules:
+            raise ValueError("give at least one rule: insightface, exact or facexzoo")
+        return tuple(dict.fromkeys(rules))
+
+    @model_validator(mode="after")
+    def _embeddings_first(self) -> LfwConfig:
+        if self.embeddings_flip is not None and self.embeddings is None:
+            raise ValueError("--embeddings-flip needs --embeddings")
+        _refuse_limit(self, "embeddings")
+        return self
+
+
+class WiderFaceConfig(RunConfig):
+    """Settings of ``evalkit widerface``."""
+
+    takes = "detection"
+
+    ground_truth: Path | None = None
+    events: tuple[str, ...] = ()
+    rule: Literal["python", "python_file_order", "matlab", "matlab_int"] = "python"
+    iou: float = Field(default=0.5, gt=0, le=1)
+    steps: int = Field(default=1000, ge=1)
+    head: str | None = None
+    sizing: str | None = None
+    score_threshold: float | None = None
+    nms_threshold: float | None = None
+    predictions: Path | None = None
+    allow_missing: bool = False
+    write_predictions: Path | None = None
+    save_images: Path | None = None
+
+
+class DumpConfig(RunConfig):
+    """Settings of ``evalkit dump``."""
+
+    kind: Literal["lfw", "ijbb", "ijbc", "widerface"]
+    out: Path
+    format: Literal["bin", "npy", "image", "npz"] = "bin"
+    batch: int | None = Field(default=None, ge=1)
+    dtype: Literal["float32", "uint8"] | None = None
+    flip: bool = True
+    sizing: str | None = None
+    events: tuple[str, ...] = ()
+    ground_truth: Path | None = None
+    calibration: int | None = Field(default=None, ge=1)
+    calibration_data: Path | None = None
+    seed: int = Field(default=0, ge=0)
+
+
+def _ready_models(folder: Path, takes: Literal["embedding", "detection"] | None) -> list[str]:
+    """Return the names of those whose head is an embedding's, or is not; or all."""
+    heads = {path.stem: read_yaml(path).get("head", "embedding") for path in folder.glob("*.yaml")}
+    return sorted(
+        name
+        for name, head in heads.items()
+        if takes is None or (head == "embedding") == (takes == "embedding")
+    )
+
+
+def load_model_config(named: str, run: RunConfig) -> ModelConfig:
+    """Resolve ``--model``: a YAML file, the name of one in ``configs/models``, or a model file.
+
+    Options of the run (``--mean``, ``--color``, ...) override what the YAML file says.
+
+    Raises
+    ------
+    evalkit.core.errors.InputError
+        Nothing of that name exists, or its YAML is wrong.
+    """
+    import evalkit.configs  # noqa: PLC0415 - a folder of data files, found only where asked
+
+    path = Path(named).expanduser()
+    folder = Path(evalkit.configs.__path__[0]) / "models"
+    ready = folder / f"{named}.yaml"
+    if path.suffix in {".yaml", ".yml"} or (not path.exists() and ready.is_file()):
+        chosen = path if path.suffix in {".yaml", ".yml"} else ready
+        values = read_yaml(chosen)
+        values["folder"] = chosen.parent
+    elif path.exists():
+        values = {"name": path.stem, "files": {"any": str(path.absolute())}}
+    elif (symbol := Path(f"{path}-symbol.json")).is_file():  # MXNet names a model by its prefix
+        values = {"name": path.name, "files": {"any": str(symbol.absolute())}}
+    else:
+        known = ", ".join(_ready_models(folder, run.takes))
+        raise InputError(
+            f"There is no model file {named!r}. Give a file, a model YAML, or one of: {known}."
+        )
+    config = validate(ModelConfig, values, str(named))
+    override = {
+        name: value
+        for name in ("color", "layout", "mean", "std")
+        if (value := getattr(run, name)) is not None
+    }
+    prepared = validate(
+        InputSpec, {**config.input.model_dump(exclude_unset=True), **override}, COMMAND_LINE
+    )
+    changes: dict[str, Any] = {"input": prepared}
+    if run.architecture is not None:
+        changes["architecture"] = run.architecture
+    return config.model_copy(update=changes)

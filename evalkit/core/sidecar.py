@@ -1,0 +1,105 @@
+"""The record that lies beside a converted model: what it came from, how, and how close it is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from evalkit.core.errors import InputError
+
+SUFFIX = ".evalkit.json"
+SCHEMA_VERSION = 1
+DIGEST_BYTES = 8
+"""Of the BLAKE2b digests of images, as outputs stores hold them."""
+_LONG_LISTS = ("images", "digests", "identities", "held_out")
+
+
+def sidecar_path(model: Path) -> Path:
+    """Path of a model's record: its own name and ``.evalkit.json``."""
+    return model.with_name(model.name + SUFFIX)
+
+
+def dumped(record: dict[str, Any]) -> bytes:
+    """Return a record as it is written."""
+    return json.dumps(record, indent=1, ensure_ascii=True).encode() + b"\n"
+
+
+def conversion_of(model: Path, sha256: str) -> dict[str, Any] | None:
+    """Read what a result says of how its model was converted.
+
+    Parameters
+    ----------
+    model : Path
+    sha256 : str
+        Of the model as it is now.
+
+    Returns
+    -------
+    dict or None
+        The record without its long lists; of the calibration its data set, count and hash stay.
+        None where the model has no record.
+
+    Raises
+    ------
+    evalkit.core.errors.InputError
+        The record cannot be read, or is of another model.
+    """
+    path = sidecar_path(model)
+    if not path.is_file():
+        return None
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        built = record["built"]["sha256"]
+        calibration = _checked(record["calibration"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _malformed(path, error) from error
+    if built != sha256:
+        raise InputError(
+            f"{path} describes another model than {model.name} beside it, which has changed since. "
+            "Convert again with --overwrite, or remove the record."
+        )
+    if calibration is not None:
+        record["calibration"] = {k: v for k, v in calibration.items() if k not in _LONG_LISTS}
+    return {name: value for name, value in record.items() if name != "environment"}
+
+
+def calibration_of(model: Path) -> dict[str, Any] | None:
+    """Read what a model was calibrated with, its long lists too; None where it was not.
+
+    Raises
+    ------
+    evalkit.core.errors.InputError
+        The record cannot be read.
+    """
+    path = sidecar_path(model)
+    if not path.is_file():
+        return None
+    try:
+        return _checked(json.loads(path.read_text(encoding="utf-8"))["calibration"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _malformed(path, error) from error
+
+
+def _checked(calibration: Any) -> dict[str, Any] | None:
+    """Return a calibration's record whose values can be compared with a data set's."""
+    if calibration is None:
+        return None
+    if not isinstance(calibration, dict):
+        raise TypeError("'calibration' is no mapping")
+    for name, kind in {"data": str, "path": str, "data_sha256": str, "count": int}.items():
+        if not isinstance(calibration[name], kind):
+            raise TypeError(f"{name!r} is no {kind.__name__}")
+    for name in ("identities", "digests"):
+        listed = calibration.get(name)
+        if listed is not None and not all(isinstance(value, str) for value in listed):
+            raise TypeError(f"{name!r} does not hold strings")
+    if any(len(bytes.fromhex(digest)) != DIGEST_BYTES for digest in calibration.get("digests", [])):
+        raise ValueError(f"a digest has not {DIGEST_BYTES} bytes")
+    return calibration
+
+
+def _malformed(path: Path, error: Exception) -> InputError:
+    return InputError(
+        f"{path} is no record of a conversion ({error!r}). Remove it, or convert the model again."
+    )

@@ -1,0 +1,142 @@
+"""Settings of YAML files and options, read safely and validated: one clear error for all wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from evalkit.core.errors import InputError
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+COMMAND_LINE = "command line"
+"""Ends the name of a source whose settings are options."""
+
+_PLAINLY = {
+    "greater_than_equal": "must be at least {ge}, not {given!r}",
+    "greater_than": "must be more than {gt}, not {given!r}",
+    "less_than_equal": "must be at most {le}, not {given!r}",
+    "literal_error": "must be {expected}, not {given!r}",
+    "int_parsing": "must be a whole number, not {given!r}",
+    "int_from_float": "must be a whole number, not {given!r}",
+    "int_type": "must be a whole number, not {given!r}",
+    "float_parsing": "must be a number, not {given!r}",
+    "float_type": "must be a number, not {given!r}",
+    "bool_parsing": "must be true or false, not {given!r}",
+    "tuple_type": "must be a list, not {given!r}",
+    "too_short": "must have at least {min_length}, not {actual_length}",
+    "path_type": "must be a path, not {given!r}",
+    "model_type": "must be a mapping of settings, not {given!r}",
+    "dict_type": "must be a mapping, not {given!r}",
+    "missing": "is missing",
+}
+"""What to say of pydantic's types of errors."""
+
+C = TypeVar("C", bound=BaseModel)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML file of settings, safely.
+
+    Raises
+    ------
+    evalkit.core.errors.InputError
+        The file is missing, is not YAML, or does not hold a mapping.
+    """
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"Cannot read {path}: {error.strerror}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not YAML: {error}.") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{path} must hold a mapping of settings, such as 'backend: onnxruntime'.")
+    return value
+
+
+def find_yaml(named_or_file: str, folder: str, what: str) -> Path:
+    """Return a YAML file: the one named, or a ready one of a folder of ``configs`` by its name.
+
+    Parameters
+    ----------
+    named_or_file : str
+    folder : str
+        Below ``configs``.
+    what : str
+        What the file holds, for the error.
+
+    Raises
+    ------
+    evalkit.core.errors.InputError
+        There is none.
+    """
+    import evalkit.configs  # noqa: PLC0415 - a folder of data files, found only where asked
+
+    path = Path(named_or_file)
+    if path.exists():
+        return path
+    ready = Path(evalkit.configs.__path__[0]) / folder
+    chosen = ready / f"{named_or_file}.yaml"
+    if path.name != named_or_file or not chosen.is_file():
+        known = ", ".join(sorted(file.stem for file in ready.glob("*.yaml")))
+        raise InputError(
+            f"There is no {what} {named_or_file!r}. Give a YAML file or one of: {known}."
+        )
+    return chosen
+
+
+def validate(kind: type[C], values: dict[str, Any], source: str) -> C:
+    """Build a configuration, turning pydantic's report into one clear error.
+
+    Raises
+    ------
+    evalkit.core.errors.InputError
+        A setting is unknown, missing or out of range.
+    """
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        options = source.endswith(COMMAND_LINE)
+        found = error.errors()
+        # pydantic calls a list too short, too, whose items are wrong.
+        wrong = {item["loc"][:depth] for item in found for depth in range(len(item["loc"]))}
+        lines = [
+            _complaint(kind, item, options=options)
+            for item in found
+            if item["type"] != "too_short" or item["loc"] not in wrong
+        ]
+        raise InputError(f"{source}: " + "; ".join(lines) + ".") from error
+
+
+def _complaint(kind: type[BaseModel], item: ErrorDetails, *, options: bool) -> str:
+    """Say one error of pydantic plainly, settings named as the options they are."""
+    where = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        return f"{where}: unknown setting; known: {', '.join(_known(kind, item['loc']))}"
+    if where and options:
+        where = f"--{str(item['loc'][0]).replace('_', '-')}"
+    if item["type"] in _PLAINLY:
+        words = _PLAINLY[item["type"]].format(**item.get("ctx", {}), given=item["input"])
+        return f"{where} {words}"
+    message = item["msg"].removeprefix("Value error, ")
+    return f"{where}: {message}" if where else message
+
+
+def _known(kind: type[BaseModel], place: tuple[int | str, ...]) -> list[str]:
+    """Return the settings there are where an unknown one stands."""
+    for part in place[:-1]:
+        if part in kind.model_fields:
+            kind = next(_models_in(kind.model_fields[str(part)].annotation), kind)
+    return [name for name, field in kind.model_fields.items() if not field.exclude]
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models_in(part)

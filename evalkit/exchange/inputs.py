@@ -1,0 +1,185 @@
+"""What to dump: the images of a data set, and how a model is fed with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+
+import evalkit
+from evalkit.backends.outputs.manifest import Manifest, Task, read_manifest
+from evalkit.backends.outputs.runtime_info import OutputSpec
+from evalkit.core.errors import InputError
+from evalkit.core.files import sha256_json
+from evalkit.core.progress import Progress
+from evalkit.core.settings import (
+    DumpConfig,
+    IjbConfig,
+    LfwConfig,
+    ModelConfig,
+    WiderFaceConfig,
+    load_model_config,
+)
+from evalkit.exchange.dump import Image, Views, plain, plain_and_flipped
+from evalkit.heads.sizing import pad_colour, parse_sizing, place
+from evalkit.run.detector import SAMPLE_MODEL as SAMPLE_DETECTOR
+from evalkit.run.frame import require_model
+from evalkit.run.inference import SAMPLE_MODEL, OpenImages
+from evalkit.run.models import face_side, host_reference
+from evalkit.run.pipeline import ImageSource, Normaliser
+from evalkit.run.verify import read_inputs, run_one
+from evalkit.tasks import ijb, lfw, widerface
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Inputs:
+    """Everything that `evalkit.exchange.dump.dump` takes."""
+
+    manifest: Manifest
+    source: ImageSource
+    views: Views
+    normalise: Normaliser
+    model: ModelConfig
+
+
+def prepare_inputs(config: DumpConfig, progress: Progress) -> Inputs:
+    """Find the images and the preparation of a dump.
+
+    Raises
+    ------
+    evalkit.core.errors.EvalkitError, evalkit.datasets.errors.DatasetError
+        The data or the model are not to be had, or do not go together.
+    """
+    detection = config.kind == "widerface"
+    sample_model = SAMPLE_DETECTOR if detection else SAMPLE_MODEL
+    model = load_model_config(config.model or sample_model, config)
+    if detection == (model.head == "embedding"):
+        wanted = "a detector" if detection else "a recognition model"
+        raise InputError(
+            f"The model {model.name!r} has the head {model.head!r}; {config.kind} needs {wanted}."
+        )
+    if config.sizing is not None:
+        model = model.model_copy(update={"sizing": config.sizing})
+    images = _OPEN[config.kind](config, progress)
+    require_model(config, images.root, sample_model)
+    source = images.source_of(0 if detection else face_side(model))
+    normalise = Normaliser(model.input, config.dtype or _dtype(config))
+    task: Task = "detection" if detection else "recognition"
+    preparation = {
+        **model.input.model_dump(mode="json"),
+        "flip": not detection and config.flip,
+        "sizing": model.sizing if detection else None,
+    }
+    manifest = Manifest(
+        evalkit_version=evalkit.__version__,
+        task=task,
+        protocol=config.kind,
+        dataset=images.name,
+        fingerprint=sha256_json([images.fingerprint, preparation, len(source)]),
+        model=model.name,
+        preprocessing=preparation,
+        format=config.format,
+        dtype=normalise.dtype,
+        layout=model.input.layout,
+        batch=_batch(config, task),
+        samples=len(source),
+        opencv=cv2.__version__,
+    )
+    views = _scales(model) if detection else plain_and_flipped if config.flip else plain
+    return Inputs(manifest, source, views, normalise, model)
+
+
+def _lfw(config: DumpConfig, progress: Progress) -> OpenImages:
+    settings = _settings(config, LfwConfig)
+    found = lfw.find_sets(settings, progress)
+    if len(found) > 1:
+        raise InputError(f"{config.data} holds {len(found)} sets. Name one .bin with --data.")
+    return lfw.open_images(found[0], settings)
+
+
+def _ijb(config: DumpConfig, progress: Progress) -> OpenImages:
+    protocol: Literal["IJBB", "IJBC"] = "IJBB" if config.kind == "ijbb" else "IJBC"
+    return ijb.open_images(protocol, _settings(config, IjbConfig), progress)
+
+
+def _widerface(config: DumpConfig, progress: Progress) -> OpenImages:
+    settings = _settings(config, WiderFaceConfig, "events", "ground_truth")
+    return widerface.open_images(settings, progress)
+
+
+_OPEN: Mapping[str, Callable[[DumpConfig, Progress], OpenImages]] = {
+    "lfw": _lfw,
+    "ijbb": _ijb,
+    "ijbc": _ijb,
+    "widerface": _widerface,
+}
+
+
+def _settings(config: DumpConfig, kind: type[Any], *more: str) -> Any:
+    """Return the settings of the evaluation whose images these are."""
+    return kind(**{name: getattr(config, name) for name in ("data", "limit", "model", *more)})
+
+
+def _dtype(config: DumpConfig) -> str:
+    """Pictures are what a device normalises itself; tensors are normalised."""
+    return "uint8" if config.format == "image" else "float32"
+
+
+def _batch(config: DumpConfig, task: Task) -> int:
+    batch = config.batch or (256 if config.format == "npz" and task == "recognition" else 1)
+    if batch > 1 and (task == "detection" or config.format == "image"):
+        what = "a detector's inputs differ in size" if task == "detection" else "a picture is one"
+        raise InputError(f"--batch {batch}: {what}, so that a file holds one input. Leave it out.")
+    return batch
+
+
+def _scales(model: ModelConfig) -> Views:
+    sizing = parse_sizing(model.sizing)
+    colour = pad_colour(sizing.pad, model.input.mean, model.input.color)
+
+    def views(image: Image) -> list[tuple[str, Image]]:
+        geometries = sizing.views((image.shape[0], image.shape[1]))
+        names = ["plain"] if len(geometries) == 1 else [f"s{n}" for n in range(len(geometries))]
+        return [
+            (name, place(image, geometry, colour))
+            for name, geometry in zip(names, geometries, strict=True)
+        ]
+
+    return views
+
+
+def model_outputs(model: ModelConfig, folder: Path, threads: int | None) -> tuple[OutputSpec, ...]:
+    """Return names and shapes of a detector's outputs, where the model can run here.
+
+    Two dumped inputs of unlike shape tell which sizes vary; where several do, a file of the device
+    must tell its shape itself.
+    """
+    manifest, written = read_manifest(folder)
+    reference = host_reference(model, threads)
+    if manifest.task != "detection" or reference is None:
+        return ()
+    by_shape = {entry.items[0].shape: entry for part in written for entry in part.entries}
+    chosen = [by_shape[shape] for shape in (min(by_shape), max(by_shape))] if by_shape else []
+    found = []
+    with reference() as session:
+        for entry in chosen:
+            tensor = read_inputs(folder, manifest, entry)
+            if tensor is not None:
+                found.append(run_one(session, tensor, manifest))
+    if not found:
+        return ()
+    return tuple(
+        OutputSpec(name=name, shape=_common([outputs[name].shape for outputs in found]))
+        for name in found[0]
+    )
+
+
+def _common(shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...] | None:
+    """Return the shape of which all are, -1 for one size that varies."""
+    if len({len(shape) for shape in shapes}) > 1:
+        return None
+    sizes = [axis[0] if len(set(axis)) == 1 else -1 for axis in zip(*shapes, strict=True)]
+    return tuple(sizes) if sizes.count(-1) < 2 else None

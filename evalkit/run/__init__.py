@@ -1,0 +1,1 @@
+"""Inference: open a model, prepare images, fill the outputs store."""

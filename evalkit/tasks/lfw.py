@@ -1,0 +1,294 @@
+"""LFW and the sets of its family: from a ``.bin`` to a result."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evalkit.core.errors import InputError
+from evalkit.core.files import cache_dir
+from evalkit.core.progress import Progress
+from evalkit.core.results import DatasetInfo, Failure, Interval, Metric, Result
+from evalkit.core.settings import LfwConfig
+from evalkit.datasets.errors import DatasetError
+from evalkit.datasets.lfw import LfwImages, LfwPairs, load_bin
+from evalkit.protocols.folds import TenFold, checked_labels
+from evalkit.protocols.roc import MIN_EXPECTED_FALSE_ACCEPTS
+from evalkit.protocols.verification import Verification
+from evalkit.protocols.verification import evaluate as verify
+from evalkit.run.frame import Clock, assemble, rate_name, require_model, scorable
+from evalkit.run.inference import SAMPLE_MODEL, Inferred, OpenImages, embed, embeddings
+from evalkit.run.pipeline import check_failures
+from evalkit.tasks.ready import Floats, read_array
+
+Scores = dict[str, NDArray[Any]]
+T = TypeVar("T")
+
+
+def find_sets(config: LfwConfig, progress: Progress) -> list[Path]:
+    """Return the ``.bin`` files of a run: ``--data``, ``$EVALKIT_DATA``, else the sample.
+
+    Raises
+    ------
+    evalkit.core.errors.InputError
+        A folder holds none, or several where ``--embeddings`` are those of one.
+    """
+    named = config.data
+    if named is None and os.environ.get("EVALKIT_DATA"):
+        named = Path(os.environ["EVALKIT_DATA"])
+    if named is None:
+        from evalkit.datasets.sample import sample_path  # noqa: PLC0415 - heavy
+
+        progress.say("no --data and no EVALKIT_DATA: running on the embedded sample, not on LFW")
+        with progress.counting("rendering the sample", "images") as report:
+            return [sample_path("lfw", cache_dir(), progress=report)]
+    if not named.is_dir():
+        return [named]
+    found = sorted(named.glob("*.bin"))
+    if not found:
+        raise InputError(f"{named} holds no .bin file. Name the file, or the folder of several.")
+    if len(found) > 1 and config.embeddings is not None:
+        raise InputError(
+            f"{named} holds {len(found)} sets, but --embeddings are those of one set. Name its "
+            ".bin with --data."
+        )
+    return found
+
+
+def evaluate(
+    path: Path, config: LfwConfig, progress: Progress, *, command: str = ""
+) -> tuple[Result, Scores, LfwPairs]:
+    """Run the protocol on one set.
+
+    Parameters
+    ----------
+    path : Path
+        The ``.bin``.
+    config : LfwConfig
+    progress : Progress
+    command : str
+        What the user typed, for the result.
+
+    Returns
+    -------
+    result : Result
+    scores : dict of str to ndarray
+        ``distances`` (float64, squared; infinite where a side failed) and ``issame``; and
+        ``distances_no_flip`` where mirrored images were added.
+    pairs : LfwPairs
+        The set, for pictures of its errors.
+    """
+    clock = Clock()
+    strict = config.max_failures == 0
+    whole = clock.run("load", lambda: load_bin(path, check_images=strict))
+    pairs = _limited(whole, config.limit)
+    for warning in pairs.warnings:
+        progress.say(f"warning: {warning}")
+    _judged(pairs, lambda: checked_labels(pairs.issame))
+    embedded: Inferred | None = None
+    failures: tuple[Failure, ...] = ()
+    if config.embeddings is not None:
+        plain, mirrored = _read_embeddings(config, len(pairs))
+    else:
+        require_model(config, path.parent, SAMPLE_MODEL)
+        embedded = embed(
+            lambda side: LfwImages(pairs, side),
+            _fingerprint(pairs),
+            config,
+            progress,
+            flip=config.flip,
+        )
+        clock.stages += embedded.stages
+        plain, mirrored = embeddings(embedded, flip=config.flip)
+        failures = embedded.failures
+    runs = clock.run("scoring", lambda: _verify(pairs, config, plain, mirrored))
+    known = {failure.name for failure in failures}
+    failures += tuple(
+        Failure(name=pairs.image_name(index), reason="the embedding is zero or not finite.")
+        for index in runs[0].failures
+        if pairs.image_name(index) not in known
+    )
+    check_failures(failures, config.max_failures)
+    result = assemble(
+        config,
+        protocol="LFW",
+        dataset=_dataset_info(pairs, embedded),
+        partial=pairs is not whole,
+        embedded=embedded,
+        ready_file=config.embeddings,
+        settings={
+            **config.model_dump(mode="json", include={"rules", "far", "limit"}),
+            "flip": "sum" if runs[0].flip else "none",
+            "folds": runs[0].layout,
+        },
+        metrics=[metric for run in runs for metric in _metrics(run, suffix(run, runs))],
+        failures=failures,
+        warnings=(*pairs.warnings, *runs[0].warnings),
+        clock=clock,
+        command=command,
+    )
+    scores = {"distances": runs[0].distances.squared, "issame": np.array(pairs.issame)}
+    if runs[0].flip:
+        scores["distances_no_flip"] = runs[-1].distances.squared
+    return result, scores, pairs
+
+
+def open_images(path: Path, config: LfwConfig) -> OpenImages:
+    """Return the images of a set, those that ``--limit`` leaves."""
+    pairs = _limited(load_bin(path), config.limit)
+    return OpenImages(
+        lambda side: LfwImages(pairs, side), pairs.name, _fingerprint(pairs), path.parent
+    )
+
+
+def suffix(run: Verification, runs: list[Verification]) -> str:
+    """Return what marks the metrics of the second run, the one without mirrored images."""
+    return "" if run is runs[0] else "/no-flip"
+
+
+def _limited(pairs: LfwPairs, limit: int | None) -> LfwPairs:
+    """Take pairs from all over the set, so that both kinds and all folds are in."""
+    from dataclasses import replace  # noqa: PLC0415 - only for a quick look
+
+    wanted = len(pairs) if limit is None else max(limit // 2, 10)
+    if wanted >= len(pairs):
+        return pairs
+    rows = np.linspace(0, len(pairs) - 1, wanted).astype(int)
+    images = [pairs.images[2 * row + side] for row in rows for side in (0, 1)]
+    return replace(
+        pairs, name=f"{pairs.name}:{wanted}-pairs", images=images, issame=pairs.issame[rows]
+    )
+
+
+def _fingerprint(pairs: LfwPairs) -> str:
+    return pairs.sha256 if ":" not in pairs.name else f"{pairs.sha256}:{pairs.name}"
+
+
+def _read_embeddings(config: LfwConfig, pairs: int) -> tuple[Floats, Floats | None]:
+    if config.embeddings is None:
+        raise InputError("--embeddings names no file.")
+    plain = read_array(config.embeddings, 2 * pairs, what="images in the set")
+    if config.embeddings_flip is None or not config.flip:
+        return plain, None
+    return plain, read_array(config.embeddings_flip, 2 * pairs, what="images in the set")
+
+
+def _verify(
+    pairs: LfwPairs, config: LfwConfig, plain: Floats, mirrored: Floats | None
+) -> list[Verification]:
+    """Return the figures with mirrored images where there are some, then those without."""
+    flips = [mirrored, None] if mirrored is not None else [None]
+    return _judged(
+        pairs,
+        lambda: [
+            verify(
+                plain,
+                pairs.issame,
+                flipped,
+                rules=config.rules,
+                fars=config.far,
+                layout=config.folds,
+            )
+            for flipped in flips
+        ],
+    )
+
+
+def _judged(pairs: LfwPairs, work: Callable[[], T]) -> T:
+    """Do numerics on a set; what they refuse is laid to its file."""
+    try:
+        return scorable(work)
+    except InputError as error:
+        raise DatasetError(str(error).rstrip("."), path=pairs.path) from error
+
+
+def _dataset_info(pairs: LfwPairs, embedded: Inferred | None) -> DatasetInfo:
+    same = int(np.count_nonzero(pairs.issame))
+    return DatasetInfo(
+        name=pairs.name,
+        sha256=pairs.sha256,
+        content_sha256=embedded.content_sha256 if embedded else None,
+        counts={"pairs": len(pairs), "same": same, "different": len(pairs) - same},
+        path=str(pairs.path),
+    )
+
+
+def _metrics(run: Verification, mark: str) -> list[Metric]:
+    metrics = [_accuracy(fold, mark) for fold in run.accuracy]
+    metrics += [
+        Metric(
+            name=f"val@far={rate_name(val.target)}{mark}",
+            value=val.val,
+            rule="insightface",
+            counts={
+                "true_accepts": val.true_accepts,
+                "same": val.same,
+                "false_accepts": val.false_accepts,
+                "different": val.different,
+            },
+            at={"target": val.target, "far": val.far, "std": val.std},
+            flags=_few(val.target, val.different),
+            series={"fold_val": val.fold_val, "fold_threshold": val.fold_threshold},
+        )
+        for val in run.val
+    ]
+    metrics += [
+        Metric(
+            name=f"tar@far={rate_name(point.target)}{mark}",
+            value=point.tar,
+            rule=point.rule,
+            counts={
+                "true_accepts": point.true_accepts,
+                "same": point.genuine,
+                "false_accepts": point.false_accepts,
+                "different": point.impostors,
+            },
+            at={
+                "target": point.target,
+                "far": point.far,
+                "cosine_threshold": point.threshold,
+                "threshold": 2 - 2 * point.threshold,
+            },
+            flags=_few(point.target, point.impostors),
+        )
+        for point in run.tar
+    ]
+    metrics.append(Metric(name=f"auc{mark}", value=run.auc, rule="mann_whitney"))
+    equal = run.eer
+    metrics.append(
+        Metric(
+            name=f"eer{mark}",
+            value=equal.eer,
+            rule="nearest_rates",
+            at={"cosine_threshold": equal.threshold, "far": equal.far, "frr": equal.frr},
+        )
+    )
+    metrics.append(Metric(name=f"xnorm{mark}", value=run.distances.xnorm, rule="mean_norm"))
+    return metrics
+
+
+def _few(target: float, different: int) -> tuple[str, ...]:
+    few = target * different < MIN_EXPECTED_FALSE_ACCEPTS
+    return ("too_few_false_accepts",) if few else ()
+
+
+def _accuracy(fold: TenFold, mark: str) -> Metric:
+    low, high = fold.interval
+    return Metric(
+        name=f"accuracy/{fold.rule}{mark}",
+        value=fold.accuracy,
+        rule=fold.rule,
+        interval=Interval(low=low, high=high, level=0.95, method="wilson, pair-level"),
+        counts={"correct": fold.correct, "pairs": fold.pairs},
+        at={
+            fold.spread_is: fold.spread,
+            "threshold": fold.threshold,
+            "cosine_threshold": fold.cosine_threshold,
+        },
+        series={"fold_accuracy": fold.fold_accuracy, "fold_threshold": fold.fold_threshold},
+    )

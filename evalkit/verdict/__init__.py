@@ -1,0 +1,1 @@
+"""Whether one run is as good as another: comparison, gate, sign-off."""

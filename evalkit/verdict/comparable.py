@@ -1,0 +1,110 @@
+"""Whether two results may be set side by side: same data, same rules, same number of samples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from evalkit.core.results import READY_MADE, DatasetInfo, Metric, Result
+
+_OUTCOMES = frozenset(
+    {
+        *("true_accepts", "false_accepts", "true_positives", "false_positives"),
+        *("hits", "correct", "recalled", "proposals"),
+    }
+)
+"""Counts that the model decides; every other count is given by data and rules."""
+
+_NOT_RULES = frozenset({"far", "limit", "one_to_n", "intervals"})
+"""Settings that choose which figures are computed, and move none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mismatch:
+    """Why two results cannot be compared.
+
+    Attributes
+    ----------
+    what : str
+        ``protocol``, ``data``, ``rules`` or ``sample counts``.
+    message : str
+        What differs, with both values.
+    """
+
+    what: str
+    message: str
+
+
+def mismatches(baseline: Result, candidate: Result) -> tuple[Mismatch, ...]:
+    """Return what keeps two results from being compared; empty where nothing does."""
+    other = _differ("protocol", "the protocol", baseline.protocol, candidate.protocol)
+    if other:
+        return tuple(other)  # everything else differs too, and explains nothing
+    found = [
+        *_different_data(baseline.dataset, candidate.dataset),
+        *_different_settings(baseline, candidate),
+    ]
+    before, after = baseline.dataset.counts, candidate.dataset.counts
+    for name in sorted({*before, *after}):
+        found += _differ(
+            "sample counts", f"the number of {name}", before.get(name), after.get(name)
+        )
+    for metric in baseline.metrics:
+        same = named(candidate, metric.name)
+        if same is not None:
+            found += _different_metric(metric, same)
+    return tuple(found)
+
+
+def named(result: Result, name: str) -> Metric | None:
+    """Return the metric of a name, or None."""
+    return next((metric for metric in result.metrics if metric.name == name), None)
+
+
+def run_label(result: Result) -> str:
+    """Return model, runtime and precision in a few words."""
+    ran = result.ran
+    if ran.backend == READY_MADE:
+        return f"{result.model.name}, {READY_MADE}"
+    return f"{result.model.name}, {ran.backend} {ran.version}, {ran.precision_ran}"
+
+
+def _different_data(baseline: DatasetInfo, candidate: DatasetInfo) -> list[Mismatch]:
+    """Compare the data's hashes; beside ready-made input, for which no image was read, the rest."""
+    images = baseline.content_sha256, candidate.content_sha256
+    annotations = baseline.annotations_sha256, candidate.annotations_sha256
+    if None in images and None not in annotations:
+        return _differ("data", "the hash of the annotations", *annotations)
+    found = _differ("data", "the data's hash", baseline.sha256, candidate.sha256)
+    if None not in images:
+        found += _differ("data", "the hash of the images", *images)
+    return found
+
+
+def _different_settings(baseline: Result, candidate: Result) -> list[Mismatch]:
+    before, after = baseline.settings, candidate.settings
+    found = []
+    for name in sorted({*before, *after} - _NOT_RULES):
+        # A result without 1:N has no rule of 1:N: there is nothing to disagree about.
+        # Nor is there where input made elsewhere does not tell how it was fused.
+        known = all(
+            held.settings.get(name) is not None or held.ran.backend != READY_MADE
+            for held in (baseline, candidate)
+        )
+        if name in before and name in after and known:
+            found += _differ("rules", f"the setting {name}", before[name], after[name])
+    return found
+
+
+def _different_metric(baseline: Metric, candidate: Metric) -> list[Mismatch]:
+    name = baseline.name
+    found = _differ("rules", f"the rule of {name}", baseline.rule, candidate.rule)
+    for count in sorted({*baseline.counts, *candidate.counts} - _OUTCOMES):
+        before, after = baseline.counts.get(count), candidate.counts.get(count)
+        found += _differ("sample counts", f"the number of {count} of {name}", before, after)
+    return found
+
+
+def _differ(what: str, which: str, before: object, after: object) -> list[Mismatch]:
+    if before == after:
+        return []
+    return [Mismatch(what, f"{which} is {before} in the baseline and {after} in the candidate")]

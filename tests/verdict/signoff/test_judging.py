@@ -1,0 +1,189 @@
+"""From bounds and limits to a cell's verdict, and from cells to the whole's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evalkit.core.errors import CannotJudgeError
+from evalkit.core.results import Failure, Metric
+from evalkit.stats.noninferiority import Bounds, least_width
+from evalkit.verdict.compare import Comparison, DriftSummary
+from evalkit.verdict.plan import ProtocolPlan, Statistics
+from evalkit.verdict.signoff import judging
+from evalkit.verdict.signoff.findings import Finding, Side, value_of
+from evalkit.verdict.signoff.history import differences
+from evalkit.verdict.signoff.judging import Judge
+from evalkit.verdict.signoff.record import Cell, Limit, NonInferiority
+from evalkit.verdict.signoff.run import overall
+
+
+def protocol(**values: Any) -> ProtocolPlan:
+    given = {
+        "kind": "ijbc",
+        "settings": {"far": [1e-4]},
+        "primary": "tar@far=1e-04",
+        "margin": {"points": 1},
+    }
+    return ProtocolPlan.model_validate(given | values)
+
+
+def metric(value: float | None, **values: Any) -> Metric:
+    at = {"target": 1e-4, "threshold": 0.5}
+    counts = {"impostors": 10**6}
+    return Metric(
+        **{"name": "tar@far=1e-04", "value": value, "rule": "at_most", "at": at, "counts": counts}
+        | values
+    )
+
+
+def hold(low: float, high: float, before: Metric, after: Metric) -> NonInferiority:
+    judge = Judge(protocol(), Statistics(), Side(Path("reference.json"), None))  # type: ignore[arg-type]
+    bounds = Bounds(value_of(after) - value_of(before), low, high, 0.95, 0.01)
+    return judge._test(before, after, Finding(bounds, "subjects", 100, "draws"))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "outcome", "said"),
+    [
+        (-0.008, 0.002, "pass", "within the margin"),
+        (-0.01, 0.0, "pass", "within the margin"),
+        (-0.03, -0.012, "fail", "beyond the margin"),
+        (-0.03, -0.002, "inconclusive", "on both sides"),
+        (-0.03, 0.02, "inconclusive", "needs more data"),
+    ],
+)
+def test_the_bounds_decide(low: float, high: float, outcome: str, said: str) -> None:
+    test = hold(low, high, metric(0.97), metric(0.965))
+    assert (test.outcome, test.margin) == (outcome, 0.01)
+    assert said in test.reason
+
+
+def test_where_nothing_changed_too_few_units_are_named() -> None:
+    width = least_width(100, 0.95)
+    test = hold(-width, width, metric(0.97), metric(0.97))
+    assert test.outcome == "inconclusive"
+    assert test.reason.endswith("needs more data: 100 subjects without a change show no less")
+
+
+@pytest.mark.parametrize(
+    "few", [{"flags": ("too_few_false_accepts",)}, {"counts": {"impostors": 299_999}}]
+)
+def test_few_expected_false_accepts_are_never_judged_on(few: dict[str, Any]) -> None:
+    for low, high in ((0.0, 0.0), (-0.5, -0.4)):
+        test = hold(low, high, metric(0.97, **few), metric(0.97))
+        assert test.outcome == "inconclusive"
+        assert "fewer than 30 false accepts" in test.reason
+        assert test.low == low
+
+
+def test_a_figure_that_is_no_number_is_not_judged() -> None:
+    for value in (None, float("nan")):
+        with pytest.raises(CannotJudgeError, match="not a number"):
+            value_of(metric(value))
+
+
+def drifted(cosine: float | None) -> Comparison:
+    drift = DriftSummary.model_construct(cosine_p1=cosine)
+    return Comparison.model_construct(drift=() if cosine is None else (drift,), notes=("gone",))
+
+
+@pytest.mark.parametrize(
+    ("asked", "cosine", "outcome"),
+    [
+        (None, 0.99, "pass"),
+        (None, 0.2, "flag"),
+        (None, None, "pass"),
+        (0.95, 0.99, "pass"),
+        (0.95, 0.94, "fail"),
+        (0.95, None, "inconclusive"),
+    ],
+)
+def test_drift_is_flagged_or_fails(asked: Any, cosine: float | None, outcome: str) -> None:
+    (limit,) = judging._drift_limit(protocol(limits={"drift_cosine_p1": asked}), drifted(cosine))
+    assert (limit.outcome, limit.value, limit.limit) == (outcome, cosine, asked)
+
+
+def test_only_far_drift_is_called_another_embedding() -> None:
+    near, far = (
+        judging._drift_limit(protocol(limits={"drift_cosine_p1": 0.98}), drifted(cosine))[0]
+        for cosine in (0.9796, 0.78)
+    )
+    assert near.message.endswith("at most 0.9796, under 0.98")
+    assert far.message.endswith("under 0.98: these embeddings are not the reference's")
+
+
+def test_more_failures_than_allowed_fail() -> None:
+    class Ran:
+        def __init__(self, failures: int) -> None:
+            self.failures_to_enrol = (Failure(name="x", reason="y"),) * failures
+
+    asked = protocol(limits={"failures_to_enrol": 1})
+    for now, outcome in ((3, "pass"), (4, "fail")):
+        limits = judging._limits(asked, Ran(2), Ran(now), drifted(1.0))  # type: ignore[arg-type]
+        assert [limit.outcome for limit in limits] == ["pass", outcome]
+
+
+def test_a_cell_fails_by_its_test_or_a_limit() -> None:
+    passed = hold(-0.001, 0.0, metric(0.97), metric(0.97))
+    unsure = hold(-0.02, 0.0, metric(0.97), metric(0.97))
+
+    def limit(outcome: Any) -> tuple[Limit, ...]:
+        return (Limit(name="drift cosine p1", value=0, limit=1, outcome=outcome, message="far"),)
+
+    assert judging._together(passed, limit("pass"))[0] == "pass"
+    assert judging._together(passed, limit("flag")) == ("pass", f"{passed.reason}; far")
+    assert judging._together(passed, limit("fail")) == ("fail", "far")
+    assert judging._together(unsure, limit("fail"))[0] == "fail"
+    assert judging._together(unsure, limit("pass"))[0] == "inconclusive"
+    assert judging._together(passed, limit("inconclusive"))[0] == "inconclusive"
+
+
+def cells(*outcomes: str) -> list[Cell]:
+    return [
+        Cell(
+            protocol="p",
+            backend=str(row),
+            precision="fp16",
+            optional=outcome.endswith("?"),
+            outcome=outcome.rstrip("?"),  # type: ignore[arg-type]
+            reason="",
+        )
+        for row, outcome in enumerate(("reference", *outcomes))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "whole"),
+    [
+        (("pass", "pass"), "pass"),
+        (("pass", "cannot_run?"), "pass"),
+        (("pass", "not_run?"), "pass"),
+        (("pass", "cannot_run"), "inconclusive"),
+        (("pass", "not_run"), "inconclusive"),
+        (("pass", "inconclusive?"), "inconclusive"),
+        (("pass", "fail?"), "fail"),
+        (("fail", "cannot_run"), "fail"),
+        (("cannot_run?",), "inconclusive"),
+        ((), "inconclusive"),
+    ],
+)
+def test_all_must_pass(outcomes: tuple[str, ...], whole: str) -> None:
+    found, reason = overall(cells(*outcomes))
+    assert found == whole
+    assert reason
+    left_out = [o for o in outcomes if o in {"cannot_run?", "not_run?"}]
+    assert ("optional and without a result: p/" in reason) is (found == "pass" and bool(left_out))
+
+
+def test_changes_of_protocols_are_told_by_their_names() -> None:
+    before = {"protocols": [{"name": "a", "margin": 1}, {"name": "b", "margin": 1}], "x": [1, 2]}
+    after = {"protocols": [{"name": "b", "margin": 2}], "x": [1]}
+    assert list(differences(before, after)) == [
+        'protocols.a.name: "a" -> nothing',
+        "protocols.a.margin: 1 -> nothing",
+        "protocols.b.margin: 1 -> 2",
+        "x: [1, 2] -> [1]",
+    ]
