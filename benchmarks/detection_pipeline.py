@@ -29,7 +29,7 @@ from evalkit.datasets.widerface import WiderImages, load_widerface
 from evalkit.run.detecting import FIELDS, SHARD, TASK, Detector, fill_detections
 from evalkit.run.detector import open_detector
 from evalkit.run.pipeline import Tensor
-from evalkit.tasks.widerface import SAMPLE_MODEL
+from evalkit.tasks.widerface.evaluation import SAMPLE_MODEL
 
 
 @dataclass(frozen=True, slots=True)

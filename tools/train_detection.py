@@ -39,7 +39,7 @@ from evalkit.datasets.sample.scenes import draw_scene
 from evalkit.datasets.sample.traits import FIRST_TRAINING_SUBJECT
 from evalkit.datasets.sample.widerface import EVENTS
 from evalkit.heads.detection import grid
-from evalkit.tasks.widerface import evaluate
+from evalkit.tasks.widerface.evaluation import evaluate
 
 PACKAGE = Path(sample.__file__).parent
 STRIDES = (8, 16, 32)

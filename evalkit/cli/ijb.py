@@ -77,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
     from evalkit.core.progress import Progress
     from evalkit.core.settings import IjbConfig
     from evalkit.report.ijb import describe
-    from evalkit.tasks.ijb import evaluate
+    from evalkit.tasks.ijb.evaluation import evaluate
 
     config = resolve(arguments, IjbConfig)
     check_output(config.output)

@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     from evalkit.core.settings import LfwConfig
     from evalkit.report.lfw import describe, describe_all
     from evalkit.report.sheets import write_error_sheets
-    from evalkit.tasks.lfw import evaluate, find_sets
+    from evalkit.tasks.lfw.evaluation import evaluate, find_sets
 
     config = resolve(arguments, LfwConfig)
     check_output(config.output)

@@ -88,7 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
     from evalkit.report.curves import write_pr_curves
     from evalkit.report.detection import describe
     from evalkit.report.pictures import write_detection_pictures
-    from evalkit.tasks.widerface import evaluate
+    from evalkit.tasks.widerface.evaluation import evaluate
     from evalkit.widerface_eval import write_predictions
 
     config = resolve(arguments, WiderFaceConfig)

@@ -31,7 +31,9 @@ from evalkit.run.inference import SAMPLE_MODEL, OpenImages
 from evalkit.run.models import face_side, host_reference
 from evalkit.run.pipeline import ImageSource, Normaliser
 from evalkit.run.verify import read_inputs, run_one
-from evalkit.tasks import ijb, lfw, widerface
+from evalkit.tasks.ijb.evaluation import evaluation as ijb
+from evalkit.tasks.lfw.evaluation import evaluation as lfw
+from evalkit.tasks.widerface.evaluation import evaluation as widerface
 
 
 @dataclass(frozen=True, slots=True, eq=False)

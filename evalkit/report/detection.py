@@ -9,7 +9,7 @@ from typing import Final
 from evalkit.core.results import Metric, Result
 from evalkit.report.common import foot, interval, model_line, percent, stage_table
 from evalkit.report.table import text_table
-from evalkit.tasks.widerface import FEW_FACES, TOO_FEW
+from evalkit.tasks.widerface.evaluation import FEW_FACES, TOO_FEW
 
 _WORST_EVENTS = 8
 _COUNTS = ("recall %", "recalled", "proposals", "")

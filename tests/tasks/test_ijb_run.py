@@ -235,7 +235,7 @@ def test_a_result_has_no_two_metrics_of_one_name(
 ) -> None:  # fmt: skip
     pairs = len(load_ijb(tiny_ijbc).pairs)
     np.save(tmp_path / "s.npy", np.linspace(0, 1, pairs))
-    monkeypatch.setattr("evalkit.tasks.ijb.rate_name", lambda _: "same")
+    monkeypatch.setattr("evalkit.tasks.ijb.evaluation.rate_name", lambda _: "same")
     assert evalkit("ijbc", "--data", tiny_ijbc, "--scores", tmp_path / "s.npy") == 70
     assert "metrics of one name: tar@far=same" in capsys.readouterr().err
 

@@ -14,7 +14,7 @@ from command import Command
 from evalkit.core.progress import Progress
 from evalkit.core.results import load_result
 from evalkit.core.settings import WiderFaceConfig
-from evalkit.tasks.widerface import evaluate
+from evalkit.tasks.widerface.evaluation import evaluate
 from evalkit.widerface_eval import Detections, read_ground_truth, read_predictions
 
 pytest.importorskip("onnxruntime", reason="pip install 'evalkit[cpu]'")

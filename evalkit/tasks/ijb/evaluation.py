@@ -31,7 +31,7 @@ from evalkit.run.frame import Clock, assemble, rate_name, require_model, scorabl
 from evalkit.run.inference import SAMPLE_MODEL, Inferred, OpenImages, embed, embeddings
 from evalkit.run.overlap import People
 from evalkit.run.pipeline import check_failures
-from evalkit.tasks.ijb_intervals import intervals_of_points
+from evalkit.tasks.ijb.intervals import intervals_of_points
 from evalkit.tasks.ready import flip_of, read_features, read_scores, read_templates
 
 ProtocolName = Literal["IJBB", "IJBC"]

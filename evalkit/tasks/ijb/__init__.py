@@ -1,0 +1,1 @@
+"""IJB-B and IJB-C: verification and identification of templates."""

@@ -1,0 +1,1 @@
+"""The LFW family: ten-fold verification of pairs."""

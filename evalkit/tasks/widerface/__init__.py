@@ -1,0 +1,1 @@
+"""WIDER FACE: average precision of a detector."""
