@@ -62,7 +62,7 @@ def _cpu_model() -> str:
 
 def _commit() -> str | None:
     """Commit of the checkout that runs, with ``+changes`` where files differ; else None."""
-    checkout = Path(__file__).parents[1]
+    checkout = Path(__file__).parents[2]
     if not (checkout / ".git").exists():
         return None
     try:

@@ -70,7 +70,7 @@ def foreign_fault(
 
 def _place(error: BaseException) -> str:
     """Say where another package's error comes from: its last line that is none of evalkit's."""
-    passing = (f"{Path(__file__).parent}{os.sep}", importlib.__file__, "<frozen")
+    passing = (f"{Path(__file__).parents[1]}{os.sep}", importlib.__file__, "<frozen")
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if not frame.filename.startswith(passing)]
     return f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""

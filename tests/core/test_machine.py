@@ -6,10 +6,12 @@ import importlib.metadata
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import evalkit
 from evalkit.core import machine as environment
 
 
@@ -27,6 +29,15 @@ def test_a_package_that_is_not_there_by_this_name_has_no_version(
     packages = environment.describe()["packages"]
     assert packages["opencv-python-headless"] is None
     assert packages["numpy"] == np.__version__
+
+
+def test_the_commit_is_that_of_the_checkout() -> None:
+    checkout = Path(__file__).parents[2]
+    if not (checkout / ".git").exists() or Path(evalkit.__file__).parents[1] != checkout:
+        pytest.skip("not the package of a git checkout")
+    head = subprocess.check_output(["git", "-C", str(checkout), "rev-parse", "HEAD"], text=True)
+    commit = environment.describe()["evalkit_commit"]
+    assert commit.removesuffix("+changes") == head.strip()
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux passes its peak on")

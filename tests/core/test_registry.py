@@ -16,7 +16,8 @@ from evalkit.backends import BACKENDS
 from evalkit.backends.architectures import ARCHITECTURES
 from evalkit.backends.base import Backend
 from evalkit.core.errors import InputError, UnavailableError
-from evalkit.core.registry import Entry, Registry
+from evalkit.core.registry import Entry, Registry, foreign_fault
+from evalkit.heads.nms import extra_pixel
 
 
 class Animal:
@@ -174,6 +175,14 @@ def test_a_plugin_that_fails_on_import_is_told_as_its_own(
         registry.get("ghost")
     assert f"'ghost' of spooks (broken_plugin:X) failed on import: {cause}" in str(told.value)
     assert f"({tmp_path / 'broken_plugin.py'}, line 2)" in str(told.value)
+
+
+def test_a_fault_inside_evalkit_names_the_line_of_the_plugin_that_called_it() -> None:
+    try:
+        extra_pixel("none")  # type: ignore[arg-type]
+    except ValueError as error:
+        told = str(foreign_fault("animal", "tom", Entry("a:b", None, "spooks"), "on call", error))
+    assert f"({__file__}, line " in told
 
 
 def test_a_fault_of_an_own_module_stays_one(
