@@ -27,7 +27,7 @@ from evalkit.core import machine as environment
 from evalkit.core.errors import EvalkitError
 from evalkit.core.progress import Progress
 from evalkit.core.results import load_result
-from evalkit.core.settings import ModelConfig, RunConfig, load_model_config
+from evalkit.core.settings import ModelConfig, RunSettings, load_model_config
 from evalkit.report.markdown import table
 from evalkit.verdict.compare import compare
 
@@ -191,12 +191,12 @@ def main() -> None:
     arguments = parse()
     arguments.progress = Progress()
     models = {
-        name: load_model_config(name, RunConfig())
+        name: load_model_config(name, RunSettings())
         for name in arguments.model or ["sample-recognition"]
     }
     detectors: list[Cell] = []
     if arguments.detector:
-        detectors = cells(load_model_config(arguments.detector, RunConfig()), arguments.exclude)
+        detectors = cells(load_model_config(arguments.detector, RunSettings()), arguments.exclude)
         evaluate_all(detectors, arguments.detector, arguments)
     rows, failed, notes = [], [cell for cell in detectors if cell.problem], []
     held = {cell.mode: cell for cell in detectors if not cell.problem}

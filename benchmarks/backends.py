@@ -26,7 +26,7 @@ from evalkit.backends.base import Session
 from evalkit.bench import random_batch
 from evalkit.core.errors import EvalkitError
 from evalkit.core.machine import available_cores
-from evalkit.core.settings import ModelConfig, RunConfig, load_model_config
+from evalkit.core.settings import ModelConfig, RunSettings, load_model_config
 from evalkit.report.table import text_table
 from evalkit.run.models import open_model
 
@@ -148,7 +148,7 @@ def measure(
     """Compare one backend at some batch sizes; rows of the table."""
     rows = []
     name, threads = fields["backend"], fields["threads"]
-    with open_model(RunConfig.model_validate(fields), model) as opened:
+    with open_model(RunSettings.model_validate(fields), model) as opened:
         session = opened.session
         bare = BARE[name](session, Path(opened.info.file or ""), threads)
         for size in sizes:
@@ -171,7 +171,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=21)
     parser.add_argument("--turn-seconds", type=float, default=0.1)
     arguments = parser.parse_args()
-    model = load_model_config(arguments.model, RunConfig())
+    model = load_model_config(arguments.model, RunSettings())
     sizes = [int(size) for size in arguments.batch_sizes.split(",")]
     rows = []
     for name in arguments.backends.split(","):

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from evalkit.core.files import cache_dir
 from evalkit.core.machine import available_cores
-from evalkit.core.settings import WiderFaceConfig, load_model_config
+from evalkit.core.settings import load_model_config
 from evalkit.core.store import Store
 from evalkit.datasets.sample import sample_path
 from evalkit.datasets.widerface import WiderImages, load_widerface
@@ -30,6 +30,7 @@ from evalkit.run.detecting import FIELDS, SHARD, TASK, Detector, fill_detections
 from evalkit.run.detector import open_detector
 from evalkit.run.pipeline import Tensor
 from evalkit.tasks.widerface.evaluation import SAMPLE_MODEL
+from evalkit.tasks.widerface.settings import WiderFaceSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="how often each image occurs")
     parser.add_argument("--repeats", type=int, default=7)
     options = parser.parse_args()
-    config = WiderFaceConfig(
+    config = WiderFaceSettings(
         model=options.model,
         backend=options.backend,
         sizing=options.sizing,

@@ -20,7 +20,7 @@ import numpy as np
 
 from evalkit.core.files import cache_dir
 from evalkit.core.machine import available_cores
-from evalkit.core.settings import RunConfig, load_model_config
+from evalkit.core.settings import RunSettings, load_model_config
 from evalkit.core.store import Store
 from evalkit.datasets.ijb import load_ijb
 from evalkit.datasets.sample import sample_path
@@ -71,7 +71,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=5)
     arguments = parser.parse_args()
-    run = RunConfig(
+    run = RunSettings(
         model=arguments.model, backend=arguments.backend, mean=arguments.mean, std=arguments.std
     )
     release = load_ijb(arguments.data or sample_path("ijbc", cache_dir()), "IJBC")

@@ -29,7 +29,7 @@ from evalkit.core.errors import EvalkitError
 from evalkit.core.files import atomic_write
 from evalkit.core.progress import Advance, Progress
 from evalkit.core.results import ModelInfo, RanInfo, Text
-from evalkit.core.settings import ModelConfig, RunConfig
+from evalkit.core.settings import ModelConfig, RunSettings
 from evalkit.core.validation import validate
 from evalkit.run.models import choose_backend, image_shape, open_model, weights_beside
 from evalkit.run.pipeline import Normaliser
@@ -290,9 +290,11 @@ def _sharing(cells: Sequence[_Cell]) -> Iterator[list[_Cell]]:
 def _open(model: ModelConfig, cells: list[_Cell], stack: ExitStack) -> None:
     """Open the session of some configurations and warm each up."""
     setup = cells[0].setup
-    asked = {name: value for name, value in asdict(setup).items() if name in RunConfig.model_fields}
+    asked = {
+        name: value for name, value in asdict(setup).items() if name in RunSettings.model_fields
+    }
     try:
-        run = validate(RunConfig, asked, f"{setup.backend} at {setup.precision}")
+        run = validate(RunSettings, asked, f"{setup.backend} at {setup.precision}")
         choose_backend(run, model).probe()  # loads its library, which is no part of the model
         memory = _Memory()
         start = time.perf_counter()

@@ -31,7 +31,6 @@ from torchscript import without_debug_records
 
 import evalkit.configs
 from evalkit.core.progress import Progress
-from evalkit.core.settings import WiderFaceConfig
 from evalkit.core.validation import read_yaml
 from evalkit.datasets import sample
 from evalkit.datasets.sample.photo import encode
@@ -40,6 +39,7 @@ from evalkit.datasets.sample.traits import FIRST_TRAINING_SUBJECT
 from evalkit.datasets.sample.widerface import EVENTS
 from evalkit.heads.detection import grid
 from evalkit.tasks.widerface.evaluation import evaluate
+from evalkit.tasks.widerface.settings import WiderFaceSettings
 
 PACKAGE = Path(sample.__file__).parent
 STRIDES = (8, 16, 32)
@@ -347,7 +347,7 @@ def evaluate_on_sample(model: Path) -> None:
         named = Path(scratch) / "model.yaml"
         named.write_text(yaml.safe_dump(values), encoding="utf-8")
         root = sample.sample_path("widerface", Path(scratch))
-        config = WiderFaceConfig(data=root, model=str(named))
+        config = WiderFaceSettings(data=root, model=str(named))
         curves = evaluate(config, Progress(quiet=True)).evaluation.curves
     for subset, curve in curves.items():
         print(f"held-out scenes: {subset.title()} AP = {curve.ap:.4f}", flush=True)

@@ -82,11 +82,11 @@ def _list(arguments: argparse.Namespace) -> int:
 
     from evalkit.backends.worker.process import find_interpreter
     from evalkit.convert.doctor import survey
-    from evalkit.core.settings import RunConfig
+    from evalkit.core.settings import RunSettings
     from evalkit.core.validation import COMMAND_LINE, validate
     from evalkit.report.doctor import backends_json, describe_backends
 
-    given = validate(RunConfig, {"worker_timeout": arguments.worker_timeout}, COMMAND_LINE)
+    given = validate(RunSettings, {"worker_timeout": arguments.worker_timeout}, COMMAND_LINE)
     python = find_interpreter(arguments.python or sys.executable)
     backends = survey(python, given.worker_timeout)
     if arguments.json:
@@ -100,7 +100,7 @@ def _check(arguments: argparse.Namespace) -> int:
     from evalkit.convert.doctor import check, model_to_check
     from evalkit.core.errors import EXIT_CANNOT_JUDGE, EXIT_FAILED, EXIT_OK, InputError
     from evalkit.core.progress import Progress
-    from evalkit.core.settings import RunConfig
+    from evalkit.core.settings import RunSettings
     from evalkit.core.validation import validate
     from evalkit.report.doctor import describe_checkup
 
@@ -109,7 +109,7 @@ def _check(arguments: argparse.Namespace) -> int:
     names = ["precision", "device", "threads", "architecture", "layout", "data"]
     names += ["python", "worker_timeout"]
     given = {name: getattr(arguments, name) for name in names}
-    run_config = validate(RunConfig, {**given, "backend": arguments.check}, "command line")
+    run_config = validate(RunSettings, {**given, "backend": arguments.check}, "command line")
     checkup = check(
         model_to_check(arguments.model, run_config),
         run_config,

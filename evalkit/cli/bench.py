@@ -84,13 +84,13 @@ def run(arguments: argparse.Namespace) -> int:
     from evalkit.bench import Setup, bench
     from evalkit.core.errors import EXIT_OK, EXIT_USER_ERROR
     from evalkit.core.progress import Progress
-    from evalkit.core.settings import RunConfig, load_model_config
+    from evalkit.core.settings import RunSettings, load_model_config
     from evalkit.core.validation import validate
     from evalkit.report.bench import describe
 
     check_output(arguments.output)
     given = {"architecture": arguments.architecture, "layout": arguments.layout}
-    model = load_model_config(arguments.model, validate(RunConfig, given, "command line"))
+    model = load_model_config(arguments.model, validate(RunSettings, given, "command line"))
     backends = arguments.backends or _backends_of(model.files)
     precisions = _known_precisions(arguments.precisions)
     grid = product(backends, precisions, arguments.threads or (None,), arguments.batch_sizes)

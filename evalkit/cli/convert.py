@@ -111,12 +111,12 @@ def run(arguments: argparse.Namespace) -> int:
     """Convert, print what came of it; 1 if the model came out wrong."""
     import sys
 
-    from evalkit.convert.convert import ConvertConfig, convert
+    from evalkit.convert.convert import ConversionSettings, convert
     from evalkit.core.errors import EXIT_FAILED, EXIT_OK
     from evalkit.core.progress import Progress
     from evalkit.report.convert import describe
 
-    config = resolve(arguments, ConvertConfig)
+    config = resolve(arguments, ConversionSettings)
     progress = Progress(quiet=getattr(arguments, "quiet", False))
     found = convert(config, progress, command=command_line(arguments))
     print(describe(found))

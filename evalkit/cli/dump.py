@@ -10,8 +10,8 @@ from evalkit.cli.options import add_preparation_options, names, resolve
 
 if TYPE_CHECKING:
     from evalkit.core.progress import Progress
-    from evalkit.core.settings import DumpConfig
     from evalkit.exchange.inputs import Inputs
+    from evalkit.exchange.settings import DumpSettings
 
 _EPILOG = """\
 examples:
@@ -88,11 +88,11 @@ def run(arguments: argparse.Namespace) -> int:
     """Write the inputs, and those to calibrate with."""
     from evalkit.backends.outputs.runtime_info import write_template
     from evalkit.core.progress import Progress
-    from evalkit.core.settings import DumpConfig
     from evalkit.exchange.dump import dump
     from evalkit.exchange.inputs import model_outputs, prepare_inputs
+    from evalkit.exchange.settings import DumpSettings
 
-    config = resolve(arguments, DumpConfig)
+    config = resolve(arguments, DumpSettings)
     progress = Progress(quiet=getattr(arguments, "quiet", False))
     inputs = prepare_inputs(config, progress)
     done = dump(
@@ -117,7 +117,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _calibration(config: DumpConfig, inputs: Inputs, progress: Progress) -> None:
+def _calibration(config: DumpSettings, inputs: Inputs, progress: Progress) -> None:
     from evalkit.exchange.calibration import dump_calibration
 
     done = dump_calibration(config, inputs, progress)

@@ -55,9 +55,9 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Export, and say how well both agree."""
     from evalkit.convert.export.run import RTOL, ExportSettings, export
-    from evalkit.core.settings import RunConfig, load_model_config
+    from evalkit.core.settings import RunSettings, load_model_config
 
-    config = resolve(arguments, RunConfig)
+    config = resolve(arguments, RunSettings)
     model = load_model_config(arguments.model, config)
     source = Path(arguments.model)
     if source.suffix in {".yaml", ".yml"} or not source.exists():

@@ -75,11 +75,11 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Evaluate, print the table, write the result."""
     from evalkit.core.progress import Progress
-    from evalkit.core.settings import IjbConfig
     from evalkit.report.ijb import describe
     from evalkit.tasks.ijb.evaluation import evaluate
+    from evalkit.tasks.ijb.settings import IjbSettings
 
-    config = resolve(arguments, IjbConfig)
+    config = resolve(arguments, IjbSettings)
     check_output(config.output)
     progress = Progress(quiet=getattr(arguments, "quiet", False))
     result, scores = evaluate(

@@ -56,12 +56,12 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Evaluate every set, print the table, write the results."""
     from evalkit.core.progress import Progress
-    from evalkit.core.settings import LfwConfig
     from evalkit.report.lfw import describe, describe_all
     from evalkit.report.sheets import write_error_sheets
     from evalkit.tasks.lfw.evaluation import evaluate, find_sets
+    from evalkit.tasks.lfw.settings import LfwSettings
 
-    config = resolve(arguments, LfwConfig)
+    config = resolve(arguments, LfwSettings)
     check_output(config.output)
     check_folder(config.errors, "--errors")
     progress = Progress(quiet=getattr(arguments, "quiet", False))

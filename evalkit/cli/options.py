@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from evalkit.core.settings import RunConfig
+    from evalkit.core.settings import RunSettings
 
-    C = TypeVar("C", bound=RunConfig)
+    C = TypeVar("C", bound=RunSettings)
 
 
 def add_run_options(

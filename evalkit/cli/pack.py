@@ -129,12 +129,13 @@ def _alignment(arguments: argparse.Namespace) -> AbstractContextManager[Align | 
 
 def _detector(arguments: argparse.Namespace) -> AbstractContextManager[Align]:
     from evalkit.core.errors import InputError
-    from evalkit.core.settings import WiderFaceConfig, load_model_config
+    from evalkit.core.settings import load_model_config
     from evalkit.run.face_alignment import detector_alignment
+    from evalkit.tasks.widerface.settings import WiderFaceSettings
 
     if arguments.detector is None:
         raise InputError("--align detector needs --detector MODEL.")
-    run = WiderFaceConfig(backend=arguments.backend)  # a run of a detector
+    run = WiderFaceSettings(backend=arguments.backend)  # a run of a detector
     return detector_alignment(
         run,
         load_model_config(arguments.detector, run),

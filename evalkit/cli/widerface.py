@@ -84,14 +84,14 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Evaluate, print the table, write what was asked for."""
     from evalkit.core.progress import Progress
-    from evalkit.core.settings import WiderFaceConfig
     from evalkit.report.curves import write_pr_curves
     from evalkit.report.detection import describe
     from evalkit.report.pictures import write_detection_pictures
     from evalkit.tasks.widerface.evaluation import evaluate
+    from evalkit.tasks.widerface.settings import WiderFaceSettings
     from evalkit.widerface_eval import write_predictions
 
-    config = resolve(arguments, WiderFaceConfig)
+    config = resolve(arguments, WiderFaceSettings)
     check_output(config.output)
     check_folder(config.save_images, "--save-images")
     _check_new(config.write_predictions)

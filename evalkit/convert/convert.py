@@ -26,7 +26,7 @@ from evalkit.convert.writing import check_name, check_out, put, work_folder, wri
 from evalkit.core import machine as environment
 from evalkit.core.errors import InputError, UnavailableError, WrongPrecisionError
 from evalkit.core.progress import Progress
-from evalkit.core.settings import ModelConfig, RunConfig, load_model_config
+from evalkit.core.settings import ModelConfig, RunSettings, load_model_config
 from evalkit.core.sidecar import SCHEMA_VERSION, dumped, sidecar_path
 from evalkit.run.models import OpenModel
 from evalkit.run.pipeline import Normaliser
@@ -40,7 +40,7 @@ _RANKING_IMAGES = 32
 _ALL = 1 << 31
 
 
-class ConvertConfig(RunConfig):
+class ConversionSettings(RunSettings):
     """Settings of ``evalkit convert``; `precision` is what is built."""
 
     precision: Literal["fp16", "bf16", "int8"] = "int8"
@@ -62,7 +62,7 @@ class ConvertConfig(RunConfig):
     yaml: Path | None = None
 
     @model_validator(mode="after")
-    def _goals(self) -> ConvertConfig:
+    def _goals(self) -> ConversionSettings:
         if self.until_cosine is not None and self.until_accuracy is not None:
             raise ValueError("give --until-cosine or --until-accuracy, not both")
         if not self.auto_exclude and (self.until_cosine or self.until_accuracy):
@@ -111,7 +111,7 @@ class Conversion:
     failure: str | None
 
 
-def convert(config: ConvertConfig, progress: Progress, *, command: str = "") -> Conversion:
+def convert(config: ConversionSettings, progress: Progress, *, command: str = "") -> Conversion:
     """Build a lower precision, compare it with fp32, and write it with its record.
 
     Raises
@@ -155,7 +155,7 @@ def convert(config: ConvertConfig, progress: Progress, *, command: str = "") -> 
     )
 
 
-def _check_target(converter: type[Converter], config: ConvertConfig) -> None:
+def _check_target(converter: type[Converter], config: ConversionSettings) -> None:
     if config.precision not in converter.targets:
         others = f"It builds {', '.join(converter.targets)}."
         raise UnavailableError(
@@ -169,7 +169,9 @@ def _check_target(converter: type[Converter], config: ConvertConfig) -> None:
         )
 
 
-def _draw(config: ConvertConfig, model: ModelConfig, progress: Progress) -> tuple[ImageSet, Drawn]:
+def _draw(
+    config: ConversionSettings, model: ModelConfig, progress: Progress
+) -> tuple[ImageSet, Drawn]:
     """Draw images; only int8 is calibrated, the others are compared alone."""
     kind, side, int8 = kind_of(model), side_of(model), config.precision == "int8"
     images = load_images(config.calibration, kind, side, progress)
@@ -203,7 +205,7 @@ class _Built:
 class _Job:
     """One conversion: everything that a trial needs."""
 
-    config: ConvertConfig
+    config: ConversionSettings
     converter: type[Converter]
     source: OpenModel
     file: Path
@@ -284,7 +286,7 @@ class _Job:
 
 
 def _prepare(
-    config: ConvertConfig,
+    config: ConversionSettings,
     converter: type[Converter],
     model: ModelConfig,
     source: Path,
@@ -320,7 +322,7 @@ def _prepare(
 
 
 def _reference(
-    config: ConvertConfig, prepared: Prepared, held: OpenModel, progress: Progress
+    config: ConversionSettings, prepared: Prepared, held: OpenModel, progress: Progress
 ) -> Reading:
     """Run the source on the held-out images, and refuse NaN before anything is built."""
     fp32 = prepared.read(held, progress, "fp32", _ALL)
@@ -330,7 +332,7 @@ def _reference(
     return fp32
 
 
-def _failure(config: ConvertConfig, built: _Built) -> str | None:
+def _failure(config: ConversionSettings, built: _Built) -> str | None:
     """Say why the model is not to be written, or None."""
     cosine = built.trial.agreement.mean
     if not cosine >= config.least_cosine:
@@ -359,7 +361,7 @@ def _doubts(built: _Built) -> tuple[str, ...]:
     )
 
 
-def _aim(config: ConvertConfig) -> tuple[Callable[[Trial], float], float]:
+def _aim(config: ConversionSettings) -> tuple[Callable[[Trial], float], float]:
     """Return the figure that ``--auto-exclude`` raises, and how far."""
     if config.until_accuracy is not None:
         return lambda trial: trial.accuracy or 0.0, config.until_accuracy

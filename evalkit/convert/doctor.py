@@ -29,7 +29,7 @@ from evalkit.core.errors import EvalkitError, InputError
 from evalkit.core.files import cache_dir
 from evalkit.core.progress import Progress
 from evalkit.core.registry import Entry
-from evalkit.core.settings import ModelConfig, RunConfig, RuntimeConfig, load_model_config
+from evalkit.core.settings import ModelConfig, RunSettings, RuntimeConfig, load_model_config
 from evalkit.datasets.sample import sample_path
 from evalkit.run.models import OpenModel, open_model
 from evalkit.stats.drift import Drift, drift
@@ -177,7 +177,7 @@ class Checkup:
         return all(comparison.agrees for comparison in self.comparisons)
 
 
-def model_to_check(named: str | None, run: RunConfig) -> ModelConfig:
+def model_to_check(named: str | None, run: RunSettings) -> ModelConfig:
     """Resolve the model that a backend is checked with: the embedded network if none is named.
 
     Raises
@@ -200,7 +200,7 @@ def model_to_check(named: str | None, run: RunConfig) -> ModelConfig:
 
 def check(
     config: ModelConfig,
-    run: RunConfig,
+    run: RunSettings,
     *,
     reference: str | None = None,
     images: int = 16,
@@ -212,7 +212,7 @@ def check(
     Parameters
     ----------
     config : ModelConfig
-    run : RunConfig
+    run : RunSettings
         Its backend, precision, device and threads are checked; its `data` are the real images:
         faces, or photographs for a detector; evalkit's sample if None.
     reference : str or None
@@ -259,7 +259,7 @@ _KINDS: tuple[Literal["random", "real"], ...] = ("random", "real")
 
 
 def _open_reference(
-    config: ModelConfig, run: RunConfig, named: str | None, stack: ExitStack
+    config: ModelConfig, run: RunSettings, named: str | None, stack: ExitStack
 ) -> tuple[OpenModel | None, tuple[str, ...]]:
     """Open the model on the first other backend that can."""
     if named == run.backend:

@@ -16,7 +16,7 @@ from evalkit.convert.calibration import Drawn, ImageBatches, Prepare
 from evalkit.convert.image_sets import ImageSet, Kind
 from evalkit.core.errors import InputError, UnavailableError
 from evalkit.core.progress import Progress
-from evalkit.core.settings import ModelConfig, RunConfig
+from evalkit.core.settings import ModelConfig, RunSettings
 from evalkit.heads.embedding import embedding
 from evalkit.heads.sizing import Fixed, pad_colour, parse_sizing, place
 from evalkit.protocols.verification import evaluate as verify
@@ -44,7 +44,7 @@ def side_of(config: ModelConfig) -> int:
     return face_side(config) if kind_of(config) == "faces" else 0
 
 
-def check_runtime(run: RunConfig, backend: str, config: ModelConfig) -> None:
+def check_runtime(run: RunSettings, backend: str, config: ModelConfig) -> None:
     """Refuse a backend that cannot run here, before any image is read for it.
 
     Raises
@@ -59,7 +59,7 @@ def check_runtime(run: RunConfig, backend: str, config: ModelConfig) -> None:
 
 @contextmanager
 def opened(
-    run: RunConfig, backend: str, precision: Precision, config: ModelConfig, file: Path
+    run: RunSettings, backend: str, precision: Precision, config: ModelConfig, file: Path
 ) -> Iterator[OpenModel]:
     """Open a file as the model that a configuration describes."""
     held = run.model_copy(update={"backend": backend, "precision": precision})

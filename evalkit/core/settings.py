@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from evalkit.core.errors import InputError
 from evalkit.core.validation import COMMAND_LINE, read_yaml, validate
@@ -147,7 +147,7 @@ class ModelConfig(_Config):
         return path
 
 
-class RunConfig(_Config):
+class RunSettings(_Config):
     """Settings that every evaluation shares; defaults < YAML (``--config``) < command line."""
 
     takes: ClassVar[Literal["embedding", "detection"] | None] = None
@@ -181,7 +181,7 @@ class RunConfig(_Config):
     worker_timeout: float | None = Field(default=None, gt=0)
 
 
-def _refuse_limit(config: RunConfig, *names: str) -> None:
+def refuse_limit(config: RunSettings, *names: str) -> None:
     """Refuse a quick look with ready-made input that has a row for each item of the whole set."""
     for name in names:
         if config.limit is not None and getattr(config, name) is not None:
@@ -189,119 +189,6 @@ def _refuse_limit(config: RunConfig, *names: str) -> None:
                 f"--limit takes a part of the data, but --{name} holds rows for all of it; leave "
                 "out --limit"
             )
-
-
-class IjbConfig(RunConfig):
-    """Settings of ``evalkit ijbc`` and ``evalkit ijbb``."""
-
-    takes = "embedding"
-
-    keep_norm: bool = True
-    detector_score: bool = True
-    flip: Literal["none", "sum", "concat"] = "sum"
-    rule: Literal["at_most", "insightface_nearest", "interpolated"] = "at_most"
-    far: tuple[float, ...] = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
-    one_to_n: bool = False
-    intervals: bool = True
-    identification_rule: Literal["open_set", "insightface_closed"] = "open_set"
-    features: Path | None = None
-    features_flip: Path | None = None
-    templates: Path | None = None
-    scores: Path | None = None
-
-    @field_validator("far")
-    @classmethod
-    def _in_range(cls, far: tuple[float, ...]) -> tuple[float, ...]:
-        if not far or any(not 0 < value < 1 for value in far):
-            raise ValueError("give at least one FAR, each between 0 and 1")
-        return tuple(sorted(set(far)))
-
-    @model_validator(mode="after")
-    def _one_source(self) -> IjbConfig:
-        given = [n for n in ("features", "templates", "scores") if getattr(self, n) is not None]
-        if len(given) > 1:
-            raise ValueError(f"give only one of --{' and --'.join(given)}")
-        if self.features_flip is not None and self.features is None:
-            raise ValueError("--features-flip needs --features")
-        if self.one_to_n and self.scores is not None:
-            raise ValueError(
-                "--one-to-n needs templates, not scores of pairs; leave out --one-to-n or --scores"
-            )
-        _refuse_limit(self, "features", "scores")
-        return self
-
-
-class LfwConfig(RunConfig):
-    """Settings of ``evalkit lfw``; a set is used whole, so no image may fail unless it is said."""
-
-    takes = "embedding"
-
-    flip: bool = True
-    rules: tuple[Literal["insightface", "exact", "facexzoo"], ...] = ("insightface", "exact")
-    far: tuple[float, ...] = (1e-3,)
-    folds: Literal["auto", "contiguous", "interleaved"] = "auto"
-    embeddings: Path | None = None
-    embeddings_flip: Path | None = None
-    errors: Path | None = None
-    max_failures: int = Field(default=0, ge=0)
-
-    @field_validator("far")
-    @classmethod
-    def _in_range(cls, far: tuple[float, ...]) -> tuple[float, ...]:
-        if any(not 0 < value < 1 for value in far):
-            raise ValueError("each FAR must lie between 0 and 1")
-        return tuple(sorted(set(far)))
-
-    @field_validator("rules")
-    @classmethod
-    def _once(cls, rules: tuple[Any, ...]) -> tuple[Any, ...]:
-        if not rules:
-            raise ValueError("give at least one rule: insightface, exact or facexzoo")
-        return tuple(dict.fromkeys(rules))
-
-    @model_validator(mode="after")
-    def _embeddings_first(self) -> LfwConfig:
-        if self.embeddings_flip is not None and self.embeddings is None:
-            raise ValueError("--embeddings-flip needs --embeddings")
-        _refuse_limit(self, "embeddings")
-        return self
-
-
-class WiderFaceConfig(RunConfig):
-    """Settings of ``evalkit widerface``."""
-
-    takes = "detection"
-
-    ground_truth: Path | None = None
-    events: tuple[str, ...] = ()
-    rule: Literal["python", "python_file_order", "matlab", "matlab_int"] = "python"
-    iou: float = Field(default=0.5, gt=0, le=1)
-    steps: int = Field(default=1000, ge=1)
-    head: str | None = None
-    sizing: str | None = None
-    score_threshold: float | None = None
-    nms_threshold: float | None = None
-    predictions: Path | None = None
-    allow_missing: bool = False
-    write_predictions: Path | None = None
-    save_images: Path | None = None
-
-
-class DumpConfig(RunConfig):
-    """Settings of ``evalkit dump``."""
-
-    kind: Literal["lfw", "ijbb", "ijbc", "widerface"]
-    out: Path
-    format: Literal["bin", "npy", "image", "npz"] = "bin"
-    batch: int | None = Field(default=None, ge=1)
-    dtype: Literal["float32", "uint8"] | None = None
-    flip: bool = True
-    sizing: str | None = None
-    events: tuple[str, ...] = ()
-    ground_truth: Path | None = None
-    calibration: int | None = Field(default=None, ge=1)
-    calibration_data: Path | None = None
-    seed: int = Field(default=0, ge=0)
 
 
 def _ready_models(folder: Path, takes: Literal["embedding", "detection"] | None) -> list[str]:
@@ -314,7 +201,7 @@ def _ready_models(folder: Path, takes: Literal["embedding", "detection"] | None)
     )
 
 
-def load_model_config(named: str, run: RunConfig) -> ModelConfig:
+def load_model_config(named: str, run: RunSettings) -> ModelConfig:
     """Resolve ``--model``: a YAML file, the name of one in ``configs/models``, or a model file.
 
     Options of the run (``--mean``, ``--color``, ...) override what the YAML file says.

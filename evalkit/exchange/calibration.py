@@ -15,9 +15,9 @@ from evalkit.convert.image_sets import ImageSet, load_images
 from evalkit.core.errors import InputError
 from evalkit.core.files import atomic_write, sha256_json
 from evalkit.core.progress import Progress
-from evalkit.core.settings import DumpConfig
 from evalkit.exchange.dump import dump
 from evalkit.exchange.inputs import Inputs
+from evalkit.exchange.settings import DumpSettings
 from evalkit.run.models import face_side
 from evalkit.run.pipeline import ImageSource
 
@@ -51,7 +51,7 @@ class _Chosen:
         return self._source.load_with_digest(self._rows[index])
 
 
-def dump_calibration(config: DumpConfig, inputs: Inputs, progress: Progress) -> Calibration:
+def dump_calibration(config: DumpSettings, inputs: Inputs, progress: Progress) -> Calibration:
     """Draw images by the seed, and write their inputs, not mirrored, beside those to judge on.
 
     Raises

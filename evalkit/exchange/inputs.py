@@ -15,15 +15,9 @@ from evalkit.backends.outputs.runtime_info import OutputSpec
 from evalkit.core.errors import InputError
 from evalkit.core.files import sha256_json
 from evalkit.core.progress import Progress
-from evalkit.core.settings import (
-    DumpConfig,
-    IjbConfig,
-    LfwConfig,
-    ModelConfig,
-    WiderFaceConfig,
-    load_model_config,
-)
+from evalkit.core.settings import ModelConfig, load_model_config
 from evalkit.exchange.dump import Image, Views, plain, plain_and_flipped
+from evalkit.exchange.settings import DumpSettings
 from evalkit.heads.sizing import pad_colour, parse_sizing, place
 from evalkit.run.detector import SAMPLE_MODEL as SAMPLE_DETECTOR
 from evalkit.run.frame import require_model
@@ -31,9 +25,12 @@ from evalkit.run.inference import SAMPLE_MODEL, OpenImages
 from evalkit.run.models import face_side, host_reference
 from evalkit.run.pipeline import ImageSource, Normaliser
 from evalkit.run.verify import read_inputs, run_one
-from evalkit.tasks.ijb.evaluation import evaluation as ijb
-from evalkit.tasks.lfw.evaluation import evaluation as lfw
-from evalkit.tasks.widerface.evaluation import evaluation as widerface
+from evalkit.tasks.ijb import evaluation as ijb
+from evalkit.tasks.ijb.settings import IjbSettings
+from evalkit.tasks.lfw import evaluation as lfw
+from evalkit.tasks.lfw.settings import LfwSettings
+from evalkit.tasks.widerface import evaluation as widerface
+from evalkit.tasks.widerface.settings import WiderFaceSettings
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,7 +44,7 @@ class Inputs:
     model: ModelConfig
 
 
-def prepare_inputs(config: DumpConfig, progress: Progress) -> Inputs:
+def prepare_inputs(config: DumpSettings, progress: Progress) -> Inputs:
     """Find the images and the preparation of a dump.
 
     Raises
@@ -94,25 +91,25 @@ def prepare_inputs(config: DumpConfig, progress: Progress) -> Inputs:
     return Inputs(manifest, source, views, normalise, model)
 
 
-def _lfw(config: DumpConfig, progress: Progress) -> OpenImages:
-    settings = _settings(config, LfwConfig)
+def _lfw(config: DumpSettings, progress: Progress) -> OpenImages:
+    settings = _settings(config, LfwSettings)
     found = lfw.find_sets(settings, progress)
     if len(found) > 1:
         raise InputError(f"{config.data} holds {len(found)} sets. Name one .bin with --data.")
     return lfw.open_images(found[0], settings)
 
 
-def _ijb(config: DumpConfig, progress: Progress) -> OpenImages:
+def _ijb(config: DumpSettings, progress: Progress) -> OpenImages:
     protocol: Literal["IJBB", "IJBC"] = "IJBB" if config.kind == "ijbb" else "IJBC"
-    return ijb.open_images(protocol, _settings(config, IjbConfig), progress)
+    return ijb.open_images(protocol, _settings(config, IjbSettings), progress)
 
 
-def _widerface(config: DumpConfig, progress: Progress) -> OpenImages:
-    settings = _settings(config, WiderFaceConfig, "events", "ground_truth")
+def _widerface(config: DumpSettings, progress: Progress) -> OpenImages:
+    settings = _settings(config, WiderFaceSettings, "events", "ground_truth")
     return widerface.open_images(settings, progress)
 
 
-_OPEN: Mapping[str, Callable[[DumpConfig, Progress], OpenImages]] = {
+_OPEN: Mapping[str, Callable[[DumpSettings, Progress], OpenImages]] = {
     "lfw": _lfw,
     "ijbb": _ijb,
     "ijbc": _ijb,
@@ -120,17 +117,17 @@ _OPEN: Mapping[str, Callable[[DumpConfig, Progress], OpenImages]] = {
 }
 
 
-def _settings(config: DumpConfig, kind: type[Any], *more: str) -> Any:
+def _settings(config: DumpSettings, kind: type[Any], *more: str) -> Any:
     """Return the settings of the evaluation whose images these are."""
     return kind(**{name: getattr(config, name) for name in ("data", "limit", "model", *more)})
 
 
-def _dtype(config: DumpConfig) -> str:
+def _dtype(config: DumpSettings) -> str:
     """Pictures are what a device normalises itself; tensors are normalised."""
     return "uint8" if config.format == "image" else "float32"
 
 
-def _batch(config: DumpConfig, task: Task) -> int:
+def _batch(config: DumpSettings, task: Task) -> int:
     batch = config.batch or (256 if config.format == "npz" and task == "recognition" else 1)
     if batch > 1 and (task == "detection" or config.format == "image"):
         what = "a detector's inputs differ in size" if task == "detection" else "a picture is one"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from evalkit.core.errors import InputError
-from evalkit.core.settings import ModelConfig, RunConfig
+from evalkit.core.settings import ModelConfig, RunSettings
 from evalkit.heads import build_head
 from evalkit.heads.detection import DetectionHead, DetectionOptions
 from evalkit.heads.sizing import Fixed, MultiScale, Sizing, parse_sizing
@@ -39,13 +39,13 @@ class OpenDetector:
 
 @contextmanager
 def open_detector(
-    run: RunConfig, config: ModelConfig, options: Mapping[str, Any]
+    run: RunSettings, config: ModelConfig, options: Mapping[str, Any]
 ) -> Iterator[OpenDetector]:
     """Open a detector on the run's backend.
 
     Parameters
     ----------
-    run : RunConfig
+    run : RunSettings
     config : ModelConfig
     options : mapping of str to Any
         Fields of `DetectionOptions` that go before those of the model's configuration, which go

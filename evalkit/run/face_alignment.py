@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evalkit.core.errors import InputError
-from evalkit.core.settings import ModelConfig, RunConfig
+from evalkit.core.settings import ModelConfig, RunSettings
 from evalkit.datasets.alignment import ARCFACE_SIZE, align
 from evalkit.datasets.pack import Align
 from evalkit.heads.detection import Detections
@@ -22,7 +22,7 @@ from evalkit.run.detector import open_detector
 
 @contextmanager
 def detector_alignment(
-    run: RunConfig,
+    run: RunSettings,
     config: ModelConfig,
     *,
     score_threshold: float,
@@ -34,7 +34,7 @@ def detector_alignment(
 
     Parameters
     ----------
-    run : RunConfig
+    run : RunSettings
         Backend, precision, device and threads.
     config : ModelConfig
         Of a detector that gives five points.

@@ -23,7 +23,7 @@ from evalkit.core.results import (
     Result,
     Stage,
 )
-from evalkit.core.settings import RunConfig
+from evalkit.core.settings import RunSettings
 from evalkit.datasets.ijb import MARKER
 from evalkit.run.inference import Inferred
 from evalkit.run.models import model_sha256
@@ -70,12 +70,12 @@ def rate_name(target: float) -> str:
     return next(form for form in forms if float(form) == target)
 
 
-def require_model(config: RunConfig, folder: Path, sample_model: str) -> None:
+def require_model(config: RunSettings, folder: Path, sample_model: str) -> None:
     """Refuse to judge real data by the embedded network because nobody named a model.
 
     Parameters
     ----------
-    config : RunConfig
+    config : RunSettings
     folder : Path
         Where a sample has its marker.
     sample_model : str
@@ -94,7 +94,7 @@ def require_model(config: RunConfig, folder: Path, sample_model: str) -> None:
 
 
 def assemble(
-    config: RunConfig,
+    config: RunSettings,
     *,
     protocol: str,
     dataset: DatasetInfo,
@@ -167,7 +167,7 @@ def _ready_model(file: Path | None) -> ModelInfo:
     return ModelInfo(name=file.stem, file=str(file), sha256=model_sha256(file), preprocessing={})
 
 
-def _ready_ran(config: RunConfig) -> RanInfo:
+def _ready_ran(config: RunSettings) -> RanInfo:
     info = read_runtime_info(config.runtime_info, config.precision)
     note = "Computed elsewhere: evalkit ran no inference and takes the precision on trust."
     return RanInfo(
@@ -183,5 +183,5 @@ def _ready_ran(config: RunConfig) -> RanInfo:
     )
 
 
-def _ready_throughput(config: RunConfig) -> float | None:
+def _ready_throughput(config: RunSettings) -> float | None:
     return None if config.throughput_log is None else read_throughput(config.throughput_log)

@@ -19,7 +19,7 @@ from evalkit.core.files import cache_dir
 from evalkit.core.machine import available_cores
 from evalkit.core.progress import Advance, Progress
 from evalkit.core.results import Failure, ModelInfo, RanInfo, Stage
-from evalkit.core.settings import RunConfig, load_model_config
+from evalkit.core.settings import RunSettings, load_model_config
 from evalkit.core.store import SHARD, Store, held_layout, store_name
 from evalkit.run.models import OpenModel, check_input, face_side, open_model
 from evalkit.run.pipeline import (
@@ -109,7 +109,7 @@ def fill(
     model: OpenModel,
     source: ImageSource,
     fingerprint: str,
-    run: RunConfig,
+    run: RunSettings,
     progress: Progress,
     compute: Callable[[Todo], None],
     *,
@@ -125,7 +125,7 @@ def fill(
     fingerprint : str
         SHA-256 of what says which images there are, and how they are prepared; the images'
         own content is checked shard by shard.
-    run : RunConfig
+    run : RunSettings
     progress : Progress
     compute : callable
         Computes and writes the missing shards.
@@ -196,7 +196,7 @@ def _store_folder(key: dict[str, Any], fields: Sequence[str], samples: int) -> P
 def embed(
     source_of: Callable[[int], ImageSource],
     fingerprint: str,
-    run: RunConfig,
+    run: RunSettings,
     progress: Progress,
     *,
     flip: bool,
@@ -250,7 +250,7 @@ def embed(
 
 
 def _stored_fields(
-    run: RunConfig, model: OpenModel, fingerprint: str, samples: int, *, flip: bool
+    run: RunSettings, model: OpenModel, fingerprint: str, samples: int, *, flip: bool
 ) -> list[str]:
     """Return what to store: mirrored images too where they are wanted or there already."""
     both = ["embeddings", "flipped"]

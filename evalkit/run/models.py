@@ -18,7 +18,7 @@ from evalkit.core.errors import InputError, UnavailableError
 from evalkit.core.files import sha256_file, sha256_json
 from evalkit.core.machine import available_cores
 from evalkit.core.results import ModelInfo
-from evalkit.core.settings import ModelConfig, RunConfig
+from evalkit.core.settings import ModelConfig, RunSettings
 from evalkit.core.sidecar import conversion_of
 
 _HOSTS = {
@@ -40,7 +40,7 @@ class OpenModel:
 
 
 @contextmanager
-def open_model(run: RunConfig, config: ModelConfig) -> Iterator[OpenModel]:
+def open_model(run: RunSettings, config: ModelConfig) -> Iterator[OpenModel]:
     """Open a model on the run's backend.
 
     Raises
@@ -79,7 +79,7 @@ def open_model(run: RunConfig, config: ModelConfig) -> Iterator[OpenModel]:
         yield OpenModel(session, config, info)
 
 
-def choose_backend(run: RunConfig, config: ModelConfig) -> type[Backend]:
+def choose_backend(run: RunSettings, config: ModelConfig) -> type[Backend]:
     """Return the run's backend, of another interpreter where the run or the model names one."""
     python = run.python
     if python is None and config.runtime.python is not None:
@@ -100,7 +100,7 @@ def choose_backend(run: RunConfig, config: ModelConfig) -> type[Backend]:
     return isolated(run.backend, python, run.worker_timeout or config.runtime.timeout)
 
 
-def _model_file(run: RunConfig, config: ModelConfig) -> Path:
+def _model_file(run: RunSettings, config: ModelConfig) -> Path:
     """Return the model's file, or what a device wrote in its place."""
     if run.backend != OUTPUTS:
         return config.file_for(run.backend, run.precision)
@@ -111,7 +111,7 @@ def _model_file(run: RunConfig, config: ModelConfig) -> Path:
     return run.outputs
 
 
-def _outputs(run: RunConfig, config: ModelConfig) -> type[Backend]:
+def _outputs(run: RunSettings, config: ModelConfig) -> type[Backend]:
     return outputs_backend(
         manifest=run.manifest,
         runtime_info=run.runtime_info,

@@ -11,10 +11,10 @@ from numpy.lib.format import MAGIC_PREFIX
 from numpy.typing import NDArray
 
 from evalkit.core.errors import InputError
-from evalkit.core.settings import IjbConfig
 from evalkit.datasets.tables import Field, read_table
 from evalkit.protocols.fusion import FusionSwitches, Templates, fuse_templates
 from evalkit.run.frame import scorable
+from evalkit.tasks.ijb.settings import IjbSettings
 
 Floats = NDArray[np.floating[Any]]
 
@@ -51,7 +51,7 @@ def read_array(path: Path, rows: int | None = None, ndim: int = 2, what: str = "
     return _checked(value, str(path), rows, ndim, what)
 
 
-def read_features(config: IjbConfig, faces: int) -> tuple[Floats, Floats | None]:
+def read_features(config: IjbSettings, faces: int) -> tuple[Floats, Floats | None]:
     """Read ``--features`` and ``--features-flip``: one row a face, in the order of the images.
 
     Raises
@@ -78,7 +78,7 @@ def read_features(config: IjbConfig, faces: int) -> tuple[Floats, Floats | None]
     return features, mirrored
 
 
-def flip_of(config: IjbConfig) -> Literal["none", "sum", "concat"]:
+def flip_of(config: IjbSettings) -> Literal["none", "sum", "concat"]:
     """Return the flip switch; features without their mirrors are taken as they are."""
     as_they_are = config.features is not None and config.features_flip is None
     return "none" if as_they_are and "flip" not in config.model_fields_set else config.flip

@@ -11,17 +11,20 @@ from evalkit.backends.base import PRECISIONS, Precision
 from evalkit.core.errors import InputError
 from evalkit.core.files import sha256_json
 from evalkit.core.results import Text
-from evalkit.core.settings import IjbConfig, LfwConfig, RunConfig, WiderFaceConfig
+from evalkit.core.settings import RunSettings
 from evalkit.core.validation import find_yaml, read_yaml, validate
 from evalkit.run.frame import rate_name
+from evalkit.tasks.ijb.settings import IjbSettings
+from evalkit.tasks.lfw.settings import LfwSettings
+from evalkit.tasks.widerface.settings import WiderFaceSettings
 
 Kind = Literal["ijbc", "ijbb", "lfw", "widerface"]
 
-CONFIGS: dict[Kind, type[RunConfig]] = {
-    "ijbc": IjbConfig,
-    "ijbb": IjbConfig,
-    "lfw": LfwConfig,
-    "widerface": WiderFaceConfig,
+CONFIGS: dict[Kind, type[RunSettings]] = {
+    "ijbc": IjbSettings,
+    "ijbb": IjbSettings,
+    "lfw": LfwSettings,
+    "widerface": WiderFaceSettings,
 }
 _OF_THE_CELL = frozenset(
     {
@@ -360,18 +363,18 @@ class Plan(_Part):
         return protocol.model or shared
 
 
-def _check_primary(config: RunConfig, primary: str) -> None:
+def _check_primary(config: RunSettings, primary: str) -> None:
     """See that a run by these settings has the figure, and that there is a test of it."""
-    if isinstance(config, IjbConfig) and config.rule != "at_most":
+    if isinstance(config, IjbSettings) and config.rule != "at_most":
         raise ValueError(f"settings: the test is of the rule at_most, not of {config.rule}")
     known: list[str] = []
-    if isinstance(config, IjbConfig | LfwConfig):
+    if isinstance(config, IjbSettings | LfwSettings):
         known += [f"tar@far={rate_name(far)}" for far in config.far]
-    if isinstance(config, LfwConfig):
+    if isinstance(config, LfwSettings):
         known += [f"val@far={rate_name(far)}" for far in config.far]
         # facexzoo counts ties as wrong either way, which no decision at a threshold does.
         known += ["auc", *(f"accuracy/{rule}" for rule in config.rules if rule != "facexzoo")]
-    if isinstance(config, WiderFaceConfig):
+    if isinstance(config, WiderFaceSettings):
         known += ["ap/easy", "ap/medium", "ap/hard"]
     if primary not in known:
         raise ValueError(

@@ -300,9 +300,9 @@ def test_external_data_outside_the_folder_is_refused(tiny: Tiny, tmp_path: Path)
 def test_the_embedded_network_agrees_with_its_other_runtimes() -> None:
     pytest.importorskip("torch", reason="needs the torch extra")
     from evalkit.backends.torch.backend import TorchBackend
-    from evalkit.core.settings import RunConfig, load_model_config
+    from evalkit.core.settings import RunSettings, load_model_config
 
-    config = load_model_config("sample-recognition", RunConfig())
+    config = load_model_config("sample-recognition", RunSettings())
     faces = np.random.default_rng(1).normal(0, 0.5, (3, 3, 112, 112)).astype(np.float32)
     with TorchBackend.open(config.file_for("torch"), ONE) as session:
         (wanted,) = session.run(faces).values()

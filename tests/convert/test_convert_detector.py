@@ -18,7 +18,7 @@ from evalkit.convert.image_sets import load_images
 from evalkit.convert.trials import Prepared
 from evalkit.core.progress import Progress
 from evalkit.core.results import ModelInfo
-from evalkit.core.settings import ModelConfig, RunConfig, load_model_config
+from evalkit.core.settings import ModelConfig, RunSettings, load_model_config
 from evalkit.core.sidecar import sidecar_path
 from evalkit.datasets.sample import write_sample
 from evalkit.heads.sizing import Fixed, pad_colour, place
@@ -35,7 +35,7 @@ def wider(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def config() -> ModelConfig:
-    return load_model_config("sample-detection", RunConfig())
+    return load_model_config("sample-detection", RunSettings())
 
 
 def opened(config: ModelConfig, shape: tuple[int | None, ...]) -> OpenModel:

@@ -17,7 +17,7 @@ from evalkit.cli import main
 from evalkit.convert.doctor import check, survey
 from evalkit.core.errors import InputError
 from evalkit.core.registry import Entry
-from evalkit.core.settings import InputSpec, ModelConfig, RunConfig
+from evalkit.core.settings import InputSpec, ModelConfig, RunSettings
 from evalkit.report.doctor import describe_backends, describe_checkup
 
 
@@ -91,8 +91,8 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run_of(name: str, faces: Path, precision: str = "fp32") -> RunConfig:
-    return RunConfig(backend=name, data=faces, precision=precision)  # type: ignore[arg-type]
+def run_of(name: str, faces: Path, precision: str = "fp32") -> RunSettings:
+    return RunSettings(backend=name, data=faces, precision=precision)  # type: ignore[arg-type]
 
 
 def test_agreement_is_found_on_random_and_real_images(model: ModelConfig, faces: Path) -> None:

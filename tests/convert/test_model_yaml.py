@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from evalkit.convert.writing import write_model_yaml
-from evalkit.core.settings import ModelConfig, RunConfig, load_model_config
+from evalkit.core.settings import ModelConfig, RunSettings, load_model_config
 
 BLOCK = """\
 # Ours; do not touch the normalisation.
@@ -30,7 +30,7 @@ LAST = "name: r50\nfiles:\n    onnxruntime: r50.onnx"
 
 
 def add(path: Path, **files: str) -> str:
-    model = load_model_config(str(path), RunConfig())
+    model = load_model_config(str(path), RunSettings())
     named = {key.replace("_", ":"): path.parent / file for key, file in files.items()}
     write_model_yaml(path, model, named)
     return path.read_text(encoding="utf-8")
@@ -68,5 +68,5 @@ def test_a_new_file_holds_the_whole_model(tmp_path: Path) -> None:
     model = ModelConfig(name="r50", files={"torch": "r50.pt"}, head="embedding", folder=tmp_path)
     path = tmp_path / "new.yaml"
     write_model_yaml(path, model, {"torch:int8": tmp_path / "int8.pt"})
-    held = load_model_config(str(path), RunConfig())
+    held = load_model_config(str(path), RunSettings())
     assert held.files == {"torch": "r50.pt", "torch:int8": "int8.pt"}

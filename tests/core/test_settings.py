@@ -11,15 +11,11 @@ import pytest
 from evalkit.cli import main
 from evalkit.cli.options import resolve
 from evalkit.core.errors import InputError
-from evalkit.core.settings import (
-    IjbConfig,
-    LfwConfig,
-    ModelConfig,
-    RunConfig,
-    WiderFaceConfig,
-    load_model_config,
-)
+from evalkit.core.settings import ModelConfig, RunSettings, load_model_config
 from evalkit.core.validation import read_yaml, validate
+from evalkit.tasks.ijb.settings import IjbSettings
+from evalkit.tasks.lfw.settings import LfwSettings
+from evalkit.tasks.widerface.settings import WiderFaceSettings
 
 
 def namespace(**values: Any) -> argparse.Namespace:
@@ -29,7 +25,7 @@ def namespace(**values: Any) -> argparse.Namespace:
 def test_command_line_beats_yaml_beats_default(tmp_path: Path) -> None:
     path = tmp_path / "run.yaml"
     path.write_text("batch_size: 8\nthreads: 3\nfar: [1e-3, 1e-4]\n")
-    config = resolve(namespace(config=path, threads=1), IjbConfig)
+    config = resolve(namespace(config=path, threads=1), IjbSettings)
     assert (config.batch_size, config.threads, config.device) == (8, 1, "cpu")
     assert config.far == (1e-4, 1e-3)
 
@@ -60,19 +56,19 @@ def test_wrong_settings_are_named(
     monkeypatch.chdir(tmp_path)
     Path("run.yaml").write_text(text)
     with pytest.raises(InputError, match=message):
-        resolve(namespace(config=Path("run.yaml")), IjbConfig)
+        resolve(namespace(config=Path("run.yaml")), IjbSettings)
     assert not Path("owned").exists()
 
 
 def test_a_quick_look_takes_ready_made_templates_but_no_embeddings() -> None:
     templates = {"templates": "t.npz", "limit": 5}
-    assert validate(IjbConfig, templates, "x").limit == 5  # their ids say which ones are meant
+    assert validate(IjbSettings, templates, "x").limit == 5  # their ids say which ones are meant
     with pytest.raises(InputError, match=r"--limit takes a part .* --embeddings"):
-        validate(LfwConfig, {"embeddings": "e.npy", "limit": 5}, "x")
+        validate(LfwSettings, {"embeddings": "e.npy", "limit": 5}, "x")
 
 
 def test_a_rule_counts_once() -> None:
-    assert LfwConfig(rules=("exact", "insightface", "exact")).rules == ("exact", "insightface")
+    assert LfwSettings(rules=("exact", "insightface", "exact")).rules == ("exact", "insightface")
 
 
 @pytest.mark.parametrize(
@@ -101,7 +97,7 @@ def test_a_missing_yaml_file_is_named(tmp_path: Path) -> None:
 def test_a_model_yaml_names_files_beside_it(tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(b"")
     (tmp_path / "m.yaml").write_text("name: m\nfiles: {onnxruntime: m.onnx}\ninput: {color: bgr}\n")
-    config = load_model_config(str(tmp_path / "m.yaml"), RunConfig(mean=(1.0, 2.0, 3.0)))
+    config = load_model_config(str(tmp_path / "m.yaml"), RunSettings(mean=(1.0, 2.0, 3.0)))
     assert config.file_for("onnxruntime") == tmp_path / "m.onnx"
     assert (config.input.color, config.input.mean) == ("bgr", (1.0, 2.0, 3.0))
     with pytest.raises(InputError, match=r"no file for backend 'torch' at fp32"):
@@ -113,7 +109,7 @@ def test_a_file_for_a_precision_goes_before_that_of_its_backend(tmp_path: Path) 
         (tmp_path / name).write_bytes(b"")
     files = "{onnxruntime: fp32.onnx, 'onnxruntime:int8': int8.onnx, any: other.pt}"
     (tmp_path / "m.yaml").write_text(f"name: m\nfiles: {files}\n")
-    config = load_model_config(str(tmp_path / "m.yaml"), RunConfig())
+    config = load_model_config(str(tmp_path / "m.yaml"), RunSettings())
     assert config.file_for("onnxruntime", "int8") == tmp_path / "int8.onnx"
     assert config.file_for("onnxruntime", "fp16") == tmp_path / "fp32.onnx"
     assert config.file_for("torch", "int8") == tmp_path / "other.pt"
@@ -122,7 +118,7 @@ def test_a_file_for_a_precision_goes_before_that_of_its_backend(tmp_path: Path) 
 def test_a_bare_model_file_serves_every_backend(tmp_path: Path) -> None:
     file = tmp_path / "backbone.onnx"
     file.write_bytes(b"")
-    config = load_model_config(str(file), RunConfig(std=128.0))
+    config = load_model_config(str(file), RunSettings(std=128.0))
     assert config.file_for("torch") == config.file_for("onnxruntime") == file
     assert (config.name, config.input.std) == ("backbone", 128.0)
 
@@ -130,7 +126,7 @@ def test_a_bare_model_file_serves_every_backend(tmp_path: Path) -> None:
 def test_mxnet_models_go_by_their_prefix(tmp_path: Path) -> None:
     symbol = tmp_path / "model.v2-symbol.json"
     symbol.write_text("{}")
-    config = load_model_config(str(tmp_path / "model.v2"), RunConfig())
+    config = load_model_config(str(tmp_path / "model.v2"), RunSettings())
     assert config.name == "model.v2"
     assert config.files == {"any": str(symbol)}
 
@@ -138,19 +134,19 @@ def test_mxnet_models_go_by_their_prefix(tmp_path: Path) -> None:
 @pytest.mark.parametrize("named", ["nope", "nope/nope", "/nope/nope.onnx"])
 def test_an_unknown_model_lists_the_ready_ones(named: str) -> None:
     with pytest.raises(InputError, match=rf"no model file .{named}.*sample-recognition"):
-        load_model_config(named, RunConfig())
+        load_model_config(named, RunSettings())
 
 
 @pytest.mark.parametrize(
     ("kind", "named", "others"),
     [
-        (IjbConfig, "sample-recognition", "sample-detection"),
-        (LfwConfig, "sample-recognition", "sample-detection"),
-        (WiderFaceConfig, "sample-detection", "sample-recognition"),
+        (IjbSettings, "sample-recognition", "sample-detection"),
+        (LfwSettings, "sample-recognition", "sample-detection"),
+        (WiderFaceSettings, "sample-detection", "sample-recognition"),
     ],
 )
 def test_only_models_that_a_command_takes_are_named(
-    kind: type[RunConfig], named: str, others: str
+    kind: type[RunSettings], named: str, others: str
 ) -> None:
     with pytest.raises(InputError, match=named) as caught:
         load_model_config("nothing", kind())
@@ -161,13 +157,13 @@ def test_settings_of_a_file_keep_their_names() -> None:
     with pytest.raises(InputError, match=r"m\.yaml: files is missing"):
         validate(ModelConfig, {"name": "m"}, "m.yaml")
     with pytest.raises(InputError, match="command line: --std: std must not be 0"):
-        load_model_config("sample-recognition", RunConfig(std=0.0))
+        load_model_config("sample-recognition", RunSettings(std=0.0))
 
 
 def test_a_file_that_the_yaml_names_must_exist(tmp_path: Path) -> None:
     (tmp_path / "m.yaml").write_text("name: m\nfiles: {any: gone.onnx}\n")
     with pytest.raises(InputError, match=r"gone\.onnx does not exist"):
-        load_model_config(str(tmp_path / "m.yaml"), RunConfig()).file_for("torch")
+        load_model_config(str(tmp_path / "m.yaml"), RunSettings()).file_for("torch")
 
 
 def test_std_of_zero_is_refused() -> None:

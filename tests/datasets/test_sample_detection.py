@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evalkit.core.settings import ModelConfig, RunConfig, load_model_config
+from evalkit.core.settings import ModelConfig, RunSettings, load_model_config
 from evalkit.datasets import sample
 from evalkit.datasets.sample import widerface
 from evalkit.datasets.sample.scenes import Scene
@@ -29,7 +29,7 @@ NAMES = [f"{kind}_{stride}" for kind in ("score", "box") for stride in (8, 16, 3
 
 @pytest.fixture(scope="module")
 def config() -> ModelConfig:
-    return load_model_config("sample-detection", RunConfig())
+    return load_model_config("sample-detection", RunSettings())
 
 
 @pytest.fixture(scope="module")

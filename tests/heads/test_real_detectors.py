@@ -12,7 +12,7 @@ import pytest
 from head_images import EVENT, feed, read
 from numpy.typing import NDArray
 
-from evalkit.core.settings import RunConfig, load_model_config
+from evalkit.core.settings import RunSettings, load_model_config
 from evalkit.heads import build_head
 from evalkit.heads.detection import DetectionOptions, Detections, detect
 from evalkit.heads.nms import extra_pixel
@@ -81,7 +81,7 @@ def opened(file: Path) -> Any:
 def test_equals_the_slow_decoding_and_finds_the_faces(
     shared_data: Path, picnic: GroundTruth, name: str
 ) -> None:
-    config = load_model_config(name, RunConfig())
+    config = load_model_config(name, RunSettings())
     head = build_head(config.head)
     session = opened(shared_data / "models" / MODELS[name])
     names = [output.name for output in session.get_outputs()]
@@ -111,7 +111,7 @@ def test_mirrored_views_in_one_batch_find_the_same_faces(
     shared_data: Path, picnic: GroundTruth
 ) -> None:
     name = "retinaface-mnet025"
-    config = load_model_config(name, RunConfig())
+    config = load_model_config(name, RunSettings())
     image = read(shared_data, picnic.images[10])
     policy = parse_sizing("multi_scale=640 flip")
     views = policy.views(image.shape[:2])  # type: ignore[arg-type]

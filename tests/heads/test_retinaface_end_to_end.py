@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from evalkit import widerface_eval as wider
 from evalkit.backends.architectures import ARCHITECTURES
-from evalkit.core.settings import ModelConfig, RunConfig, load_model_config
+from evalkit.core.settings import ModelConfig, RunSettings, load_model_config
 from evalkit.heads.detection import Detections, detect
 from evalkit.heads.retinaface import RetinaFace
 
@@ -26,7 +26,7 @@ Run = Callable[[NDArray[np.float32]], dict[str, NDArray[np.float32]]]
 
 @pytest.fixture(scope="module")
 def config() -> ModelConfig:
-    return load_model_config("retinaface-mnet025", RunConfig())
+    return load_model_config("retinaface-mnet025", RunSettings())
 
 
 @pytest.fixture(scope="module")

@@ -17,13 +17,14 @@ from hypothesis import strategies as st
 
 from evalkit.core.errors import InputError
 from evalkit.core.results import Result, load_result
-from evalkit.core.settings import IjbConfig, RunConfig, load_model_config
+from evalkit.core.settings import RunSettings, load_model_config
 from evalkit.core.store import Store
 from evalkit.datasets.ijb import load_ijb
 from evalkit.protocols.fusion import FusionSwitches
 from evalkit.protocols.templates import evaluate_verification
 from evalkit.run.frame import rate_name
 from evalkit.run.inference import SAMPLE_MODEL
+from evalkit.tasks.ijb.settings import IjbSettings
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="pip install 'evalkit[cpu]'")
 
@@ -37,7 +38,7 @@ def result(evalkit: Command, tiny_ijbc: Path, tmp_path: Path) -> Result:
 
 def slow_features(data: Path) -> tuple[np.ndarray, np.ndarray]:
     """Return features by the plainest means: one image, one run, formula in float32."""
-    config = load_model_config(SAMPLE_MODEL, RunConfig())
+    config = load_model_config(SAMPLE_MODEL, RunSettings())
     session = onnxruntime.InferenceSession(
         str(config.file_for("onnxruntime")), providers=["CPUExecutionProvider"]
     )
@@ -392,7 +393,7 @@ def test_a_model_that_gives_nan_is_named(
     evalkit: Command, tiny_ijbc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     onnx = pytest.importorskip("onnx")
-    graph = onnx.load(load_model_config(SAMPLE_MODEL, RunConfig()).file_for("onnxruntime"))
+    graph = onnx.load(load_model_config(SAMPLE_MODEL, RunSettings()).file_for("onnxruntime"))
     weights = graph.graph.initializer[0]
     values = onnx.numpy_helper.to_array(weights) * np.float32(np.nan)
     weights.CopyFrom(onnx.numpy_helper.from_array(values, weights.name))
@@ -496,8 +497,8 @@ def test_store_of_a_run_can_be_read_apart(
 
 
 def test_the_configuration_has_no_hidden_default() -> None:
-    assert IjbConfig().rule == "at_most"
-    assert IjbConfig().flip == "sum"
+    assert IjbSettings().rule == "at_most"
+    assert IjbSettings().flip == "sum"
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from evalkit.core.settings import RunConfig, load_model_config
+from evalkit.core.settings import RunSettings, load_model_config
 from evalkit.datasets.alignment import ARCFACE_POINTS, align, similarity
 from evalkit.datasets.lfw import load_bin
 from evalkit.heads.detection import Detections
@@ -228,7 +228,7 @@ def test_real_crops_agree_with_points_of_another_detector(
     )
     monkeypatch.setattr("evalkit.run.face_alignment.align", lambda _, points, size: points)
     lines = (folder / "meta" / "ijbc_name_5pts_score.txt").read_text().splitlines()[::30]
-    run = RunConfig(threads=2)
+    run = RunSettings(threads=2)
     differences = []
     with detector_alignment(run, load_model_config(str(yaml), run), score_threshold=0.5) as points:
         for line in lines:

@@ -10,7 +10,7 @@ import pytest
 from command import Command
 
 from evalkit.core.results import Result, load_result
-from evalkit.core.settings import RunConfig, load_model_config
+from evalkit.core.settings import RunSettings, load_model_config
 from evalkit.run.inference import SAMPLE_MODEL
 from evalkit.run.models import model_sha256
 
@@ -99,7 +99,7 @@ def test_failures_of_earlier_runs_count(
 
 def test_weights_beside_an_onnx_file_are_part_of_its_hash(tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx")
-    file = load_model_config(SAMPLE_MODEL, RunConfig()).file_for("onnxruntime")
+    file = load_model_config(SAMPLE_MODEL, RunSettings()).file_for("onnxruntime")
     hashes = set()
     for seed in (0, 1):
         folder = tmp_path / str(seed)

@@ -13,8 +13,8 @@ from command import Command
 
 from evalkit.core.progress import Progress
 from evalkit.core.results import load_result
-from evalkit.core.settings import WiderFaceConfig
 from evalkit.tasks.widerface.evaluation import evaluate
+from evalkit.tasks.widerface.settings import WiderFaceSettings
 from evalkit.widerface_eval import Detections, read_ground_truth, read_predictions
 
 pytest.importorskip("onnxruntime", reason="pip install 'evalkit[cpu]'")
@@ -248,7 +248,7 @@ def test_real_predictions_give_the_published_ap(shared_data: Path, tmp_path: Pat
     with tarfile.open(archive) as tar:
         tar.extractall(tmp_path, filter="data")
     folder = next(path.parent for path in tmp_path.rglob("0--Parade"))
-    config = WiderFaceConfig(
+    config = WiderFaceSettings(
         predictions=folder, ground_truth=shared_data / "widerface" / "ground_truth"
     )
     result = evaluate(config, Progress(quiet=True)).result
@@ -272,7 +272,7 @@ def test_real_images_and_a_real_detector(shared_data: Path, tmp_path: Path) -> N
         "head: retinaface\ninput: {color: bgr, mean: [104, 117, 123], std: 1}\n"
         "sizing: original stride=1\ndetection: {truncate: true}\n"
     )
-    config = WiderFaceConfig(
+    config = WiderFaceSettings(
         data=shared_data / "widerface", events=("22--Picnic",), model=str(model), backend="torch"
     )
     result = evaluate(config, Progress(quiet=True)).result

@@ -15,7 +15,7 @@ from evalkit.convert.writing import check_out, put, work_folder
 from evalkit.core.errors import InputError
 from evalkit.core.files import sha256_file
 from evalkit.core.machine import describe
-from evalkit.core.settings import ModelConfig, RunConfig
+from evalkit.core.settings import ModelConfig, RunSettings
 from evalkit.core.sidecar import SCHEMA_VERSION, dumped, sidecar_path
 from evalkit.run.models import image_shape, model_sha256, open_model
 
@@ -203,8 +203,8 @@ def _check(
     if kind == reader:
         files = {f"{reader}:fp32": str(made.absolute())}
     python = settings.python if kind == "mxnet" else None
-    first = RunConfig(backend=kind, python=python, threads=settings.threads)
-    second = RunConfig(backend=reader, threads=settings.threads)
+    first = RunSettings(backend=kind, python=python, threads=settings.threads)
+    second = RunSettings(backend=reader, threads=settings.threads)
     wanted, ran = _outputs(first, _with_files(model, {kind: str(source.absolute())}), batches)
     found, also = _outputs(second, _with_files(model, files), batches)
     if [value.shape for value in wanted] != [value.shape for value in found]:
@@ -231,7 +231,7 @@ def _with_files(model: ModelConfig, files: dict[str, str]) -> ModelConfig:
 
 
 def _outputs(
-    run: RunConfig, model: ModelConfig, batches: list[NDArray[np.float32]]
+    run: RunSettings, model: ModelConfig, batches: list[NDArray[np.float32]]
 ) -> tuple[list[NDArray[np.float32]], str]:
     with open_model(run, model) as opened:
         session: Session = opened.session

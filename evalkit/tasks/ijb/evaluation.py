@@ -16,7 +16,6 @@ from evalkit.core.errors import InputError
 from evalkit.core.files import cache_dir, sha256_json
 from evalkit.core.progress import Progress
 from evalkit.core.results import DatasetInfo, Failure, Interval, Metric, Result
-from evalkit.core.settings import IjbConfig
 from evalkit.datasets.ijb import IjbRelease, load_ijb, subset
 from evalkit.protocols.fusion import FusionSwitches, Templates, fuse_templates
 from evalkit.protocols.identification import (
@@ -32,6 +31,7 @@ from evalkit.run.inference import SAMPLE_MODEL, Inferred, OpenImages, embed, emb
 from evalkit.run.overlap import People
 from evalkit.run.pipeline import check_failures
 from evalkit.tasks.ijb.intervals import intervals_of_points
+from evalkit.tasks.ijb.settings import IjbSettings
 from evalkit.tasks.ready import flip_of, read_features, read_scores, read_templates
 
 ProtocolName = Literal["IJBB", "IJBC"]
@@ -39,14 +39,14 @@ Scores = dict[str, NDArray[Any]]
 
 
 def evaluate(
-    protocol: ProtocolName, config: IjbConfig, progress: Progress, *, command: str = ""
+    protocol: ProtocolName, config: IjbSettings, progress: Progress, *, command: str = ""
 ) -> tuple[Result, Scores]:
     """Run the protocol.
 
     Parameters
     ----------
     protocol : {"IJBB", "IJBC"}
-    config : IjbConfig
+    config : IjbSettings
     progress : Progress
     command : str
         What the user typed, for the result.
@@ -111,7 +111,7 @@ def evaluate(
     return result, scores
 
 
-def open_images(protocol: ProtocolName, config: IjbConfig, progress: Progress) -> OpenImages:
+def open_images(protocol: ProtocolName, config: IjbSettings, progress: Progress) -> OpenImages:
     """Return the faces of a release, those that ``--limit`` leaves."""
     release = _load(protocol, config, progress)
     if config.limit is not None and config.limit < len(release.images):
@@ -131,7 +131,7 @@ class _Scored:
     warnings: tuple[str, ...] = ()
 
 
-def _load(protocol: ProtocolName, config: IjbConfig, progress: Progress) -> IjbRelease:
+def _load(protocol: ProtocolName, config: IjbSettings, progress: Progress) -> IjbRelease:
     named = config.data
     if named is None and os.environ.get("EVALKIT_DATA"):
         named = Path(os.environ["EVALKIT_DATA"])
@@ -155,7 +155,7 @@ def _load(protocol: ProtocolName, config: IjbConfig, progress: Progress) -> IjbR
     return release
 
 
-def _check_meta(release: IjbRelease, config: IjbConfig) -> None:
+def _check_meta(release: IjbRelease, config: IjbSettings) -> None:
     """Refuse what the meta files alone show to be in vain, before hours of inference."""
     if release.genuine.all() or not release.genuine.any():
         kind = "impostor" if release.genuine.any() else "genuine"
@@ -172,7 +172,7 @@ def _check_meta(release: IjbRelease, config: IjbConfig) -> None:
         require_model(config, release.root, SAMPLE_MODEL)
 
 
-def _score(release: IjbRelease, config: IjbConfig, progress: Progress, clock: Clock) -> _Scored:
+def _score(release: IjbRelease, config: IjbSettings, progress: Progress, clock: Clock) -> _Scored:
     if config.scores is not None:
         scores = read_scores(config.scores, len(release.pairs))
         return _Scored(scores, None, None, _failed_scores(scores), config.scores)
@@ -235,7 +235,7 @@ def _identity(release: IjbRelease) -> str:
 
 def _fuse(
     release: IjbRelease,
-    config: IjbConfig,
+    config: IjbSettings,
     features: NDArray[np.float32],
     flipped: NDArray[np.float32] | None,
 ) -> Templates:
@@ -265,7 +265,7 @@ def _failed_faces(
 
 
 def _failed_templates(
-    release: IjbRelease, templates: Templates, failed: NDArray[Any], config: IjbConfig
+    release: IjbRelease, templates: Templates, failed: NDArray[Any], config: IjbSettings
 ) -> tuple[Failure, ...]:
     """Templates that failed to enrol, save those of which a face is named already."""
     if config.templates is None:
@@ -319,7 +319,7 @@ def _tar_metric(point: OperatingPoint, interval: Interval | None) -> Metric:
 
 
 def _identify(
-    release: IjbRelease, scored: _Scored, config: IjbConfig, progress: Progress
+    release: IjbRelease, scored: _Scored, config: IjbSettings, progress: Progress
 ) -> Identification:
     templates, probes = scored.templates, release.probes
     if templates is None or release.galleries is None or probes is None:
@@ -384,7 +384,7 @@ def _gallery_metric(result: GalleryResult, place: int, rule: str) -> Metric:
     )
 
 
-def _settings(config: IjbConfig, *, intervals: bool) -> dict[str, Any]:
+def _settings(config: IjbSettings, *, intervals: bool) -> dict[str, Any]:
     """Return what can move a figure; how templates made elsewhere were fused is not known."""
     settings = config.model_dump(mode="json", include={"rule", "far", "limit", "one_to_n"})
     fused = config.templates is None and config.scores is None

@@ -14,7 +14,6 @@ from evalkit.core.errors import InputError
 from evalkit.core.files import cache_dir
 from evalkit.core.progress import Progress
 from evalkit.core.results import DatasetInfo, Failure, Interval, Metric, Result
-from evalkit.core.settings import LfwConfig
 from evalkit.datasets.errors import DatasetError
 from evalkit.datasets.lfw import LfwImages, LfwPairs, load_bin
 from evalkit.protocols.folds import TenFold, checked_labels
@@ -24,13 +23,14 @@ from evalkit.protocols.verification import evaluate as verify
 from evalkit.run.frame import Clock, assemble, rate_name, require_model, scorable
 from evalkit.run.inference import SAMPLE_MODEL, Inferred, OpenImages, embed, embeddings
 from evalkit.run.pipeline import check_failures
+from evalkit.tasks.lfw.settings import LfwSettings
 from evalkit.tasks.ready import Floats, read_array
 
 Scores = dict[str, NDArray[Any]]
 T = TypeVar("T")
 
 
-def find_sets(config: LfwConfig, progress: Progress) -> list[Path]:
+def find_sets(config: LfwSettings, progress: Progress) -> list[Path]:
     """Return the ``.bin`` files of a run: ``--data``, ``$EVALKIT_DATA``, else the sample.
 
     Raises
@@ -61,7 +61,7 @@ def find_sets(config: LfwConfig, progress: Progress) -> list[Path]:
 
 
 def evaluate(
-    path: Path, config: LfwConfig, progress: Progress, *, command: str = ""
+    path: Path, config: LfwSettings, progress: Progress, *, command: str = ""
 ) -> tuple[Result, Scores, LfwPairs]:
     """Run the protocol on one set.
 
@@ -69,7 +69,7 @@ def evaluate(
     ----------
     path : Path
         The ``.bin``.
-    config : LfwConfig
+    config : LfwSettings
     progress : Progress
     command : str
         What the user typed, for the result.
@@ -138,7 +138,7 @@ def evaluate(
     return result, scores, pairs
 
 
-def open_images(path: Path, config: LfwConfig) -> OpenImages:
+def open_images(path: Path, config: LfwSettings) -> OpenImages:
     """Return the images of a set, those that ``--limit`` leaves."""
     pairs = _limited(load_bin(path), config.limit)
     return OpenImages(
@@ -169,7 +169,7 @@ def _fingerprint(pairs: LfwPairs) -> str:
     return pairs.sha256 if ":" not in pairs.name else f"{pairs.sha256}:{pairs.name}"
 
 
-def _read_embeddings(config: LfwConfig, pairs: int) -> tuple[Floats, Floats | None]:
+def _read_embeddings(config: LfwSettings, pairs: int) -> tuple[Floats, Floats | None]:
     if config.embeddings is None:
         raise InputError("--embeddings names no file.")
     plain = read_array(config.embeddings, 2 * pairs, what="images in the set")
@@ -179,7 +179,7 @@ def _read_embeddings(config: LfwConfig, pairs: int) -> tuple[Floats, Floats | No
 
 
 def _verify(
-    pairs: LfwPairs, config: LfwConfig, plain: Floats, mirrored: Floats | None
+    pairs: LfwPairs, config: LfwSettings, plain: Floats, mirrored: Floats | None
 ) -> list[Verification]:
     """Return the figures with mirrored images where there are some, then those without."""
     flips = [mirrored, None] if mirrored is not None else [None]

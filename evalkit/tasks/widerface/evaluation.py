@@ -17,7 +17,7 @@ from evalkit.core.files import cache_dir, sha256_file
 from evalkit.core.machine import available_cores
 from evalkit.core.progress import Progress
 from evalkit.core.results import DatasetInfo, Interval, Metric, Result
-from evalkit.core.settings import ModelConfig, WiderFaceConfig, load_model_config
+from evalkit.core.settings import ModelConfig, load_model_config
 from evalkit.datasets.ijb import MARKER
 from evalkit.datasets.widerface import WiderFace, WiderImages, image_folder, load_widerface
 from evalkit.run.detecting import FIELDS, SHARD, fill_detections, rows_of
@@ -26,6 +26,7 @@ from evalkit.run.frame import Clock, assemble, require_model
 from evalkit.run.inference import Inferred, OpenImages, fill
 from evalkit.stats.ap import ImageBootstrap, ImageCounts, image_counts
 from evalkit.stats.subjects import percentile_interval
+from evalkit.tasks.widerface.settings import WiderFaceSettings
 from evalkit.widerface_eval import (
     Detections,
     Evaluation,
@@ -82,7 +83,7 @@ class _Data:
     limited: bool
 
 
-def evaluate(config: WiderFaceConfig, progress: Progress, *, command: str = "") -> Run:
+def evaluate(config: WiderFaceSettings, progress: Progress, *, command: str = "") -> Run:
     """Run the protocol.
 
     Raises
@@ -130,7 +131,7 @@ def evaluate(config: WiderFaceConfig, progress: Progress, *, command: str = "") 
     return Run(result, counts, evaluation, _without(detections, lost), data.images)
 
 
-def open_images(config: WiderFaceConfig, progress: Progress) -> OpenImages:
+def open_images(config: WiderFaceSettings, progress: Progress) -> OpenImages:
     """Return the images, those that ``--limit`` and ``--events`` leave."""
     root, name = _root(config, progress)
     truth_folder = _truth_folder(root, config)
@@ -138,7 +139,7 @@ def open_images(config: WiderFaceConfig, progress: Progress) -> OpenImages:
     return OpenImages(lambda _: images, name, _fingerprint(truth_folder, images), root)
 
 
-def _root(config: WiderFaceConfig, progress: Progress) -> tuple[Path, str]:
+def _root(config: WiderFaceSettings, progress: Progress) -> tuple[Path, str]:
     """Return the data's folder and its name."""
     named = config.data
     if named is None and os.environ.get("EVALKIT_DATA"):
@@ -155,7 +156,7 @@ def _root(config: WiderFaceConfig, progress: Progress) -> tuple[Path, str]:
         return sample_path("widerface", cache_dir(), progress=report), "evalkit-sample-widerface"
 
 
-def _truth_folder(root: Path, config: WiderFaceConfig) -> Path:
+def _truth_folder(root: Path, config: WiderFaceSettings) -> Path:
     if config.ground_truth is not None:
         return config.ground_truth
     for name in _TRUTH_FOLDERS:
@@ -167,7 +168,7 @@ def _truth_folder(root: Path, config: WiderFaceConfig) -> Path:
     )
 
 
-def _load(root: Path, truth_folder: Path, config: WiderFaceConfig) -> _Data:
+def _load(root: Path, truth_folder: Path, config: WiderFaceSettings) -> _Data:
     try:
         whole = read_ground_truth(truth_folder)
         truth = whole.only(config.events) if config.events else whole
@@ -206,7 +207,7 @@ def _images(wider: WiderFace | None, root: Path) -> WiderImages:
     return wider.images
 
 
-def _read(config: WiderFaceConfig, data: _Data) -> Reading:
+def _read(config: WiderFaceSettings, data: _Data) -> Reading:
     if config.predictions is None:
         raise InputError("--predictions names nothing.")
     try:
@@ -223,7 +224,7 @@ def _read(config: WiderFaceConfig, data: _Data) -> Reading:
 
 
 def _infer(
-    config: WiderFaceConfig, images: WiderImages, progress: Progress, truth_folder: Path
+    config: WiderFaceSettings, images: WiderImages, progress: Progress, truth_folder: Path
 ) -> tuple[Inferred, dict[str, Any]]:
     given = {
         name: value
@@ -253,7 +254,7 @@ def _infer(
     return inferred, opened.settings
 
 
-def _model_config(config: WiderFaceConfig) -> ModelConfig:
+def _model_config(config: WiderFaceSettings) -> ModelConfig:
     """Return the model's configuration with what the command line says otherwise."""
     held = load_model_config(config.model or SAMPLE_MODEL, config)
     changes = {
@@ -311,7 +312,7 @@ def _without(detections: Detections, lost: Sequence[str]) -> Detections:
     return Detections.from_rows(tuple(kept), list(kept.values()))
 
 
-def _score(truth: GroundTruth, detections: Detections, config: WiderFaceConfig) -> Evaluation:
+def _score(truth: GroundTruth, detections: Detections, config: WiderFaceSettings) -> Evaluation:
     settings = Settings(config.rule, config.iou, config.steps)
     try:
         return score(truth, detections, settings, threads=config.threads)
@@ -331,7 +332,7 @@ def _intervals(counts: ImageCounts) -> dict[str, Interval | None]:
     }
 
 
-def _settings(config: WiderFaceConfig, evaluation: Evaluation) -> dict[str, Any]:
+def _settings(config: WiderFaceSettings, evaluation: Evaluation) -> dict[str, Any]:
     kept = config.model_dump(mode="json", include={"rule", "iou", "steps", "events", "limit"})
     return {**kept, "normalisation": evaluation.settings.normalisation}
 

@@ -24,7 +24,7 @@ from evalkit.core.errors import EvalkitError, InputError
 from evalkit.core.files import atomic_write, cache_dir, sha256_file, sha256_json
 from evalkit.core.progress import Progress
 from evalkit.core.results import Result, load_result
-from evalkit.core.settings import ModelConfig, RunConfig, load_model_config
+from evalkit.core.settings import ModelConfig, RunSettings, load_model_config
 from evalkit.datasets.sample import sample_path
 from evalkit.run import detector, inference, models
 from evalkit.verdict.plan import DeviceOutputs, Mode, Override, Plan, ProtocolPlan
@@ -187,7 +187,7 @@ def _job(plan: Plan, protocol: ProtocolPlan, mode: Mode, data: Data, root: Path)
     if protocol.name in override.devices:
         settings |= _device(plan, override.devices[protocol.name])
     named = _model_name(plan, protocol)
-    model = load_model_config(named, RunConfig())
+    model = load_model_config(named, RunSettings())
     settings["model"] = named
     worker = _worker(plan, override, model)
     if worker is not None:

@@ -11,10 +11,10 @@ from evalkit.backends.base import Probe
 _PATIENCE_S = 300.0
 _ASK = """
 import dataclasses, json, sys
-from evalkit.core.settings import ModelConfig, RunConfig
+from evalkit.core.settings import ModelConfig, RunSettings
 from evalkit.core.errors import EvalkitError
 from evalkit.run.models import choose_backend
-run = RunConfig(backend=sys.argv[1], python=sys.argv[2] or None)
+run = RunSettings(backend=sys.argv[1], python=sys.argv[2] or None)
 try:
     backend = choose_backend(run, ModelConfig(name="any", files={"any": "any"}))
     probe = dataclasses.asdict(backend.probe())

@@ -17,7 +17,7 @@ from evalkit.bench import Setup, bench
 from evalkit.core.errors import EvalkitError
 from evalkit.core.files import atomic_write, sha256_json
 from evalkit.core.progress import Progress
-from evalkit.core.settings import RunConfig, load_model_config
+from evalkit.core.settings import RunSettings, load_model_config
 from evalkit.verdict.plan import Bench
 from evalkit.verdict.signoff.cells import Job, run_module
 
@@ -101,7 +101,7 @@ def main(settings_file: str, output: str) -> None:
     settings = yaml.safe_load(path.read_text(encoding="utf-8"))
     model_file = path.with_suffix(".model.yaml")
     _write(model_file, yaml.safe_dump(settings["model"]))
-    model = load_model_config(str(model_file), RunConfig())
+    model = load_model_config(str(model_file), RunSettings())
     setups = [
         Setup(**{**setup, "python": Path(setup["python"]) if setup["python"] else None})
         for setup in settings["setups"]
