@@ -1,0 +1,47 @@
+"""A checkout that runs in place: which folders are importable."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SIBLINGS = ("configs", "datasets", "protocols", "widerface_eval")
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkout whose folder has the package's name, as ``git clone`` makes it."""
+    folder = tmp_path_factory.mktemp("clone") / "evalkit"
+    folder.mkdir()
+    for name in ("evalkit", "tests", "benchmarks", "tools", "setup.py", *SIBLINGS):
+        (folder / name).symlink_to(ROOT / name)
+    return folder
+
+
+def python(checkout: Path, code: str) -> subprocess.CompletedProcess[str]:
+    """Run code as a new interpreter in the checkout does."""
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=checkout, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize("name", ["evalkit", "tests", "benchmarks", "tools", "docs", "setup"])
+def test_no_other_folder_is_importable(checkout: Path, name: str) -> None:
+    with pytest.raises(ModuleNotFoundError, match=rf"No module named 'evalkit\.{name}'"):
+        importlib.import_module(f"evalkit.{name}")
+    done = python(checkout, f"import evalkit.{name}")
+    assert done.returncode == 1
+    assert f"No module named 'evalkit.{name}'" in done.stderr
+
+
+def test_the_siblings_are_those_of_the_checkout(checkout: Path) -> None:
+    names = [f"evalkit.{name}" for name in SIBLINGS]
+    done = python(
+        checkout, f"import {', '.join(names)}; print({'.__path__[0], '.join(names)}.__path__[0])"
+    )
+    assert done.stdout.split() == [str(checkout / name) for name in SIBLINGS], done.stderr
