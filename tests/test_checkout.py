@@ -1,13 +1,17 @@
-"""A checkout that runs in place: which folders are importable."""
+"""A checkout that runs in place: which folders are importable, what its distribution is called."""
 
 from __future__ import annotations
 
 import importlib
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+
+from evalkit.core.errors import DISTRIBUTION
 
 ROOT = Path(__file__).parents[1]
 SIBLINGS = ("configs", "datasets", "protocols", "widerface_eval")
@@ -45,3 +49,25 @@ def test_the_siblings_are_those_of_the_checkout(checkout: Path) -> None:
         checkout, f"import {', '.join(names)}; print({'.__path__[0], '.join(names)}.__path__[0])"
     )
     assert done.stdout.split() == [str(checkout / name) for name in SIBLINGS], done.stderr
+
+
+def test_the_distribution_has_a_name_of_its_own() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["name"] == DISTRIBUTION == "face-evalkit"
+
+
+def test_no_text_installs_the_package_of_another_author() -> None:
+    """On PyPI ``evalkit`` is not ours: commands name a checkout."""
+    listed = subprocess.run(
+        ["git", "-C", str(ROOT), "ls-files"], capture_output=True, text=True, check=False
+    )
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    bare = re.compile(r"install\b[^\n]*[\s'\"`]evalkit(\[|==|>=|['\"`]?$)", re.MULTILINE)
+    assert bare.search("pip install 'evalkit[torch]'")
+    assert not bare.search('pip install "/opt/evalkit[torch]"')
+    for name in listed.stdout.split():
+        path = ROOT / name
+        if path.suffix in {".py", ".md", ".yml", ".yaml", ".toml", ""} and path.is_file():
+            commands = bare.search(path.read_text(encoding="utf-8").replace("uninstall", ""))
+            assert commands is None or path == Path(__file__), f"{name}: {commands[0]}"

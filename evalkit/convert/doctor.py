@@ -106,7 +106,7 @@ def _listed(name: str, entry: Entry, probe: Probe) -> Listed:
     reason, found, remedy = probe.reason.partition(" Install it: ")
     if found and not probe.remedy:
         probe = Probe(available=False, reason=reason, remedy=f"Run: {remedy}")
-    tested = TESTED_ON.get(name, "") if entry.origin == "evalkit" else None
+    tested = TESTED_ON.get(name, "") if not entry.foreign else None
     return Listed(name, entry.origin, probe, tested)
 
 

@@ -43,7 +43,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from evalkit.backends.base import Precision
 from evalkit.backends.tensors import first_line
 from evalkit.convert.base import Batches, Build, Built, Converter, ConvertSettings, Method
-from evalkit.core.errors import InputError, UnavailableError
+from evalkit.core.errors import InputError, UnavailableError, install_command
 
 HISTOGRAM_BINS = 2048
 CHUNK = 4
@@ -262,7 +262,7 @@ def _write_fp16(model: Path, out: Path, exclude: tuple[str, ...]) -> Built:
         from onnxconverter_common import float16  # noqa: PLC0415 - for this target alone
     except ImportError as error:
         raise UnavailableError(
-            f"fp16 needs onnxconverter-common: {error}. Install it: pip install 'evalkit[convert]'."
+            f"fp16 needs onnxconverter-common: {error}. Install it: {install_command('convert')}."
         ) from error
     with _toolchain(model, "converting to fp16"), warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")

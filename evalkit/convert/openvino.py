@@ -26,7 +26,7 @@ import numpy as np
 from evalkit.backends.base import Precision
 from evalkit.backends.openvino import cause, read_graph
 from evalkit.convert.base import Batches, Built, Converter, ConvertSettings, Method
-from evalkit.core.errors import InputError, UnavailableError
+from evalkit.core.errors import InputError, UnavailableError, install_command
 
 # isort: split
 import openvino as ov
@@ -138,7 +138,7 @@ def _toolchain(source: Path) -> Iterator[Any]:
             yield nncf
     except ImportError as error:
         raise UnavailableError(
-            f"int8 for OpenVINO needs NNCF: {error}. Install it: pip install 'evalkit[convert]'."
+            f"int8 for OpenVINO needs NNCF: {error}. Install it: {install_command('convert')}."
         ) from error
     except (InputError, UnavailableError, OSError, MemoryError):
         raise

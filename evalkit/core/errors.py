@@ -9,6 +9,21 @@ EXIT_CANNOT_JUDGE = 3
 EXIT_INTERNAL = 70
 
 
+DISTRIBUTION = "face-evalkit"
+"""The name under which evalkit is installed; ``evalkit`` alone is another author's."""
+
+
+def install_command(extra: str) -> str:
+    """Return the command that brings an extra, and where to run it: evalkit is not on PyPI.
+
+    Examples
+    --------
+    >>> install_command("torch")
+    "pip install -e '.[torch]' (in the checkout of evalkit)"
+    """
+    return f"pip install -e '.[{extra}]' (in the checkout of evalkit)"
+
+
 class EvalkitError(Exception):
     """Base of every error that is the user's to mend: one message, no stack trace.
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
-from evalkit.core.errors import InputError, UnavailableError
+from evalkit.core.errors import DISTRIBUTION, InputError, UnavailableError, install_command
 
 T = TypeVar("T")
 
@@ -37,12 +37,12 @@ class Entry:
 
     target: str
     extra: str | None = None
-    origin: str = "evalkit"
+    origin: str = DISTRIBUTION
 
     @property
     def foreign(self) -> bool:
         """Whether another package registered it, whose faults are none of evalkit's."""
-        return self.origin != "evalkit"
+        return self.origin != DISTRIBUTION
 
 
 def foreign_fault(
@@ -211,7 +211,7 @@ class Registry(Generic[T]):
 
     def _missing(self, name: str, entry: Entry, error: Exception) -> str:
         remedy = (
-            f"Install it: pip install 'evalkit[{entry.extra}]'."
+            f"Install it: {install_command(entry.extra)}."
             if entry.extra
             else f"Install what {entry.origin} needs for it."
         )

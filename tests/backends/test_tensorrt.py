@@ -210,7 +210,7 @@ def test_absence_is_told_with_its_reason(
     probe = TensorRtBackend.probe()
     assert not probe.available
     assert probe.reason.startswith("tensorrt cannot be imported")
-    assert "pip install 'evalkit[tensorrt]'" in probe.remedy
+    assert "pip install -e '.[tensorrt]'" in probe.remedy
     with pytest.raises(UnavailableError, match=r"tensorrt cannot be imported.*pip install"):
         TensorRtBackend.open(write_onnx(tiny, tmp_path / "m.onnx"), SessionOptions(device="cuda"))
 

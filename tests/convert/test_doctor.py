@@ -15,7 +15,7 @@ from evalkit.backends import BACKENDS
 from evalkit.backends.base import Backend, Probe, Ran, Session, SessionOptions, TensorInfo
 from evalkit.cli import main
 from evalkit.convert.doctor import check, survey
-from evalkit.core.errors import InputError
+from evalkit.core.errors import InputError, install_command
 from evalkit.core.registry import Entry
 from evalkit.core.settings import InputSpec, ModelConfig, RunSettings
 from evalkit.report.doctor import describe_backends, describe_checkup
@@ -206,7 +206,7 @@ def test_the_table_says_what_is_missing_and_what_brings_it(
         "openvino": Probe(
             False,
             reason="The backend 'openvino' cannot be loaded: No module named 'openvino'. "
-            "Install it: pip install 'evalkit[openvino]'.",
+            f"Install it: {install_command('openvino')}.",
         ),
         "torch": Probe(True, "2", ("cpu", "cuda:0"), ("fp32", "bf16")),
     }
@@ -216,7 +216,7 @@ def test_the_table_says_what_is_missing_and_what_brings_it(
         lambda python, name, limit: probes.get(name, Probe(False)),
     )
     held = {listed.name: listed for listed in survey()}
-    assert held["openvino"].probe.remedy == "Run: pip install 'evalkit[openvino]'."
+    assert held["openvino"].probe.remedy == f"Run: {install_command('openvino')}."
     shown = describe_backends(list(held.values()))
     assert "openvino: The backend 'openvino' cannot be loaded: No module named 'openvino'." in shown
     assert "cpu, cuda:0" in shown
@@ -224,7 +224,7 @@ def test_the_table_says_what_is_missing_and_what_brings_it(
     listed = {entry["name"]: entry for entry in json.loads(capsys.readouterr().out)}
     assert listed["torch"]["precisions"] == ["fp32", "bf16"]
     assert listed["torch"]["available"] is True
-    assert listed["openvino"]["remedy"] == "Run: pip install 'evalkit[openvino]'."
+    assert listed["openvino"]["remedy"] == f"Run: {install_command('openvino')}."
 
 
 def test_what_was_never_tested_is_not_claimed(monkeypatch: pytest.MonkeyPatch) -> None:

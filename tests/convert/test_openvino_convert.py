@@ -206,7 +206,7 @@ def test_without_nncf_the_remedy_is_told(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "nncf", None)
-    with pytest.raises(UnavailableError, match=r"pip install 'evalkit\[convert\]'"):
+    with pytest.raises(UnavailableError, match=r"pip install -e '.\[convert\]'"):
         OpenVinoConverter.build(source, folder(tmp_path), INT8, batches(1.0))
 
 

@@ -145,7 +145,7 @@ def test_unknown_name_without_a_near_one(animals: Registry[Any]) -> None:
 
 
 def test_missing_library_names_the_extra(animals: Registry[Any]) -> None:
-    with pytest.raises(UnavailableError, match=r"no_such_library_here.*evalkit\[ghosts\]"):
+    with pytest.raises(UnavailableError, match=r"no_such_library_here.*-e '.\[ghosts\]"):
         animals.get("ghost")
 
 
@@ -237,7 +237,9 @@ def test_target_without_attribute_is_refused(animals: Registry[Any]) -> None:
 
 
 def test_collision_names_both_packages(animals: Registry[Any]) -> None:
-    with pytest.raises(InputError, match=r"animal 'cat': evalkit \(.*Cat\) and zoo \(zoo:Lion\)"):
+    with pytest.raises(
+        InputError, match=r"animal 'cat': face-evalkit \(.*Cat\) and zoo \(zoo:Lion\)"
+    ):
         animals.register("cat", "zoo:Lion", origin="zoo")
     assert animals.get("cat") is Cat
 

@@ -26,7 +26,7 @@ from evalkit.run.frame import rate_name
 from evalkit.run.inference import SAMPLE_MODEL
 from evalkit.tasks.ijb.settings import IjbSettings
 
-onnxruntime = pytest.importorskip("onnxruntime", reason="pip install 'evalkit[cpu]'")
+onnxruntime = pytest.importorskip("onnxruntime", reason="needs the cpu extra")
 
 
 @pytest.fixture

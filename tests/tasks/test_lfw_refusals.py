@@ -18,7 +18,7 @@ from evalkit.protocols.verification import pair_distances
 from evalkit.report import sheets
 from evalkit.run.inference import SAMPLE_MODEL
 
-pytest.importorskip("onnxruntime", reason="pip install 'evalkit[cpu]'")
+pytest.importorskip("onnxruntime", reason="needs the cpu extra")
 
 
 def damaged(image: bytes) -> bytes:

@@ -17,7 +17,7 @@ from evalkit.datasets.lfw import LfwImages, load_bin
 from evalkit.protocols.verification import evaluate
 from evalkit.run.inference import SAMPLE_MODEL
 
-pytest.importorskip("onnxruntime", reason="pip install 'evalkit[cpu]'")
+pytest.importorskip("onnxruntime", reason="needs the cpu extra")
 
 
 def test_the_figures_are_the_protocols(evalkit: Command, tiny_lfw: Path, tmp_path: Path) -> None:

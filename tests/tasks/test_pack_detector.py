@@ -19,7 +19,7 @@ from evalkit.datasets.lfw import load_bin
 from evalkit.heads.detection import Detections
 from evalkit.run.face_alignment import central_face, detector_alignment
 
-pytest.importorskip("onnxruntime", reason="pip install 'evalkit[cpu]'")
+pytest.importorskip("onnxruntime", reason="needs the cpu extra")
 
 SIZE = (120, 160)
 CORNERS = ((2, 2), (62, 34), (58, 42))
@@ -47,7 +47,7 @@ def detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
     With r the reddest pixel as a fraction, the scores are those of `SCORES` times r; where no
     pixel has any red they are NaN.
     """
-    onnx = pytest.importorskip("onnx", reason="pip install 'evalkit[test]'")
+    onnx = pytest.importorskip("onnx", reason="needs the test extra")
     from onnx import TensorProto, helper, numpy_helper
 
     boxes = np.array([[[x, y, x + 40, y + 40] for x, y in CORNERS]], np.float32)

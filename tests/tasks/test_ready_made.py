@@ -13,7 +13,7 @@ from evalkit.datasets.ijb import load_ijb
 from evalkit.tasks.ijb.intervals import all_alike_interval
 from evalkit.verdict.comparable import mismatches
 
-pytest.importorskip("onnxruntime", reason="pip install 'evalkit[cpu]'")
+pytest.importorskip("onnxruntime", reason="needs the cpu extra")
 
 
 @pytest.fixture

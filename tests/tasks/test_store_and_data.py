@@ -14,7 +14,7 @@ from evalkit.core.settings import RunSettings, load_model_config
 from evalkit.run.inference import SAMPLE_MODEL
 from evalkit.run.models import model_sha256
 
-pytest.importorskip("onnxruntime", reason="pip install 'evalkit[cpu]'")
+pytest.importorskip("onnxruntime", reason="needs the cpu extra")
 
 MODEL = ("--model", SAMPLE_MODEL)
 

@@ -17,7 +17,7 @@ from evalkit.tasks.widerface.evaluation import evaluate
 from evalkit.tasks.widerface.settings import WiderFaceSettings
 from evalkit.widerface_eval import Detections, read_ground_truth, read_predictions
 
-pytest.importorskip("onnxruntime", reason="pip install 'evalkit[cpu]'")
+pytest.importorskip("onnxruntime", reason="needs the cpu extra")
 
 
 def truth_of(data: Path) -> Path:
@@ -264,7 +264,7 @@ def test_real_images_and_a_real_detector(shared_data: Path, tmp_path: Path) -> N
 
     Those stem from files whose corners were cut to whole pixels.
     """
-    pytest.importorskip("torch", reason="pip install 'evalkit[torch]'")
+    pytest.importorskip("torch", reason="needs the torch extra")
     model = tmp_path / "model.yaml"
     weights = shared_data / "models" / "biubug6_mobilenet0.25_Final.pth"
     model.write_text(

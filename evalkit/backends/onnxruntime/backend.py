@@ -52,7 +52,7 @@ from evalkit.backends.tensors import (
     only_input,
     trial_shapes,
 )
-from evalkit.core.errors import InputError, WrongPrecisionError
+from evalkit.core.errors import InputError, WrongPrecisionError, install_command
 from evalkit.core.machine import available_cores
 
 PACKAGES = ("onnxruntime", "onnxruntime-gpu")
@@ -82,7 +82,7 @@ class OnnxRuntimeBackend(Backend):
                 reason="onnxruntime and onnxruntime-gpu are both installed; they overwrite each "
                 "other's files.",
                 remedy="Run: pip uninstall -y onnxruntime onnxruntime-gpu, then "
-                "pip install 'evalkit[cpu]' or 'evalkit[gpu]'.",
+                f"{install_command('cpu')}; on a machine with an NVIDIA GPU, take gpu, not cpu.",
             )
         if not hasattr(ort, "InferenceSession"):
             return Probe(

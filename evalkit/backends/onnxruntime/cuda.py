@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from evalkit.backends.base import SessionOptions
 from evalkit.backends.tensors import cuda_index
-from evalkit.core.errors import UnavailableError
+from evalkit.core.errors import UnavailableError, install_command
 from evalkit.core.files import cache_dir
 
 PROVIDERS = {"cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
@@ -66,7 +66,7 @@ def check_provider(options: SessionOptions) -> None:
     if wanted(options) not in ort.get_available_providers():
         raise UnavailableError(
             f"This ONNX Runtime was built without {wanted(options)}. Run: pip uninstall -y "
-            "onnxruntime, then pip install 'evalkit[gpu]'."
+            f"onnxruntime, then {install_command('gpu')}."
         )
 
 

@@ -30,10 +30,10 @@ from evalkit.backends.tensors import (
     first_line,
     float32_outputs,
 )
-from evalkit.core.errors import InputError
+from evalkit.core.errors import InputError, install_command
 
 ENGINES = frozenset({".engine", ".plan"})
-_INSTALL = "On a machine with an NVIDIA driver run: pip install 'evalkit[tensorrt]'."
+_INSTALL = f"On a machine with an NVIDIA driver run: {install_command('tensorrt')}."
 
 
 class TensorRtBackend(Backend):

@@ -40,7 +40,7 @@ from evalkit.backends.tensors import (
 from evalkit.backends.tvm.build import Record, cached, load_library, read_record
 from evalkit.backends.tvm.lower import Shape
 from evalkit.backends.tvm.onnx import load_onnx, onnx_infos
-from evalkit.core.errors import InputError, UnavailableError
+from evalkit.core.errors import InputError, UnavailableError, install_command
 from evalkit.core.machine import available_cores
 
 Program = tuple[Callable[..., Any], Record]
@@ -62,7 +62,7 @@ class TvmBackend(Backend):
             return Probe(
                 available=False,
                 reason="This TVM was built without LLVM, and cannot compile for a CPU.",
-                remedy="Run: pip install 'evalkit[tvm]'.",
+                remedy=f"Run: {install_command('tvm')}.",
             )
         return Probe(True, tvm.__version__, ("cpu",), ("fp32", "fp16", "int8"))
 

@@ -20,7 +20,7 @@ from evalkit.backends import BACKENDS
 from evalkit.backends.base import Backend, Session, SessionOptions
 from evalkit.backends.worker.wire import ConnectionClosedError, SharedArea, receive, send
 from evalkit.core import errors
-from evalkit.core.errors import EvalkitError, InputError, UnavailableError
+from evalkit.core.errors import DISTRIBUTION, EvalkitError, InputError, UnavailableError
 
 _PACKAGES = {"tvm": "apache-tvm", "tvm_ffi": "apache-tvm"}
 """Where a module's package has another name."""
@@ -137,7 +137,7 @@ def _backend(name: str) -> type[Backend]:
 def _installed() -> bool:
     """Whether this interpreter has evalkit itself, and not only a runtime."""
     try:
-        importlib.metadata.distribution("evalkit")
+        importlib.metadata.distribution(DISTRIBUTION)
     except importlib.metadata.PackageNotFoundError:
         return False
     return True

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from evalkit.core.errors import UnavailableError
+from evalkit.core.errors import UnavailableError, install_command
 
 
 def mend(model: Any) -> Any:
@@ -45,7 +45,7 @@ def simplify(model: Any) -> Any:
         import onnxslim  # noqa: PLC0415 - optional
     except ImportError as error:
         raise UnavailableError(
-            "--simplify needs OnnxSlim. Install it: pip install 'evalkit[convert]'."
+            f"--simplify needs OnnxSlim. Install it: {install_command('convert')}."
         ) from error
     return onnxslim.slim(model)
 

@@ -15,7 +15,7 @@ import torch
 
 from evalkit.backends.torch.loading import Loaded, cause, load
 from evalkit.convert.torch.export import exported, input_of
-from evalkit.core.errors import InputError, UnavailableError
+from evalkit.core.errors import InputError, UnavailableError, install_command
 
 
 def to_onnx(
@@ -53,7 +53,7 @@ def to_onnx(
         import onnxscript  # noqa: F401, PLC0415 - what PyTorch's exporter needs
     except ImportError as error:
         raise UnavailableError(
-            "PyTorch's exporter needs onnxscript. Install it: pip install 'evalkit[convert]'."
+            f"PyTorch's exporter needs onnxscript. Install it: {install_command('convert')}."
         ) from error
     loaded = _float(source, architecture)
     info = input_of(loaded, shape)

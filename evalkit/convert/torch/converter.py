@@ -25,7 +25,7 @@ from evalkit.backends.base import Precision
 from evalkit.backends.torch.loading import Loaded, cause, load, parameter_dtypes
 from evalkit.convert.base import Batches, Built, Converter, ConvertSettings, Method
 from evalkit.convert.torch.export import export, exported, input_of, layer_names, layer_of
-from evalkit.core.errors import EvalkitError, InputError, UnavailableError
+from evalkit.core.errors import EvalkitError, InputError, UnavailableError, install_command
 
 
 class TorchConverter(Converter):
@@ -138,8 +138,8 @@ def _quantise(module: Any, settings: ConvertSettings, batches: Batches) -> Any:
         from evalkit.convert.torch.quantiser import quantiser  # noqa: PLC0415 - needs it
     except ImportError as error:
         raise UnavailableError(
-            f"int8 for PyTorch needs torchao, which cannot be imported ({error}). Run: pip install "
-            "'evalkit[convert]'."
+            f"int8 for PyTorch needs torchao, which cannot be imported ({error}). "
+            f"Install it: {install_command('convert')}."
         ) from error
     excluded = {node for node in module.graph.nodes if layer_of(node) in settings.exclude}
     names = {node.name for node in excluded}
