@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import evalkit
 from evalkit.core.errors import DISTRIBUTION
 
 ROOT = Path(__file__).parents[1]
@@ -19,26 +21,27 @@ SIBLINGS = ("configs", "datasets", "protocols", "widerface_eval")
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkout whose folder has the package's name, as ``git clone`` makes it."""
+    """A checkout as ``git clone`` makes it: the folder has the package's name, nothing is built."""
     folder = tmp_path_factory.mktemp("clone") / "evalkit"
-    folder.mkdir()
-    for name in ("evalkit", "tests", "benchmarks", "tools", "setup.py", *SIBLINGS):
+    built = shutil.ignore_patterns("*.so", "__pycache__")
+    for name in ("evalkit", *SIBLINGS):
+        shutil.copytree(ROOT / name, folder / name, ignore=built)
+    for name in ("tests", "benchmarks", "tools", "setup.py"):
         (folder / name).symlink_to(ROOT / name)
     return folder
 
 
-def python(checkout: Path, code: str) -> subprocess.CompletedProcess[str]:
-    """Run code as a new interpreter in the checkout does."""
-    return subprocess.run(
-        [sys.executable, "-c", code], cwd=checkout, capture_output=True, text=True, check=False
-    )
+def python(checkout: Path, *words: object) -> subprocess.CompletedProcess[str]:
+    """Run a new interpreter in the checkout."""
+    command = [sys.executable, *map(str, words)]
+    return subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize("name", ["evalkit", "tests", "benchmarks", "tools", "docs", "setup"])
 def test_no_other_folder_is_importable(checkout: Path, name: str) -> None:
     with pytest.raises(ModuleNotFoundError, match=rf"No module named 'evalkit\.{name}'"):
         importlib.import_module(f"evalkit.{name}")
-    done = python(checkout, f"import evalkit.{name}")
+    done = python(checkout, "-c", f"import evalkit.{name}")
     assert done.returncode == 1
     assert f"No module named 'evalkit.{name}'" in done.stderr
 
@@ -46,9 +49,29 @@ def test_no_other_folder_is_importable(checkout: Path, name: str) -> None:
 def test_the_siblings_are_those_of_the_checkout(checkout: Path) -> None:
     names = [f"evalkit.{name}" for name in SIBLINGS]
     done = python(
-        checkout, f"import {', '.join(names)}; print({'.__path__[0], '.join(names)}.__path__[0])"
+        checkout,
+        "-c",
+        f"import {', '.join(names)}; print({'.__path__[0], '.join(names)}.__path__[0])",
     )
     assert done.stdout.split() == [str(checkout / name) for name in SIBLINGS], done.stderr
+
+
+@pytest.mark.parametrize("command", ["ijbc", "widerface", "backends"])
+def test_a_checkout_that_is_not_built_says_which_command_builds_it(
+    checkout: Path, command: str
+) -> None:
+    done = python(checkout, "-m", "evalkit", command)
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"evalkit {command}: The compiled kernel evalkit.heads._nms is not built. In {checkout} "
+        "run: pip install -e . (or: python setup.py build_ext --inplace).\n"
+    )
+
+
+def test_the_kernels_that_a_checkout_must_build_are_those_of_setup_py() -> None:
+    setup = (ROOT / "setup.py").read_text(encoding="utf-8")
+    named = {f"evalkit.{name}" for name in re.findall(r'kernel\("([\w.]+)"', setup)}
+    assert named == evalkit._KERNELS
 
 
 def test_the_distribution_has_a_name_of_its_own() -> None:

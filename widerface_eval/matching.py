@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from evalkit.widerface_eval import _matching, _reference
+from evalkit.widerface_eval import _reference
 from evalkit.widerface_eval.errors import WiderFaceError
 
 HIT, FALSE, IGNORED = 1, 0, -1
@@ -19,7 +20,6 @@ HIT, FALSE, IGNORED = 1, 0, -1
 Arithmetic = Literal["double", "int32"]
 Kernel = Literal["compiled", "reference"]
 
-_KERNELS = {"compiled": _matching.match_range, "reference": _reference.match_range}
 _CHUNKS_A_THREAD = 4
 
 
@@ -115,7 +115,7 @@ def match_boxes(
     overlap = np.empty(len(boxes), np.float64)
     outcome = np.empty((len(kept), len(boxes)), np.int8)
     recalled = np.zeros_like(flags)
-    match_range = _KERNELS[kernel]
+    match_range = _kernel(kernel)
 
     def work(bounds: tuple[int, int]) -> None:
         given = (corners, offsets, face_table, face_offsets, flags, iou, int32)
@@ -126,6 +126,17 @@ def match_boxes(
     with ThreadPoolExecutor(workers) as pool:
         list(pool.map(work, chunks))
     return Matches(best, overlap, outcome, recalled.astype(bool))
+
+
+def _kernel(kernel: Kernel) -> Callable[..., None]:
+    """Import the compiled kernel only when it runs: the command line needs this module first."""
+    if kernel == "reference":
+        return _reference.match_range
+    try:
+        from evalkit.widerface_eval import _matching  # noqa: PLC0415
+    except ImportError as error:  # a checkout that is not built: the error names the command
+        raise WiderFaceError(str(error)) from error
+    return _matching.match_range
 
 
 def _corners(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -202,5 +213,5 @@ def _validate_options(
             raise WiderFaceError("int32 arithmetic needs faces in whole pixels.")
     if threads is not None and threads < 1:
         raise WiderFaceError(f"{threads} threads cannot work; use at least 1.")
-    if kernel not in _KERNELS:
+    if kernel not in get_args(Kernel):
         raise WiderFaceError(f"There is no kernel {kernel!r}: use compiled or reference.")

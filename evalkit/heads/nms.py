@@ -7,7 +7,12 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from evalkit.heads import _nms
+from evalkit.core.errors import UnavailableError
+
+try:
+    from evalkit.heads import _nms
+except ImportError as error:  # a checkout that is not built: the error names the command
+    raise UnavailableError(str(error)) from error
 
 Overlap = Literal["plus_one", "continuous"]
 OVERLAPS: tuple[Overlap, ...] = get_args(Overlap)

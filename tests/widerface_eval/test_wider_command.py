@@ -5,8 +5,10 @@ import errno
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -188,3 +190,16 @@ def test_it_runs_as_a_module_and_imports_nothing_of_the_rest(data):
     )
     assert "--allow-missing" in run.stdout
     assert "exit codes" in run.stdout
+
+
+def test_a_checkout_that_is_not_built_says_which_command_builds_it(data):
+    root, checkout = Path(__file__).parents[2], data / "checkout"
+    for name in ("evalkit", "protocols", "widerface_eval"):
+        shutil.copytree(root / name, checkout / name, ignore=shutil.ignore_patterns("*.so"))
+    command = [sys.executable, "-m", "evalkit.widerface_eval", *arguments(data)]
+    done = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "error: The compiled kernel evalkit.widerface_eval._matching is not built. In "
+        f"{checkout} run: pip install -e . (or: python setup.py build_ext --inplace).\n"
+    )
