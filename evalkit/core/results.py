@@ -9,12 +9,13 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
 
+from evalkit.core import schema1
 from evalkit.core.errors import InputError
 from evalkit.core.files import atomic_write
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 READY_MADE = "ready-made"
 """In the place of a backend where the input was computed elsewhere, and no model ran."""
@@ -50,37 +51,116 @@ class Interval(_Record):
     method: str
 
 
+Kind = Literal["rate", "area", "norm"]
+"""A share of trials, an area under a curve (both 0 to 1), a length of embeddings."""
+
+OUTCOMES = frozenset(
+    {
+        *("true_accepts", "false_accepts", "true_positives", "false_positives"),
+        *("hits", "correct", "recalled", "proposals"),
+    }
+)
+"""Counts that the model decides; data and rules give every other count."""
+
+TOO_FEW = {
+    "too_few_false_accepts": "false accepts are expected",
+    "too_few_faces": "faces are counted",
+}
+"""Flags of figures that rest on fewer than 30 events, and what there is too little of."""
+
+
 class Metric(_Record):
-    """One figure.
+    """One figure, which says itself what it is: nobody reads its name.
 
     Attributes
     ----------
     name : str
         Unique in the result: ``tar@far=1e-04``.
+    figure : str
+        What is measured: ``tar``, ``val``, ``accuracy``, ``auc``, ``eer``, ``ap``, ``recall``,
+        ``tpir``, ``rank``, ``xnorm``.
     value : float or None
         None where the data cannot give it; a flag says why.
     rule : str
         The convention, by name.
+    kind : {"rate", "area", "norm"}
+    direction : {"higher", "lower"} or None
+        Which values are better; None where neither is.
+    unit : str
+        Of `value`; empty for a share of 1.
     interval : Interval or None
         Its uncertainty, where it was computed.
     counts : dict of str to int
-        The raw counts behind a rate.
+        The raw counts behind a rate: ``genuine``, ``impostors``, ``true_accepts``,
+        ``false_accepts``, ``pairs``, ``correct``, ``faces``, ...
+    share : (str, str) or None
+        Names of two counts: the successes, and the trials that they are of.
     at : dict of str to (float or None)
-        Where it was measured: target, threshold, achieved FAR.
+        Where it was measured: ``target``, ``achieved``, the threshold as ``similarity``.
     series : dict of str to tuple of float
         Values behind a mean, such as each fold's accuracy and threshold.
+    subset : str
+        A part of the data with a figure of its own in the protocol: ``hard``, gallery ``G1``.
+    part : dict of str to str
+        A part that is shown for insight: ``{"event": "22--Picnic"}``; empty for all data.
+    view : str
+        ``flip`` or ``no flip`` where the figure has both.
+    headline : bool
+        Whether it is the figure to look at first; at most one of a result is.
     flags : tuple of str
         What a reader must know, such as ``too_few_false_accepts``.
     """
 
     name: str
+    figure: str
     value: float | None
     rule: str
+    kind: Kind = "rate"
+    direction: Literal["higher", "lower"] | None = "higher"
+    unit: str = ""
     interval: Interval | None = None
     counts: dict[str, int] = {}
+    share: tuple[str, str] | None = None
     at: dict[str, float | None] = {}
     series: dict[str, tuple[float | None, ...]] = {}
+    subset: str = ""
+    part: dict[str, str] = {}
+    view: str = ""
+    headline: bool = False
     flags: tuple[str, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_schema_1(cls, values: Any) -> Any:
+        return schema1.metric(values)
+
+    @property
+    def too_few(self) -> str:
+        """What the figure rests on too little of; empty where it has enough."""
+        return next((TOO_FEW[flag] for flag in self.flags if flag in TOO_FEW), "")
+
+    @property
+    def error_rate(self) -> float | None:
+        """The rate of errors: 1 - rate, or the rate where lower is better; None if it is no rate.
+
+        Examples
+        --------
+        >>> Metric(name="eer", figure="eer", value=0.02, rule="", direction="lower").error_rate
+        0.02
+        >>> Metric(name="auc", figure="auc", value=0.75, rule="", kind="area").error_rate
+        0.25
+        """
+        value = self.value
+        if self.direction is None or value is None or not 0 <= value <= 1:
+            return None
+        if self.direction == "lower":
+            return value
+        if self.share is not None:
+            right, all_ = (self.counts[name] for name in self.share)
+            # Counts give the rate of errors without rounding.
+            if all_ and right / all_ == value:
+                return (all_ - right) / all_
+        return 1 - value
 
 
 class DatasetInfo(_Record):
@@ -108,6 +188,11 @@ class DatasetInfo(_Record):
     annotations_sha256: str | None = None
     counts: dict[str, int]
     path: Text
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_schema_1(cls, values: Any) -> Any:
+        return schema1.dataset(values)
 
 
 class ModelInfo(_Record):
@@ -158,19 +243,21 @@ class Failure(_Record):
 
 
 class Result(_Record):
-    """Everything that one run found, and everything that can move its figures.
+    """Everything that one run measured, and everything that can move its figures.
 
     Attributes
     ----------
+    task : str
+        Registered name of the benchmark.
     scores_file : str or None
         Name of the file of scores beside this one.
     store : str or None
         Folder of the outputs store, where evalkit ran the inference.
     """
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     evalkit_version: str
-    protocol: str
+    task: str
     status: Literal["complete", "partial"]
     started: str
     command: Text
@@ -188,6 +275,17 @@ class Result(_Record):
     store: Text | None = None
     warnings: tuple[str, ...]
     environment: dict[str, Any]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_schema_1(cls, values: Any) -> Any:
+        return schema1.result(values)
+
+    @property
+    def headline(self) -> Metric | None:
+        """The figure to look at first."""
+        marked = (metric for metric in self.metrics if metric.headline)
+        return next(marked, self.metrics[0] if self.metrics else None)
 
     def metric(self, name: str) -> Metric:
         """Return the metric of a name.
@@ -228,7 +326,7 @@ def load_result(path: Path) -> Result:
     Raises
     ------
     evalkit.core.errors.InputError
-        The file is missing, or is not a result of this schema version.
+        The file is missing, or is no result of schema 1 or 2.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -241,9 +339,9 @@ def load_result(path: Path) -> Result:
     except ValueError as error:
         raise InputError(f"{path} is not JSON ({error}). Give a file of --output.") from error
     version = value.get("schema_version") if isinstance(value, dict) else None
-    if version != SCHEMA_VERSION:
+    if version not in {1, SCHEMA_VERSION}:
         raise InputError(
-            f"{path} has schema version {version!r}; this evalkit reads {SCHEMA_VERSION}. "
+            f"{path} has schema version {version!r}; this evalkit reads 1 and {SCHEMA_VERSION}. "
             "Make the result again with this version."
         )
     try:

@@ -46,7 +46,7 @@ def _head(comparison: Comparison) -> str:
 
 
 def _metrics(comparison: Comparison, everything: bool) -> str:
-    shown = [change for change in comparison.metrics if everything or change.part != "event"]
+    shown = [change for change in comparison.metrics if everything or "event" not in change.part]
     own = [change for change in shown if change.rule != "baseline_threshold"]
     carried = [change for change in comparison.metrics if change.rule == "baseline_threshold"]
     header = ["metric", "baseline", "candidate", "difference", "95 % paired", "McNemar p", ""]
@@ -69,7 +69,7 @@ def _metrics(comparison: Comparison, everything: bool) -> str:
 
 
 def _metric_row(change: MetricChange) -> list[str]:
-    rate = not change.name.startswith("xnorm")
+    rate = change.kind != "norm"
     show = percent if rate else lambda value: "-" if value is None else f"{value:.4f}"
     if change.name.startswith("far@"):
         show = _scientific
@@ -95,7 +95,7 @@ def _no_width(change: MetricChange) -> bool:
 def _signed(value: float, change: MetricChange) -> str:
     if change.name.startswith("far@"):
         return f"{value:+.1e}"
-    if change.name.startswith("xnorm"):
+    if change.kind == "norm":
         return f"{value:+.4f}"
     points = 100 * value
     return f"{points:+.2f}" if points == 0 or abs(points) >= _FINE else f"{points:+.4f}"

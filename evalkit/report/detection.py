@@ -59,14 +59,10 @@ def _head(result: Result) -> str:
 
 
 def _subset_table(result: Result) -> str:
-    metrics = [
-        metric
-        for metric in result.metrics
-        if metric.name.startswith("ap/") and metric.name.count("/") == 1
-    ]
+    metrics = [metric for metric in result.metrics if metric.figure == "ap" and not metric.part]
     rows = [
         [
-            metric.name.removeprefix("ap/"),
+            metric.subset,
             percent(metric.value),
             interval(metric),
             *_counts(metric),
@@ -110,10 +106,8 @@ def _parts(result: Result, kind: str) -> Sequence[tuple[str, str, Metric]]:
     """Subset, name and AP of each band or event that has one."""
     parts = []
     for metric in result.metrics:
-        if metric.name.startswith("ap/") and f"/{kind}=" in metric.name:
-            subset, _, name = metric.name.removeprefix("ap/").partition(f"/{kind}=")
-            if metric.value is not None:
-                parts.append((subset, name, metric))
+        if metric.figure == "ap" and kind in metric.part and metric.value is not None:
+            parts.append((metric.subset, metric.part[kind], metric))
     return parts
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from evalkit.core.results import Result
 from evalkit.report.common import foot, interval, model_line, percent, stage_table, threshold
 from evalkit.report.table import text_table
+from evalkit.run.frame import rate_name
 
 _HEADLINE = frozenset({1e-5, 1e-4})
 
@@ -12,7 +13,7 @@ _HEADLINE = frozenset({1e-5, 1e-4})
 def describe(result: Result) -> str:
     """Lay a result out for the terminal."""
     parts = [_head(result), _tar_table(result)]
-    if any(metric.name.startswith("tpir") for metric in result.metrics):
+    if any(metric.figure == "tpir" for metric in result.metrics):
         parts.append(_identification_table(result))
     parts += [stage_table(result), foot(result)]
     return "\n\n".join(part for part in parts if part)
@@ -38,14 +39,14 @@ def _head(result: Result) -> str:
 
 
 def _tar_table(result: Result) -> str:
-    metrics = [metric for metric in result.metrics if metric.name.startswith("tar@")]
+    metrics = [metric for metric in result.metrics if metric.figure == "tar"]
     rows = [
         [
             ("> " if metric.at["target"] in _HEADLINE else "  ")
-            + metric.name.removeprefix("tar@far="),
+            + rate_name(metric.at["target"] or 0),
             percent(metric.value),
-            f"{metric.at['far']:.2e}",
-            threshold(metric.at["threshold"]),
+            f"{metric.at['achieved']:.2e}",
+            threshold(metric.at["similarity"]),
             f"{metric.counts['true_accepts']:,}/{metric.counts['genuine']:,}",
             f"{metric.counts['false_accepts']:,}/{metric.counts['impostors']:,}",
             interval(metric),
@@ -65,25 +66,25 @@ def _tar_table(result: Result) -> str:
 def _identification_table(result: Result) -> str:
     rows = []
     for metric in result.metrics:
-        if metric.name.startswith("tpir@"):
+        if metric.figure == "tpir":
             pairs = ("true_positives", "mated"), ("false_positives", "searches")
             found, false = (
                 f"{metric.counts[a]:,}/{metric.counts[b]:,}" if a in metric.counts else ""
                 for a, b in pairs
             )
-            achieved = metric.at.get("fpir")
+            achieved = metric.at.get("achieved")
             rows.append(
                 [
                     metric.name,
                     percent(metric.value),
                     f"{achieved:.4f}" if achieved is not None else "",
-                    threshold(metric.at["threshold"]) if "threshold" in metric.at else "",
+                    threshold(metric.at["similarity"]) if "similarity" in metric.at else "",
                     found,
                     false,
                     "few" if "too_few_false_accepts" in metric.flags else "",
                 ]
             )
-        elif metric.name.startswith("rank-"):
+        elif metric.figure == "rank":
             hits = f"{metric.counts['hits']:,}/{metric.counts['mated']:,}"
             rows.append([metric.name, percent(metric.value), "", "", hits, "", ""])
     header = ["1:N", "%", "achieved", "threshold", "found", "false positives", ""]

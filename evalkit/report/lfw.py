@@ -8,7 +8,7 @@ from evalkit.core.results import Metric, Result
 from evalkit.report.common import foot, interval, model_line, percent, stage_table, threshold
 from evalkit.report.table import text_table
 
-_RATES = ("val@", "tar@", "auc", "eer")
+_RATES = frozenset({"val", "tar", "auc", "eer"})
 _FEW = "under 30 false accepts expected at that FAR"
 
 
@@ -16,8 +16,8 @@ def describe(result: Result) -> str:
     """Lay one set's result out for the terminal."""
     counts = result.dataset.counts
     lines = [
-        f"{result.dataset.name}: {counts['pairs']:,} pairs ({counts['same']:,} same, "
-        f"{counts['different']:,} different), sha256 {result.dataset.sha256[:12]}",
+        f"{result.dataset.name}: {counts['pairs']:,} pairs ({counts['genuine']:,} genuine, "
+        f"{counts['impostors']:,} impostors), sha256 {result.dataset.sha256[:12]}",
         model_line(result),
         f"ten folds, {result.settings['folds']}; intervals are pair-level",
     ]
@@ -32,7 +32,7 @@ def describe_all(results: Sequence[Result]) -> str:
     rows = []
     for result in results:
         for metric in result.metrics:
-            if metric.name.startswith("accuracy/"):
+            if metric.figure == "accuracy":
                 rows.append(
                     [
                         result.dataset.name,
@@ -56,7 +56,7 @@ def _rates_of_all(results: Sequence[Result]) -> str:
             held = {
                 metric.name.removesuffix(mark): metric
                 for metric in result.metrics
-                if metric.name.startswith(_RATES) and metric.name.endswith("/no-flip") == bool(mark)
+                if metric.figure in _RATES and metric.name.endswith("/no-flip") == bool(mark)
             }
             if held:
                 names |= dict.fromkeys(held)
@@ -84,8 +84,8 @@ def _accuracy_cells(metric: Metric) -> list[str]:
         _three(metric.value),
         _three(spread),
         interval(metric),
-        threshold(metric.at["threshold"], 3),
-        threshold(metric.at["cosine_threshold"], 3),
+        threshold(metric.at["distance"], 3),
+        threshold(metric.at["similarity"], 3),
     ]
 
 
@@ -93,7 +93,7 @@ def _accuracy_table(result: Result) -> str:
     rows = [
         [metric.name.removeprefix("accuracy/"), *_accuracy_cells(metric)]
         for metric in result.metrics
-        if metric.name.startswith("accuracy/")
+        if metric.figure == "accuracy"
     ]
     return text_table(["rule", *_ACCURACY], rows)
 
@@ -103,13 +103,13 @@ def _rate_table(result: Result) -> str:
         [
             metric.name,
             percent(metric.value),
-            f"{metric.at['far']:.2e}",
-            f"{metric.counts['true_accepts']:,}/{metric.counts['same']:,}",
-            f"{metric.counts['false_accepts']:,}/{metric.counts['different']:,}",
+            f"{metric.at['achieved']:.2e}",
+            f"{metric.counts['true_accepts']:,}/{metric.counts['genuine']:,}",
+            f"{metric.counts['false_accepts']:,}/{metric.counts['impostors']:,}",
             "few" if _is_few(metric) else "",
         ]
         for metric in result.metrics
-        if metric.name.startswith(("val@", "tar@"))
+        if metric.figure in {"val", "tar"}
     ]
     if not rows:
         return ""
@@ -121,9 +121,9 @@ def _rate_table(result: Result) -> str:
 def _scalars(result: Result) -> str:
     rows = []
     for metric in result.metrics:
-        if metric.name.startswith(("auc", "eer")):
+        if metric.figure in {"auc", "eer"}:
             rows.append([metric.name, f"{percent(metric.value)} %"])
-        elif metric.name.startswith("xnorm") and metric.value is not None:
+        elif metric.kind == "norm" and metric.value is not None:
             rows.append([metric.name, f"{metric.value:.4f}"])
     return text_table(["figure", "value"], rows)
 

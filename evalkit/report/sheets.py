@@ -42,8 +42,8 @@ def write_error_sheets(
     list of Path
         ``NAME-false-accepts.png`` and ``NAME-false-rejects.png``.
     """
-    accuracy = next(m for m in result.metrics if m.name.startswith("accuracy/"))
-    threshold = accuracy.at["threshold"] or 0.0
+    accuracy = next(m for m in result.metrics if m.figure == "accuracy")
+    threshold = accuracy.at["distance"] or 0.0
     plain = "distances_no_flip" if accuracy.rule == "facexzoo" else "distances"
     distances = scores.get(plain, scores["distances"])
     called = distances < threshold

@@ -96,7 +96,7 @@ def require_model(config: RunSettings, folder: Path, sample_model: str) -> None:
 def assemble(
     config: RunSettings,
     *,
-    protocol: str,
+    task: str,
     dataset: DatasetInfo,
     partial: bool,
     embedded: Inferred | None,
@@ -127,7 +127,7 @@ def assemble(
         raise AssertionError(f"metrics of one name: {', '.join(twice)}")
     return Result(
         evalkit_version=evalkit.__version__,
-        protocol=protocol,
+        task=task,
         status="partial" if partial else "complete",
         started=clock.started,
         command=command,

@@ -4,15 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from evalkit.core.results import READY_MADE, DatasetInfo, Metric, Result
-
-_OUTCOMES = frozenset(
-    {
-        *("true_accepts", "false_accepts", "true_positives", "false_positives"),
-        *("hits", "correct", "recalled", "proposals"),
-    }
-)
-"""Counts that the model decides; every other count is given by data and rules."""
+from evalkit.core.results import OUTCOMES, READY_MADE, DatasetInfo, Metric, Result
 
 _NOT_RULES = frozenset({"far", "limit", "one_to_n", "intervals"})
 """Settings that choose which figures are computed, and move none."""
@@ -36,7 +28,7 @@ class Mismatch:
 
 def mismatches(baseline: Result, candidate: Result) -> tuple[Mismatch, ...]:
     """Return what keeps two results from being compared; empty where nothing does."""
-    other = _differ("protocol", "the protocol", baseline.protocol, candidate.protocol)
+    other = _differ("protocol", "the protocol", baseline.task, candidate.task)
     if other:
         return tuple(other)  # everything else differs too, and explains nothing
     found = [
@@ -98,7 +90,7 @@ def _different_settings(baseline: Result, candidate: Result) -> list[Mismatch]:
 def _different_metric(baseline: Metric, candidate: Metric) -> list[Mismatch]:
     name = baseline.name
     found = _differ("rules", f"the rule of {name}", baseline.rule, candidate.rule)
-    for count in sorted({*baseline.counts, *candidate.counts} - _OUTCOMES):
+    for count in sorted({*baseline.counts, *candidate.counts} - OUTCOMES):
         before, after = baseline.counts.get(count), candidate.counts.get(count)
         found += _differ("sample counts", f"the number of {count} of {name}", before, after)
     return found

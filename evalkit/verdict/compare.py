@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from evalkit.core.errors import CannotJudgeError, InputError
-from evalkit.core.results import READY_MADE, Interval, Result, Text, load_result
+from evalkit.core.results import READY_MADE, Interval, Kind, Result, Text, load_result
 from evalkit.core.store import Store
 from evalkit.stats.drift import RTOL, Drift, drift, joined
 from evalkit.verdict.comparable import mismatches, named, run_label
@@ -18,12 +17,11 @@ from evalkit.verdict.compare_detections import detection_changes
 from evalkit.verdict.compare_scores import Draws, Flips, Paired, pair_changes, template_changes
 
 WORST = 10
-_PART = re.compile("/(event|height)=")
 _METHODS = {
-    "IJBB": template_changes,
-    "IJBC": template_changes,
-    "LFW": pair_changes,
-    "WIDERFACE": detection_changes,
+    "ijbb": template_changes,
+    "ijbc": template_changes,
+    "lfw": pair_changes,
+    "widerface": detection_changes,
 }
 
 
@@ -52,12 +50,8 @@ class MetricChange(_Record):
     interval: Interval | None
     p_value: float | None = None
     flags: tuple[str, ...] = ()
-
-    @property
-    def part(self) -> str:
-        """What kind of part of the data it is of, ``event`` or ``height``; empty for all data."""
-        found = _PART.search(self.name)
-        return found[1] if found else ""
+    kind: Kind = "rate"
+    part: dict[str, str] = {}
 
 
 class WorstSample(_Record):
@@ -159,14 +153,14 @@ def compare(baseline: Path, candidate: Path, draws: Draws | None = None) -> Comp
     if len(whole) < len(bare):
         notes.append("no paired intervals of parts of the data (by height, by event)")
     return Comparison(
-        protocol=before.protocol,
+        protocol=before.task.upper(),
         dataset=before.dataset.name,
         baseline=_label(before, baseline, candidate),
         candidate=_label(after, candidate, baseline),
         differs=_differs(before, after),
         metrics=metrics,
         flips=paired.flips,
-        drift=() if before.protocol == "WIDERFACE" else _drifts(before, after, notes),
+        drift=() if before.task == "widerface" else _drifts(before, after, notes),
         notes=tuple(notes),
     )
 
@@ -202,7 +196,7 @@ def _paired(
     notes: list[str],
     draws: Draws | None,
 ) -> Paired:
-    method = _METHODS.get(before.protocol)
+    method = _METHODS.get(before.task)
     absent = [
         str(path)
         for path, result in ((baseline, before), (candidate, after))
@@ -234,6 +228,8 @@ def _metric_changes(before: Result, after: Result, paired: Paired) -> list[Metri
                 interval=paired.intervals.get(metric.name),
                 p_value=paired.p_values.get(metric.name),
                 flags=tuple(sorted({*metric.flags, *other.flags})),
+                kind=metric.kind,
+                part=metric.part,
             )
         )
     return changes

@@ -122,7 +122,7 @@ def template_changes(
                 intervals[metric.name] = _interval(interval, bootstrap.method)
     flips = []
     for metric, other in points:
-        own = metric.at["threshold"], other.at["threshold"]
+        own = metric.at["similarity"], other.at["similarity"]
         if own[0] is None or own[1] is None:
             continue
         carried += _carried(metric, own[0], scores, genuine, bootstrap)
@@ -157,7 +157,7 @@ def pair_changes(
         # Distances are kept of the first run alone; facexzoo counts ties as wrong either way.
         if metric.name.endswith("/no-flip") or metric.rule == "facexzoo":
             continue
-        if metric.name.startswith("accuracy/"):
+        if metric.figure == "accuracy":
             accepted = [
                 same_at_folds(d, fold, m) for d, m in zip(distances, (metric, other), strict=True)
             ]
@@ -203,7 +203,7 @@ def same_at_folds(
     distances: NDArray[np.float64], fold: NDArray[np.integer[Any]], metric: Metric
 ) -> NDArray[np.bool_]:
     """Return which pairs are called the same, each at its fold's threshold, as the rule does."""
-    thresholds = np.array(metric.series["fold_threshold"], np.float64)[fold]
+    thresholds = np.array(metric.series["fold_distance"], np.float64)[fold]
     decided: NDArray[np.bool_] = distances < thresholds
     return decided
 
@@ -226,7 +226,7 @@ def pair_statistic(
 
         return statistic
 
-    kind = metric.name.partition("@")[0]
+    kind = metric.figure
     if kind == "tar" and metric.rule == "at_most":
         return both(cosines, lambda c, s: tar_at_far(c[s[1]], c[~s[1]], [target], "at_most")[0].tar)
     if kind == "auc":

@@ -20,19 +20,8 @@ from evalkit.core.validation import find_yaml, read_yaml, validate
 from evalkit.verdict.comparable import mismatches, named, run_label
 
 Outcome = Literal["pass", "fail", "cannot_judge", "skipped"]
-_LOWER_IS_BETTER = ("eer",)
 _WILD = frozenset("*?[")
 _GUARDS = ("protocol", "data", "rules", "sample counts")
-_TRIALS = {
-    "true_accepts": ("genuine", "same"),
-    "true_positives": ("mated",),
-    "hits": ("mated",),
-    "correct": ("pairs",),
-}
-_TOO_FEW = {
-    "too_few_false_accepts": "false accepts are expected",
-    "too_few_faces": "faces are counted",
-}
 
 
 class _Record(BaseModel):
@@ -164,7 +153,7 @@ def judge(result: Result, baseline: Result, policy: Policy) -> Verdict:
     return Verdict(
         outcome=outcome,
         exit_code=codes[outcome],
-        protocol=result.protocol,
+        protocol=result.task.upper(),
         dataset=result.dataset.name,
         baseline=run_label(baseline),
         candidate=run_label(result),
@@ -215,32 +204,6 @@ def update_baseline(result: Result, path: Path) -> list[str]:
                 lines.append(f"  {metric.name}: {before.value} -> {metric.value}")
     trimmed(result).save(path)
     return lines
-
-
-def error_rate(metric: Metric) -> float | None:
-    """Return a metric's error rate: 1 - rate, or the rate itself where lower is better.
-
-    None where it is not a rate (``xnorm``).
-
-    Examples
-    --------
-    >>> error_rate(Metric(name="eer", value=0.02, rule="nearest_rates"))
-    0.02
-    >>> error_rate(Metric(name="xnorm", value=23.5, rule="mean_norm"))
-    """
-    if not _finite(metric.value) or metric.value is None or not 0 <= metric.value <= 1:
-        return None
-    kind = metric.name.partition("/")[0].partition("@")[0]
-    if kind == "xnorm":
-        return None
-    if kind in _LOWER_IS_BETTER:
-        return metric.value
-    for hits, totals in _TRIALS.items():
-        total = next((metric.counts[t] for t in totals if t in metric.counts), 0)
-        # Counts give the rate without rounding, where they are that rate's.
-        if hits in metric.counts and total and metric.counts[hits] / total == metric.value:
-            return (total - metric.counts[hits]) / total
-    return 1 - metric.value
 
 
 def _guards(result: Result, baseline: Result) -> list[Check]:
@@ -309,11 +272,11 @@ def _figure(before: Metric, after: Metric | None, policy: MetricPolicy) -> Check
         return Check(
             name=before.name, outcome="cannot_judge", message="the result's figure is not a number"
         )
-    for flag, what in _TOO_FEW.items():
-        if flag in {*before.flags, *after.flags}:
-            message = f"fewer than 30 {what}: too few to gate on"
-            return Check(name=before.name, outcome=unfit, message=message)
-    old, new = error_rate(before), error_rate(after)
+    few = before.too_few or after.too_few
+    if few:
+        message = f"fewer than 30 {few}: too few to gate on"
+        return Check(name=before.name, outcome=unfit, message=message)
+    old, new = before.error_rate, after.error_rate
     if old is None or new is None:
         return Check(name=before.name, outcome=unfit, message="it is not a rate of errors")
     return _held(before, old, new, policy)
@@ -322,8 +285,8 @@ def _figure(before: Metric, after: Metric | None, policy: MetricPolicy) -> Check
 def _held(metric: Metric, old: float, new: float, policy: MetricPolicy) -> Check:
     margin = max(policy.absolute, policy.relative * old)
     if policy.errors:
-        total = _trials(metric)
-        if total is None:
+        total = metric.counts.get(metric.share[1]) if metric.share else None
+        if not total:
             message = "'errors' needs a metric with counts; give 'absolute' or 'relative'"
             return Check(name=metric.name, outcome="cannot_judge", message=message)
         margin = max(margin, policy.errors / total)
@@ -339,14 +302,6 @@ def _held(metric: Metric, old: float, new: float, policy: MetricPolicy) -> Check
         candidate=new,
         limit=limit,
     )
-
-
-def _trials(metric: Metric) -> int | None:
-    for totals in _TRIALS.values():
-        for name in totals:
-            if metric.counts.get(name):
-                return metric.counts[name]
-    return None
 
 
 def _finite(value: float | None) -> bool:

@@ -248,6 +248,6 @@ def test_independent_verification_figures(shared_data: Path, cache: Path) -> Non
     (rule,) = (held for held in result["metrics"] if held["name"] == "accuracy/insightface")
     assert rule["value"] == pytest.approx(0.97955, abs=5e-6)
     assert rule["at"]["population_std"] == pytest.approx(0.02581, abs=5e-6)
-    assert rule["at"]["threshold"] == pytest.approx(1.501, abs=5e-4)
+    assert rule["at"]["distance"] == pytest.approx(1.501, abs=5e-4)
     assert result["ran"]["precision_ran"] == "fp32"
     assert result["ran"]["details"]["interpreter"]["path"] == NAMED

@@ -15,7 +15,7 @@ from evalkit.core.results import Interval, Metric, Result, load_result
 
 def result(**changes: Any) -> Result:
     values: dict[str, Any] = {
-        "evalkit_version": "0", "protocol": "IJBC", "status": "complete", "started": "now",
+        "evalkit_version": "0", "task": "ijbc", "status": "complete", "started": "now",
         "command": "evalkit ijbc",
         "dataset": {"name": "d", "sha256": "0", "content_sha256": None, "counts": {}, "path": "."},
         "model": {"name": "m", "file": None, "sha256": None, "preprocessing": {}},

@@ -116,7 +116,7 @@ def test_errors_are_those_of_the_distances_that_their_rule_judges(
     assert evalkit("lfw", "--data", tiny_lfw, *words) == 0
     judged = pair_distances(plain, None if rule == "facexzoo" else mirrored).squared
     other = pair_distances(plain, mirrored if rule == "facexzoo" else None).squared
-    threshold = load_result(tmp_path / "r.json").metric(f"accuracy/{rule}").at["threshold"]
+    threshold = load_result(tmp_path / "r.json").metric(f"accuracy/{rule}").at["distance"]
     assert threshold is not None
     for (rows, shown), wrong in zip(
         drawn,

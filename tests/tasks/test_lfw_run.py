@@ -38,7 +38,7 @@ def test_the_figures_are_the_protocols(evalkit: Command, tiny_lfw: Path, tmp_pat
     assert "pair-level" in exact.interval.method
     assert len(exact.series["fold_accuracy"]) == 10
     assert held.metric("accuracy/insightface/no-flip").value is not None
-    assert held.metric("val@far=1e-02").counts["different"] == held.dataset.counts["different"]
+    assert held.metric("val@far=1e-02").counts["impostors"] == held.dataset.counts["impostors"]
 
 
 def test_ready_made_embeddings(evalkit: Command, tiny_lfw: Path, tmp_path: Path) -> None:
@@ -240,7 +240,7 @@ def test_real_faces_and_a_real_model(
     assert evalkit("lfw", *words) == 0
     for mark, wanted in (("", flip), ("/no-flip", plain)):
         metric = load_result(out).metric(f"accuracy/insightface{mark}")
-        found = (metric.value, metric.at["population_std"], metric.at["threshold"])
+        found = (metric.value, metric.at["population_std"], metric.at["distance"])
         assert found == (
             pytest.approx(wanted[0], abs=5e-6),
             pytest.approx(wanted[1], abs=5e-6),

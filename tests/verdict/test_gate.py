@@ -23,7 +23,6 @@ from evalkit.verdict.gate import (
     MetricPolicy,
     Policy,
     Verdict,
-    error_rate,
     judge,
     load_policy,
     trimmed,
@@ -46,7 +45,7 @@ def tar(accepted: int = 950, **changes: Any) -> dict[str, Any]:
 
 def result(*metrics: dict[str, Any], **changes: Any) -> Result:
     values: dict[str, Any] = {
-        "evalkit_version": "0", "protocol": "IJBC", "status": "complete", "started": "now",
+        "evalkit_version": "0", "task": "ijbc", "status": "complete", "started": "now",
         "command": "evalkit ijbc --data /secret",
         "dataset": {
             "name": "d", "sha256": "0", "content_sha256": "1", "counts": {"faces": 9}, "path": "/d",
@@ -132,7 +131,7 @@ def test_an_error_rate_that_rises_is_worse() -> None:
 CANNOT: list[tuple[str, Callable[[], tuple[Result, Result]]]] = [
     ("complete", lambda: (result(status="partial"), result())),
     ("complete", lambda: (result(), result(status="partial"))),
-    ("protocol", lambda: (result(protocol="IJBB"), result())),
+    ("protocol", lambda: (result(task="ijbb"), result())),
     ("data", lambda: (result(dataset={**DATA, "sha256": "x"}), result())),
     ("data", lambda: (result(dataset={**DATA, "content_sha256": "x"}), result())),
     ("sample counts", lambda: (result(dataset={**DATA, "counts": {"faces": 8}}), result())),
@@ -159,7 +158,7 @@ def test_what_cannot_be_judged_is_neither_passed_nor_failed(
 
 
 def test_other_data_hide_no_regression_behind_a_pass() -> None:
-    verdict = judge(result(tar(0), protocol="IJBB"), result(), policy())
+    verdict = judge(result(tar(0), task="ijbb"), result(), policy())
     assert [check.name for check in verdict.checks] == ["complete", "protocol"]
 
 
@@ -190,10 +189,13 @@ def test_failures_to_enrol_have_a_limit() -> None:
 
 
 def test_counts_give_error_rates_without_rounding() -> None:
-    assert error_rate(Metric.model_validate(tar(999))) == 1 / 1000
-    assert error_rate(Metric(name="ap/hard", value=0.75, rule="python")) == 0.25
-    assert error_rate(Metric(name="xnorm", value=0.5, rule="mean_norm")) is None
-    assert error_rate(Metric(name="tar@far=1", value=None, rule="at_most")) is None
+    def rate(**values: Any) -> float | None:
+        return Metric.model_validate(values).error_rate
+
+    assert Metric.model_validate(tar(999)).error_rate == 1 / 1000
+    assert rate(name="ap/hard", value=0.75, rule="python") == 0.25
+    assert rate(name="xnorm", value=0.5, rule="mean_norm") is None
+    assert rate(name="tar@far=1", value=None, rule="at_most") is None
 
 
 def test_errors_need_counts() -> None:
@@ -249,7 +251,7 @@ def test_exit_codes_are_those_of_the_house(files: tuple[Path, Path], tmp_path: P
     with pytest.raises(SystemExit) as stopped:
         gate(new)
     assert stopped.value.code == 2
-    result(protocol="IJBB").save(tmp_path / "other.json")
+    result(task="ijbb").save(tmp_path / "other.json")
     assert gate(new, "--baseline", tmp_path / "other.json", "--junit", tmp_path / "j.xml") == 3
     assert ElementTree.parse(tmp_path / "j.xml").getroot().attrib["errors"] == "1"
 

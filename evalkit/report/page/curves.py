@@ -131,8 +131,8 @@ def measured_points(entry: Entry) -> list[Measured]:
     """
     found = []
     for metric in entry.result.metrics if entry.result else ():
-        far = metric.at.get("far")
-        if not metric.name.startswith("tar@") or metric.name.endswith("/no-flip") or not far:
+        far = metric.at.get("achieved")
+        if metric.figure != "tar" or metric.name.endswith("/no-flip") or not far:
             continue
         if metric.value is None:
             continue
@@ -140,8 +140,8 @@ def measured_points(entry: Entry) -> list[Measured]:
         method = ""
         if metric.interval is not None:
             low, high, method = metric.interval.low, metric.interval.high, metric.interval.method
-        elif "same" in metric.counts:
-            low, high = wilson_interval(metric.counts["true_accepts"], metric.counts["same"])
+        elif metric.view:
+            low, high = wilson_interval(metric.counts["true_accepts"], metric.counts["genuine"])
             method = "Wilson, pair-level"
         few = "too_few_false_accepts" in metric.flags
         found.append(Measured(far, metric.value, low, high, few, method))
@@ -153,7 +153,7 @@ def threshold_of(entry: Entry, name: str) -> float | None:
     metric = entry.metric(name)
     if metric is None:
         return None
-    value = metric.at.get("cosine_threshold", metric.at.get("threshold"))
+    value = metric.at.get("similarity")
     return value if value is not None and abs(value) < 1e30 else None
 
 

@@ -56,7 +56,7 @@ def _facts(
 
 def _settings_of(result: Result) -> Iterable[tuple[str, str]]:
     yield "evalkit", result.evalkit_version
-    yield "protocol", result.protocol
+    yield "protocol", result.task.upper()
     yield from _flat(result.settings, "")
     ran = result.ran.model_dump(mode="json")
     yield from _flat({name: ran[name] for name in _RAN}, "")

@@ -19,12 +19,7 @@ from evalkit.verdict.signoff.record import Cell, Overall, ProtocolRecord, Signof
 
 Kind = Literal["templates", "pairs", "detection"]
 
-_KINDS: dict[str, Kind] = {"LFW": "pairs", "WIDERFACE": "detection"}
-_CHOICE = {
-    "templates": ("tar@far=1e-04", "tar@far=1e-03", "tar@far=1e-02"),
-    "pairs": ("accuracy/insightface", "accuracy/exact"),
-    "detection": ("ap/hard",),
-}
+_KINDS: dict[str, Kind] = {"lfw": "pairs", "widerface": "detection"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -299,10 +294,7 @@ def _plain_group(
 ) -> Group:
     """Make a group; `runs` gives a label the same letter in every group."""
     first = rows[0][1]
-    kind = _KINDS.get(first.protocol, "templates")
-    known = {metric.name: metric for metric in first.metrics}
-    chosen = [name for name in _CHOICE[kind] if name in known]
-    settled = [name for name in chosen if "too_few_false_accepts" not in known[name].flags]
+    kind = _KINDS.get(first.task, "templates")
     baseline = next((path for path, _ in rows if path in baselines), None)
     entries = []
     for (path, result), label in zip(rows, _labels(rows), strict=True):
@@ -315,9 +307,9 @@ def _plain_group(
         entries.append(entry)
     return Group(
         key=key,
-        name=f"{first.protocol}: {first.dataset.name}",
+        name=f"{first.task.upper()}: {first.dataset.name}",
         kind=kind,
-        primary=(settled or chosen or list(known) or [""])[0],
+        primary=first.headline.name if first.headline else "",
         entries=tuple(entries),
     )
 

@@ -14,8 +14,6 @@ from evalkit.report.page.gather import Entry, Group, Report
 from evalkit.report.signoff_tables import TITLES
 from evalkit.verdict.compare import MetricChange
 
-_EVENT = "/event="
-
 
 @dataclass(frozen=True, slots=True)
 class Table:
@@ -148,7 +146,7 @@ def figures(group: Group) -> Table:
         metric.name
         for _, result in group.ran
         for metric in result.metrics
-        if _EVENT not in metric.name
+        if "event" not in metric.part
     )
     header = ["figure", "rule"]
     for entry in entries:
@@ -169,7 +167,7 @@ def _value(metric: Metric | None) -> str:
     if metric is None or metric.value is None:
         return "-"
     few = "*" if "too_few_false_accepts" in metric.flags else ""
-    if metric.name.startswith("xnorm"):
+    if metric.kind == "norm":
         return f"{metric.value:.4f}"
     return f"{100 * metric.value:.3f}{few}"
 

@@ -145,10 +145,10 @@ def _worst_pairs(entry: Entry, images: LfwImages, budget: Budget) -> Gallery:
     """Return the pairs that lie furthest on the wrong side of the threshold."""
     scores = entry.scores()
     metrics = entry.result.metrics if entry.result else ()
-    accuracy = next((m for m in metrics if m.name.startswith("accuracy/")), None)
+    accuracy = next((m for m in metrics if m.figure == "accuracy"), None)
     if accuracy is None or "distances" not in scores:
         raise InputError("the result has no accuracy, or no scores lie beside it")
-    threshold = accuracy.at["threshold"] or 0.0
+    threshold = accuracy.at["distance"] or 0.0
     distances, issame = scores["distances"], scores["issame"].astype(bool)
     wrong = np.flatnonzero((distances < threshold) != issame)
     worst = wrong[np.argsort(-np.abs(distances[wrong] - threshold), kind="stable")][:_SHOWN]
@@ -211,7 +211,7 @@ def _drifted(group: Group, budget: Budget) -> Iterator[Gallery]:
 
 def _loader(result: Result) -> Callable[[str], Image]:
     """Return what reads an image of a data set by its name, as OpenCV does."""
-    if result.protocol == "LFW":
+    if result.task == "lfw":
         images = _pair_images(result)
         place = {images.name(index): index for index in range(len(images))}
 

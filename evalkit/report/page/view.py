@@ -261,7 +261,7 @@ def _intro(group: Group) -> str:
     for _, result in group.ran:
         data = result.dataset
         counts = ", ".join(f"{count:,} {name}" for name, count in data.counts.items())
-        return f"{result.protocol} on {data.name}: {counts}."
+        return f"{result.task.upper()} on {data.name}: {counts}."
     return "No run of this protocol has a result."
 
 
@@ -270,8 +270,9 @@ def _threshold(group: Group, runs: dict[Entry, Decisions]) -> dict[str, Any] | N
     if not runs:
         return None
     first = next((entry for entry in runs if entry.reference), next(iter(runs)))
-    names = [m.name for m in (first.result.metrics if first.result else ())]
-    rates = (n for n in names if n.startswith(("tar@", "accuracy/")) and not n.endswith("no-flip"))
+    metrics = first.result.metrics if first.result else ()
+    views = metrics[0].view if metrics else ""
+    rates = (m.name for m in metrics if m.figure in {"tar", "accuracy"} and m.view == views)
     places = {name: threshold_of(first, name) for name in dict.fromkeys([group.primary, *rates])}
     marks = {name: value for name, value in places.items() if value is not None}
     chosen = thresholds_of(list(runs.values()), list(marks.values()))

@@ -37,6 +37,8 @@ from evalkit.tasks.ready import flip_of, read_features, read_scores, read_templa
 ProtocolName = Literal["IJBB", "IJBC"]
 Scores = dict[str, NDArray[Any]]
 
+_HEADLINES = (1e-4, 1e-3, 1e-2)
+
 
 def evaluate(
     protocol: ProtocolName, config: IjbSettings, progress: Progress, *, command: str = ""
@@ -82,7 +84,11 @@ def evaluate(
         intervals = clock.run(
             "intervals", lambda: intervals_of_points(release, subjects, scored.scores, points)
         )
-    metrics = [_tar_metric(*row) for row in zip(points, intervals, strict=True)]
+    first = _headline(points)
+    metrics = [
+        _tar_metric(point, interval, headline=point is first)
+        for point, interval in zip(points, intervals, strict=True)
+    ]
     if config.one_to_n:
         found = clock.run("1:N", lambda: _identify(release, scored, config, progress))
         metrics += _identification_metrics(found)
@@ -95,7 +101,7 @@ def evaluate(
     }
     result = assemble(
         config,
-        protocol=release.protocol,
+        task=release.protocol.lower(),
         dataset=_dataset_info(release, scored.embedded),
         partial=release is not whole,
         embedded=scored.embedded,
@@ -296,9 +302,17 @@ def _failed_scores(scores: NDArray[np.floating[Any]]) -> tuple[Failure, ...]:
     return (Failure(name=name, reason="the score is not finite."),)
 
 
-def _tar_metric(point: OperatingPoint, interval: Interval | None) -> Metric:
+def _headline(points: Sequence[OperatingPoint]) -> OperatingPoint:
+    """Choose the point to look at first: one that is usually published, with enough accepts."""
+    known = [point for target in _HEADLINES for point in points if point.target == target]
+    settled = [point for point in known if not point.too_few]
+    return (settled or known or list(points))[0]
+
+
+def _tar_metric(point: OperatingPoint, interval: Interval | None, *, headline: bool) -> Metric:
     return Metric(
         name=f"tar@far={rate_name(point.target)}",
+        figure="tar",
         value=point.tar,
         rule=point.rule,
         interval=interval,
@@ -308,12 +322,14 @@ def _tar_metric(point: OperatingPoint, interval: Interval | None) -> Metric:
             "false_accepts": point.false_accepts,
             "impostors": point.impostors,
         },
+        share=("true_accepts", "genuine"),
         # A point between two of the curve has the target for its FAR; its threshold has not.
         at={
             "target": point.target,
-            "far": point.false_accepts / point.impostors,
-            "threshold": point.threshold,
+            "achieved": point.false_accepts / point.impostors,
+            "similarity": point.threshold,
         },
+        headline=headline,
         flags=("too_few_false_accepts",) if point.too_few else (),
     )
 
@@ -347,6 +363,7 @@ def _identification_metrics(found: Identification) -> list[Metric]:
         metrics.append(
             Metric(
                 name=f"tpir@fpir={target:g}",
+                figure="tpir",
                 value=tpir,
                 rule=found.rule,
                 at={"target": target},
@@ -357,9 +374,11 @@ def _identification_metrics(found: Identification) -> list[Metric]:
     metrics += [
         Metric(
             name=f"rank-{rank.rank}",
+            figure="rank",
             value=rank.rate,
             rule=found.rule,
             counts={"hits": rank.hits, "mated": rank.mated},
+            share=("hits", "mated"),
         )
         for rank in found.ranks
     ]
@@ -370,6 +389,7 @@ def _gallery_metric(result: GalleryResult, place: int, rule: str) -> Metric:
     point = result.points[place]
     return Metric(
         name=f"tpir@fpir={point.target:g}/{result.name}",
+        figure="tpir",
         value=point.tpir,
         rule=rule,
         counts={
@@ -379,7 +399,9 @@ def _gallery_metric(result: GalleryResult, place: int, rule: str) -> Metric:
             "searches": point.searches,
             "gallery": result.templates,
         },
-        at={"target": point.target, "fpir": point.fpir, "threshold": point.threshold},
+        share=("true_positives", "mated"),
+        at={"target": point.target, "achieved": point.fpir, "similarity": point.threshold},
+        subset=result.name,
         flags=("too_few_false_accepts",) if point.too_few else (),
     )
 

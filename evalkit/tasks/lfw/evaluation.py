@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -116,7 +116,7 @@ def evaluate(
     check_failures(failures, config.max_failures)
     result = assemble(
         config,
-        protocol="LFW",
+        task="lfw",
         dataset=_dataset_info(pairs, embedded),
         partial=pairs is not whole,
         embedded=embedded,
@@ -126,7 +126,7 @@ def evaluate(
             "flip": "sum" if runs[0].flip else "none",
             "folds": runs[0].layout,
         },
-        metrics=[metric for run in runs for metric in _metrics(run, suffix(run, runs))],
+        metrics=_metrics(runs),
         failures=failures,
         warnings=(*pairs.warnings, *runs[0].warnings),
         clock=clock,
@@ -144,11 +144,6 @@ def open_images(path: Path, config: LfwSettings) -> OpenImages:
     return OpenImages(
         lambda side: LfwImages(pairs, side), pairs.name, _fingerprint(pairs), path.parent
     )
-
-
-def suffix(run: Verification, runs: list[Verification]) -> str:
-    """Return what marks the metrics of the second run, the one without mirrored images."""
-    return "" if run is runs[0] else "/no-flip"
 
 
 def _limited(pairs: LfwPairs, limit: int | None) -> LfwPairs:
@@ -213,82 +208,124 @@ def _dataset_info(pairs: LfwPairs, embedded: Inferred | None) -> DatasetInfo:
         name=pairs.name,
         sha256=pairs.sha256,
         content_sha256=embedded.content_sha256 if embedded else None,
-        counts={"pairs": len(pairs), "same": same, "different": len(pairs) - same},
+        counts={"pairs": len(pairs), "genuine": same, "impostors": len(pairs) - same},
         path=str(pairs.path),
     )
 
 
-def _metrics(run: Verification, mark: str) -> list[Metric]:
-    metrics = [_accuracy(fold, mark) for fold in run.accuracy]
-    metrics += [
-        Metric(
-            name=f"val@far={rate_name(val.target)}{mark}",
-            value=val.val,
-            rule="insightface",
-            counts={
-                "true_accepts": val.true_accepts,
-                "same": val.same,
-                "false_accepts": val.false_accepts,
-                "different": val.different,
-            },
-            at={"target": val.target, "far": val.far, "std": val.std},
-            flags=_few(val.target, val.different),
-            series={"fold_val": val.fold_val, "fold_threshold": val.fold_threshold},
-        )
-        for val in run.val
+def _metrics(runs: Sequence[Verification]) -> list[Metric]:
+    """Return the figures of both views; the headline is the first rule's accuracy, with flips."""
+    metrics = []
+    for run in runs:
+        accuracies = [_accuracy(fold) for fold in run.accuracy]
+        found = [*accuracies, *_rates(run), *_scalars(run)]
+        view = "flip" if run.flip else "no flip"
+        mark = "" if run is runs[0] else "/no-flip"
+        metrics += [
+            metric.model_copy(update={"name": metric.name + mark, "view": view}) for metric in found
+        ]
+    first = next((n for n in ("insightface", "exact") if f"accuracy/{n}" in _names(metrics)), None)
+    headline = f"accuracy/{first}" if first else metrics[0].name
+    return [
+        metric.model_copy(update={"headline": True}) if metric.name == headline else metric
+        for metric in metrics
     ]
-    metrics += [
+
+
+def _names(metrics: Sequence[Metric]) -> set[str]:
+    return {metric.name for metric in metrics}
+
+
+def _rates(run: Verification) -> list[Metric]:
+    """Return VAL and TAR at each target."""
+    val = [
         Metric(
-            name=f"tar@far={rate_name(point.target)}{mark}",
+            name=f"val@far={rate_name(point.target)}",
+            figure="val",
+            value=point.val,
+            rule="insightface",
+            counts=_counts(point.true_accepts, point.same, point.false_accepts, point.different),
+            share=("true_accepts", "genuine"),
+            at={"target": point.target, "achieved": point.far, "std": point.std},
+            flags=_few(point.target, point.different),
+            series={"fold_val": point.fold_val, "fold_distance": point.fold_threshold},
+        )
+        for point in run.val
+    ]
+    tar = [
+        Metric(
+            name=f"tar@far={rate_name(point.target)}",
+            figure="tar",
             value=point.tar,
             rule=point.rule,
-            counts={
-                "true_accepts": point.true_accepts,
-                "same": point.genuine,
-                "false_accepts": point.false_accepts,
-                "different": point.impostors,
-            },
+            counts=_counts(point.true_accepts, point.genuine, point.false_accepts, point.impostors),
+            share=("true_accepts", "genuine"),
             at={
                 "target": point.target,
-                "far": point.far,
-                "cosine_threshold": point.threshold,
-                "threshold": 2 - 2 * point.threshold,
+                "achieved": point.far,
+                "similarity": point.threshold,
+                "distance": 2 - 2 * point.threshold,
             },
             flags=_few(point.target, point.impostors),
         )
         for point in run.tar
     ]
-    metrics.append(Metric(name=f"auc{mark}", value=run.auc, rule="mann_whitney"))
+    return [*val, *tar]
+
+
+def _counts(true_accepts: int, genuine: int, false_accepts: int, impostors: int) -> dict[str, int]:
+    return {
+        "true_accepts": true_accepts,
+        "genuine": genuine,
+        "false_accepts": false_accepts,
+        "impostors": impostors,
+    }
+
+
+def _scalars(run: Verification) -> list[Metric]:
+    """Return the figures that need no target."""
     equal = run.eer
-    metrics.append(
+    return [
+        Metric(name="auc", figure="auc", kind="area", value=run.auc, rule="mann_whitney"),
         Metric(
-            name=f"eer{mark}",
+            name="eer",
+            figure="eer",
+            direction="lower",
             value=equal.eer,
             rule="nearest_rates",
-            at={"cosine_threshold": equal.threshold, "far": equal.far, "frr": equal.frr},
-        )
-    )
-    metrics.append(Metric(name=f"xnorm{mark}", value=run.distances.xnorm, rule="mean_norm"))
-    return metrics
+            at={"similarity": equal.threshold, "far": equal.far, "frr": equal.frr},
+        ),
+        Metric(
+            name="xnorm",
+            figure="xnorm",
+            kind="norm",
+            direction=None,
+            unit="length of the embedding",
+            value=run.distances.xnorm,
+            rule="mean_norm",
+        ),
+    ]
 
 
-def _few(target: float, different: int) -> tuple[str, ...]:
-    few = target * different < MIN_EXPECTED_FALSE_ACCEPTS
+def _few(target: float, impostors: int) -> tuple[str, ...]:
+    few = target * impostors < MIN_EXPECTED_FALSE_ACCEPTS
     return ("too_few_false_accepts",) if few else ()
 
 
-def _accuracy(fold: TenFold, mark: str) -> Metric:
+def _accuracy(fold: TenFold) -> Metric:
     low, high = fold.interval
     return Metric(
-        name=f"accuracy/{fold.rule}{mark}",
+        name=f"accuracy/{fold.rule}",
+        figure="accuracy",
         value=fold.accuracy,
         rule=fold.rule,
         interval=Interval(low=low, high=high, level=0.95, method="wilson, pair-level"),
         counts={"correct": fold.correct, "pairs": fold.pairs},
+        share=("correct", "pairs"),
         at={
             fold.spread_is: fold.spread,
-            "threshold": fold.threshold,
-            "cosine_threshold": fold.cosine_threshold,
+            "similarity": fold.cosine_threshold,
+            "distance": fold.threshold,
         },
-        series={"fold_accuracy": fold.fold_accuracy, "fold_threshold": fold.fold_threshold},
+        series={"fold_accuracy": fold.fold_accuracy, "fold_distance": fold.fold_threshold},
     )

@@ -116,7 +116,7 @@ def evaluate(config: WiderFaceSettings, progress: Progress, *, command: str = ""
     intervals = clock.run("intervals", lambda: _intervals(counts))
     result = assemble(
         config,
-        protocol="WIDERFACE",
+        task="widerface",
         dataset=_dataset_info(name, root, truth_folder, truth, inferred),
         partial=data.limited or (inferred is None and bool(lost)),
         embedded=inferred,
@@ -372,11 +372,15 @@ def _ap_metric(evaluation: Evaluation, subset: str, interval: Interval | None) -
     recall = summary.pop("recall")
     return Metric(
         name=f"ap/{subset}",
+        figure="ap",
+        kind="area",
         value=ap,
         rule=evaluation.settings.rule,
         interval=interval,
         counts=summary,
         at={"recall": recall},
+        subset=subset,
+        headline=subset == "hard",
         flags=_flags(summary["faces"]),
     )
 
@@ -389,9 +393,13 @@ def _slice_metrics(part: Slice, kind: str, evaluation: Evaluation) -> Sequence[M
     return [
         Metric(
             name=f"{figure}/{part.subset}/{kind}={part.name}",
+            figure=figure,
+            kind="area" if figure == "ap" else "rate",
             value=value,
             rule=evaluation.settings.rule,
             counts=summary,
+            subset=part.subset,
+            part={kind: part.name},
             flags=_flags(summary["faces"]),
         )
         for figure, value in values.items()

@@ -121,7 +121,7 @@ class Templates:
         )
 
     def _deployment(self, scores: NDArray[Any]) -> Deployment | None:
-        threshold = self.metric.at["threshold"]
+        threshold = self.metric.at["similarity"]
         if threshold is None:
             return None
         rates = [
@@ -169,7 +169,7 @@ def compare_pairs(
     issame = old["issame"].astype(bool)
     distances = [finite_distances(scores) for scores in (old, new)]
     fold, _, _ = assign_folds(issame, reference.result.settings["folds"])
-    if before.name.startswith("accuracy/"):
+    if before.figure == "accuracy":
         decided = [
             same_at_folds(d, fold, m) for d, m in zip(distances, (before, after), strict=True)
         ]
@@ -235,7 +235,7 @@ class Detections:
         self.metric = metric
         self.level = statistics.level
         self.counts = _counts(scores)
-        self.subset = self.counts.subsets.index(metric.name.removeprefix("ap/"))
+        self.subset = self.counts.subsets.index(metric.subset)
         self.draws = ImageBootstrap(
             self.counts.images, replicates=statistics.replicates, seed=statistics.seed
         )

@@ -138,7 +138,7 @@ def primary(result: Result, protocol: ProtocolPlan) -> Metric:
 def _too_few(metric: Metric) -> bool:
     """Whether fewer than 30 false accepts are expected at the figure's target."""
     target = metric.at.get("target")
-    impostors = metric.counts.get("impostors", metric.counts.get("different"))
+    impostors = metric.counts.get("impostors")
     if "too_few_false_accepts" in metric.flags:
         return True
     return bool(target and impostors and target * impostors < _LEAST_FALSE_ACCEPTS)

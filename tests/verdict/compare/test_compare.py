@@ -64,7 +64,7 @@ def test_template_figures_are_those_of_the_scores(
                 own = metric if flips.thresholds == "baseline" else after.metric(metric.name)
                 counts = dict.fromkeys(["lost", "gained", "in", "out"], 0)
                 for s, t, same in zip(old["scores"], new["scores"], old["genuine"], strict=True):
-                    was, now = s >= metric.at["threshold"], t >= own.at["threshold"]
+                    was, now = s >= metric.at["similarity"], t >= own.at["similarity"]
                     if was != now:
                         word = ("lost" if was else "gained") if same else ("in", "out")[int(was)]
                         counts[word] += 1
@@ -116,7 +116,7 @@ def test_draws_at_hand_are_used(two: tuple[Path, Path], monkeypatch: pytest.Monk
 def test_the_carried_threshold_gives_rates_of_both(two: tuple[Path, Path]) -> None:
     found = compare(*two)
     old, new = map(scores, two)
-    threshold = load_result(two[0]).metric("tar@far=1e-01").at["threshold"]
+    threshold = load_result(two[0]).metric("tar@far=1e-01").at["similarity"]
     for rate, rows in (("far", ~old["genuine"]), ("tar", old["genuine"])):
         change = next(
             c for c in found.metrics if c.name == f"{rate}@baseline-threshold-of-far=1e-01"
@@ -162,7 +162,7 @@ def test_pair_figures_are_those_of_the_distances(lfw: Run) -> None:
         name = f"accuracy/{rule}"
         right = []
         for path in paths:
-            thresholds = np.array(load_result(path).metric(name).series["fold_threshold"])
+            thresholds = np.array(load_result(path).metric(name).series["fold_distance"])
             right.append((scores(path)["distances"] < thresholds[fold]) == issame)
         change = next(c for c in found.metrics if c.name == name)
         assert change.difference == pytest.approx(right[1].mean() - right[0].mean(), abs=1e-12)
@@ -185,7 +185,7 @@ def test_pair_figures_are_those_of_the_distances(lfw: Run) -> None:
 REFUSALS: list[tuple[str, Callable[[dict[str, Any]], None]]] = [
     ("data", lambda r: r["dataset"].update(sha256="0" * 64)),
     ("data", lambda r: r["dataset"].update(content_sha256="0" * 64)),
-    ("protocol", lambda r: r.update(protocol="IJBB")),
+    ("protocol", lambda r: r.update(task="ijbb")),
     ("sample counts", lambda r: r["dataset"]["counts"].update(genuine=1)),
     ("sample counts", lambda r: r["metrics"][0]["counts"].update(impostors=1)),
     ("rules", lambda r: r["settings"].update(flip="none")),
