@@ -1,0 +1,247 @@
+"""The contract of a task: everything that evalkit knows of one benchmark, in one place.
+
+A task knows its settings, its samples, its figures and what they mean. The rest of the house works
+for every task alike: it asks the task, and never for its name. A new task is one module, one line
+in the registry (or an entry point of the group ``evalkit.tasks``) and one test file, which derives
+from `evalkit.testing.TaskContract`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evalkit.core.progress import Progress
+from evalkit.core.results import DatasetInfo, Failure, Metric, Result
+from evalkit.core.settings import ModelConfig, RunSettings
+from evalkit.run.clock import Clock
+from evalkit.run.inference import Inferred
+from evalkit.run.overlap import People
+from evalkit.run.pipeline import ImageSource
+from evalkit.stats.evidence import Array, Evidence
+from evalkit.tasks.panels import Panel
+from evalkit.tasks.tables import Summary, Table
+
+S = TypeVar("S", bound=RunSettings)
+
+Head = Literal["embedding", "detection"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Samples:
+    """One data set, before any model.
+
+    Attributes
+    ----------
+    dataset : DatasetInfo
+        Name, hashes and counts; the content's hash is added after inference.
+    fingerprint : str
+        SHA-256 of which images there are, as outputs stores and dumps know them.
+    root : Path
+        Where the data set lies; a sample of evalkit is marked there.
+    source : callable or None
+        Gives the images, faces at the side length that it is called with; None where no image is
+        at hand.
+    partial : str
+        Why the data set is not whole; empty where it is.
+    groups : ndarray of int64, shape (images,), or None
+        Images of one number belong together: calibration and hold-out never split them.
+    people : tuple of str or None
+        Who each group is, where the data tell.
+    warnings : tuple of str
+    data : object
+        The task's own: release, pairs, ground truth.
+    """
+
+    dataset: DatasetInfo
+    fingerprint: str
+    root: Path
+    source: Callable[[int], ImageSource] | None = None
+    partial: str = ""
+    groups: NDArray[np.int64] | None = None
+    people: Callable[[], People] | None = None
+    warnings: tuple[str, ...] = ()
+    data: Any = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ready:
+    """Input that was computed elsewhere, in place of a model's outputs.
+
+    Attributes
+    ----------
+    file : Path
+        Stands for the model in the result.
+    data : object
+        The task's own: features, scores, predictions.
+    partial : str
+        Why it does not cover the data set; empty where it does.
+    """
+
+    file: Path
+    data: Any
+    partial: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Work:
+    """What an evaluation works with: the clock of its stages, and who is told of progress."""
+
+    clock: Clock
+    progress: Progress
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evaluation:
+    """What a task made of a model's outputs.
+
+    Attributes
+    ----------
+    metrics : tuple of Metric
+    arrays : mapping of str to ndarray
+        What is saved beside the result; `Task.read` makes evidence of it.
+    applied : mapping of str to object
+        The rules as applied; they go into the result's settings.
+    failures : tuple of Failure
+        Samples without a usable output.
+    warnings : tuple of str
+    data : object
+        The task's own, for the files that it writes.
+    """
+
+    metrics: tuple[Metric, ...]
+    arrays: Mapping[str, Array]
+    applied: Mapping[str, Any]
+    failures: tuple[Failure, ...] = ()
+    warnings: tuple[str, ...] = ()
+    data: Any = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scored:
+    """One run among those that a page sets side by side.
+
+    Attributes
+    ----------
+    run : int
+        Its letter, colour and dashes on the page.
+    label : str
+        ``torch:int8``.
+    reference : bool
+        Whether the others are compared with it.
+    result : Result
+    evidence : mapping of str to Evidence
+        By view, the main one first; empty where no scores lie beside the result.
+    """
+
+    run: int
+    label: str
+    reference: bool
+    result: Result
+    evidence: Mapping[str, Evidence]
+
+
+class Task(ABC, Generic[S]):
+    """One benchmark. Tasks hold no state: each method is given what it works on.
+
+    Attributes
+    ----------
+    name : str
+        Registered name, and the subcommand.
+    title : str
+        For people: ``IJB-C``.
+    head : {"embedding", "detection"}
+        Which kind of model it evaluates.
+    Settings : type
+        Fields with help texts; the command line, YAML, plan and API are generated from them.
+    examples : str
+        Command lines for the end of ``--help``.
+    reading : str
+        How figures, differences and intervals are to be read, in one line.
+    probe_images : int
+        How many images tell how long a run takes.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    head: ClassVar[Head]
+    Settings: ClassVar[type[RunSettings]]
+    examples: ClassVar[str] = ""
+    reading: ClassVar[str] = ""
+    probe_images: ClassVar[int] = 128
+
+    @abstractmethod
+    def open(self, settings: S, progress: Progress) -> Iterator[Samples]:
+        """Yield the data sets of a run, each loaded when it is needed.
+
+        All are looked for before the first is loaded. What the files alone show to be wrong is an
+        error here, before any inference.
+        """
+
+    @abstractmethod
+    def evaluate(
+        self, outputs: Inferred | Ready, samples: Samples, settings: S, work: Work
+    ) -> Evaluation:
+        """Score a model's outputs, or what was computed elsewhere."""
+
+    @abstractmethod
+    def read(self, arrays: Mapping[str, Array], result: Result) -> Mapping[str, Evidence]:
+        """Make evidence of what lies beside a result, by view, the main one first.
+
+        Raises
+        ------
+        evalkit.core.errors.InputError
+            An array is missing or damaged, or belongs to another result.
+        """
+
+    @abstractmethod
+    def summary(self, result: Result) -> Summary:
+        """Lay a result out: what was evaluated, by which rules, and its tables."""
+
+    @abstractmethod
+    def primaries(self, settings: S) -> tuple[str, ...]:
+        """Return the metrics that a sign-off may test under these settings."""
+
+    def ready(self, settings: S, samples: Samples, work: Work) -> Ready | None:
+        """Return what was computed elsewhere, where the settings name any."""
+        return None
+
+    def views(self, settings: S) -> tuple[str, ...]:
+        """Return the inputs that are made of an image: ``plain``, or ``plain`` and ``flip``."""
+        return ("plain",)
+
+    def model(self, settings: S, config: ModelConfig) -> ModelConfig:
+        """Return a model's configuration with what the settings say otherwise."""
+        return config
+
+    def finds(self, path: Path) -> bool:
+        """Whether a path holds data of this task."""
+        return False
+
+    def images(self, path: Path) -> int:
+        """Count the images of a path, for estimates; refuse what one run cannot take."""
+        raise NotImplementedError
+
+    def several(self, results: Sequence[Result]) -> tuple[Table, ...]:
+        """Lay the results of several data sets out side by side."""
+        return ()
+
+    def doubts(self, result: Result) -> tuple[str, ...]:
+        """Return what makes the figures doubtful, each in a sentence."""
+        return ()
+
+    def panels(self, runs: Sequence[Scored]) -> tuple[Panel, ...]:
+        """Return curves, histograms and thresholds of runs on the same data, as plain data."""
+        return ()
+
+    def write(
+        self, result: Result, evaluation: Evaluation, samples: Samples, settings: S
+    ) -> Iterator[str]:
+        """Write the files that the settings ask for; say of each what it is."""
+        return iter(())
