@@ -33,11 +33,17 @@ class Entry:
         The extra of evalkit that brings what the module imports.
     origin : str
         The distribution that registered it.
+    summary : str
+        One line for ``--help``; those of other packages have none.
+    settings : str
+        ``"module:attribute"`` of the settings, where they can be imported alone.
     """
 
     target: str
     extra: str | None = None
     origin: str = DISTRIBUTION
+    summary: str = ""
+    settings: str = ""
 
     @property
     def foreign(self) -> bool:

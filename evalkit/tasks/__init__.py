@@ -2,9 +2,48 @@
 
 from __future__ import annotations
 
-from typing import Any
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from evalkit.core.registry import Entry, Registry
 from evalkit.tasks.base import Task
 
-TASKS: Registry[type[Task[Any]]] = Registry("task", Task, {})
+if TYPE_CHECKING:
+    from evalkit.core.settings import RunSettings
+
+TASKS: Registry[type[Task[Any]]] = Registry(
+    "task",
+    Task,
+    {
+        "ijbc": Entry(
+            "evalkit.tasks.ijb.task:Ijbc",
+            settings="evalkit.tasks.ijb.settings:IjbSettings",
+            summary="IJB-C: TAR@FAR over template pairs, 1:N identification",
+        ),
+        "ijbb": Entry(
+            "evalkit.tasks.ijb.task:Ijbb",
+            settings="evalkit.tasks.ijb.settings:IjbSettings",
+            summary="IJB-B, the same protocol on its own release",
+        ),
+        "lfw": Entry(
+            "evalkit.tasks.lfw.task:Lfw",
+            settings="evalkit.tasks.lfw.settings:LfwSettings",
+            summary="LFW, CFP, AgeDB and any .bin of pairs: ten-fold accuracy",
+        ),
+        "widerface": Entry(
+            "evalkit.tasks.widerface.task:WiderFaceTask",
+            settings="evalkit.tasks.widerface.settings:WiderFaceSettings",
+            summary="WIDER FACE: Easy, Medium and Hard AP of any detector",
+        ),
+    },
+)
+
+
+def settings_of(name: str) -> type[RunSettings]:
+    """Return a task's settings, without the rest of the task where its entry tells their place."""
+    entry = TASKS.entry(name)
+    if not entry.settings:
+        return TASKS.get(name).Settings
+    module, _, attribute = entry.settings.partition(":")
+    kind: type[RunSettings] = getattr(importlib.import_module(module), attribute)
+    return kind

@@ -8,29 +8,35 @@ from `evalkit.testing.TaskContract`.
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:  # the registry reads this module where nothing but a task's name is asked for
+    from pathlib import Path
 
-from evalkit.core.progress import Progress
-from evalkit.core.results import DatasetInfo, Failure, Metric, Result
-from evalkit.core.settings import ModelConfig, RunSettings
-from evalkit.run.clock import Clock
-from evalkit.run.inference import Inferred
-from evalkit.run.overlap import People
-from evalkit.run.pipeline import ImageSource
-from evalkit.stats.evidence import Array, Evidence
-from evalkit.tasks.panels import Panel
-from evalkit.tasks.tables import Summary, Table
+    import numpy as np
+    from numpy.typing import NDArray
 
-S = TypeVar("S", bound=RunSettings)
+    from evalkit.core.progress import Progress
+    from evalkit.core.results import DatasetInfo, Failure, Metric, Result
+    from evalkit.core.settings import ModelConfig, RunSettings
+    from evalkit.run.clock import Clock
+    from evalkit.run.inference import Inferred
+    from evalkit.run.overlap import People
+    from evalkit.run.pipeline import ImageSource
+    from evalkit.stats.evidence import Array, Evidence
+    from evalkit.tasks.panels import Panel
+    from evalkit.tasks.tables import Summary, Table
+
+S = TypeVar("S", bound="RunSettings")
 
 Head = Literal["embedding", "detection"]
+
+IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+"""Suffixes of files that are counted as images."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -160,10 +166,8 @@ class Task(ABC, Generic[S]):
         Which kind of model it evaluates.
     Settings : type
         Fields with help texts; the command line, YAML, plan and API are generated from them.
-    examples : str
-        Command lines for the end of ``--help``.
     reading : str
-        How figures, differences and intervals are to be read, in one line.
+        How the tables of a comparison are to be read, in one line.
     probe_images : int
         How many images tell how long a run takes.
     """
@@ -172,25 +176,23 @@ class Task(ABC, Generic[S]):
     title: ClassVar[str]
     head: ClassVar[Head]
     Settings: ClassVar[type[RunSettings]]
-    examples: ClassVar[str] = ""
     reading: ClassVar[str] = ""
     probe_images: ClassVar[int] = 128
 
-    @abstractmethod
     def open(self, settings: S, progress: Progress) -> Iterator[Samples]:
         """Yield the data sets of a run, each loaded when it is needed.
 
         All are looked for before the first is loaded. What the files alone show to be wrong is an
         error here, before any inference.
         """
+        raise NotImplementedError
 
-    @abstractmethod
     def evaluate(
         self, outputs: Inferred | Ready, samples: Samples, settings: S, work: Work
     ) -> Evaluation:
         """Score a model's outputs, or what was computed elsewhere."""
+        raise NotImplementedError
 
-    @abstractmethod
     def read(self, arrays: Mapping[str, Array], result: Result) -> Mapping[str, Evidence]:
         """Make evidence of what lies beside a result, by view, the main one first.
 
@@ -199,14 +201,21 @@ class Task(ABC, Generic[S]):
         evalkit.core.errors.InputError
             An array is missing or damaged, or belongs to another result.
         """
+        return {}
 
-    @abstractmethod
     def summary(self, result: Result) -> Summary:
         """Lay a result out: what was evaluated, by which rules, and its tables."""
+        raise NotImplementedError
 
     @abstractmethod
     def primaries(self, settings: S) -> tuple[str, ...]:
-        """Return the metrics that a sign-off may test under these settings."""
+        """Return the metrics that a sign-off may test under these settings.
+
+        Raises
+        ------
+        ValueError
+            It may test none; the message says which setting stands against it.
+        """
 
     def ready(self, settings: S, samples: Samples, work: Work) -> Ready | None:
         """Return what was computed elsewhere, where the settings name any."""
@@ -225,8 +234,15 @@ class Task(ABC, Generic[S]):
         return False
 
     def images(self, path: Path) -> int:
-        """Count the images of a path, for estimates; refuse what one run cannot take."""
-        raise NotImplementedError
+        """Count the images of a path, for estimates.
+
+        Raises
+        ------
+        evalkit.core.errors.InputError
+            One run cannot take it: it holds several data sets.
+        """
+        names = (name for _, _, files in os.walk(path, followlinks=True) for name in files)
+        return sum(name.lower().endswith(IMAGES) for name in names)
 
     def several(self, results: Sequence[Result]) -> tuple[Table, ...]:
         """Lay the results of several data sets out side by side."""

@@ -1,0 +1,40 @@
+"""WIDER FACE as a task."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from evalkit.core.settings import ModelConfig
+from evalkit.tasks.base import Task
+from evalkit.tasks.widerface.settings import WiderFaceSettings
+
+
+class WiderFaceTask(Task[WiderFaceSettings]):
+    """Average precision of a detector on the Easy, Medium and Hard faces of the validation set."""
+
+    name = "widerface"
+    title = "WIDER FACE"
+    head = "detection"
+    Settings = WiderFaceSettings
+    reading = "figures in %, differences in points; intervals two-sided, over images"
+    probe_images = 4
+
+    def primaries(self, settings: WiderFaceSettings) -> tuple[str, ...]:
+        """See `Task.primaries`."""
+        return ("ap/easy", "ap/medium", "ap/hard")
+
+    def model(self, settings: WiderFaceSettings, config: ModelConfig) -> ModelConfig:
+        """See `Task.model`: another head takes none of the settings of the one in the YAML."""
+        changes: dict[str, Any] = {
+            name: value
+            for name in ("head", "sizing")
+            if (value := getattr(settings, name)) is not None
+        }
+        if changes.get("head", config.head) != config.head:
+            changes["head_settings"] = {}
+        return config.model_copy(update=changes)
+
+    def finds(self, path: Path) -> bool:
+        """See `Task.finds`: annotations of either split."""
+        return any(path.rglob("wider_face_*_bbx_gt.txt"))
