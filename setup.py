@@ -34,6 +34,7 @@ setup(
     package_data={
         "evalkit": [
             "py.typed",
+            "backends/onnxruntime/*.onnx",
             "heads/*.pyi",
             "report/page/*.html",
             "report/page/*.css",

@@ -15,7 +15,7 @@ import pytest
 ort = pytest.importorskip("onnxruntime", reason="needs the cpu or gpu extra")
 onnx = pytest.importorskip("onnx", reason="needs the test extra")
 
-from tiny_network import Tiny, batch, write_onnx  # noqa: E402
+from tiny_network import Tiny, batch, write_int8, write_onnx  # noqa: E402
 
 from evalkit.backends.base import SessionOptions  # noqa: E402
 from evalkit.backends.onnxruntime.backend import OnnxRuntimeBackend  # noqa: E402
@@ -59,22 +59,6 @@ class TestHalf(TestDynamicBatch):
         cls.reference = {"output0": tiny(cls.batch)}
 
 
-def quantised(tiny: Tiny, models: Path) -> Path:
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
-
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self.left = [{"image": batch(8)}]
-
-        def get_next(self) -> dict[str, np.ndarray] | None:
-            return self.left.pop() if self.left else None
-
-    out = models / "int8.onnx"
-    source = write_onnx(tiny, models / "to_quantise.onnx")
-    quantize_static(source, out, Reader(), quant_format=QuantFormat.QDQ, per_channel=True)
-    return out
-
-
 def test_fp32_graph_runs_in_fp32(tiny: Tiny, tmp_path: Path) -> None:
     with OnnxRuntimeBackend.open(write_onnx(tiny, tmp_path / "m.onnx"), ONE) as session:
         ran = session.ran
@@ -96,7 +80,7 @@ def test_fp16_graph_on_a_cpu_is_reported_as_fp32(
 
 
 def test_int8_graph_runs_in_int8(tiny: Tiny, models: Path) -> None:
-    with OnnxRuntimeBackend.open(quantised(tiny, models), SessionOptions("int8", threads=1)) as s:
+    with OnnxRuntimeBackend.open(write_int8(tiny, models), SessionOptions("int8", threads=1)) as s:
         out = s.run(batch())["output0"]
         assert s.ran.precision_ran.startswith("int8")
         assert s.ran.details["heavy_kernels_by_precision"]["int8"] >= 1
@@ -117,7 +101,7 @@ def test_label_that_the_graph_does_not_bear_is_refused(
 
 def test_fp32_label_on_a_lower_graph_is_refused(tiny: Tiny, models: Path) -> None:
     with pytest.raises(InputError, match="built in int8, but fp32"):
-        OnnxRuntimeBackend.open(quantised(tiny, models), ONE)
+        OnnxRuntimeBackend.open(write_int8(tiny, models), ONE)
 
 
 def test_model_of_bytes_takes_pixels_and_refuses_fractions(tiny: Tiny, tmp_path: Path) -> None:

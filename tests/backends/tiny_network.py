@@ -103,3 +103,20 @@ def write_onnx(
     opset = [helper.make_opsetid("", 17)]
     onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), path)
     return path
+
+
+def write_int8(tiny: Tiny, folder: Path) -> Path:
+    """Write the network quantised by ONNX Runtime's tool: QDQ pairs, a scale a channel."""
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.left = [{"image": batch(8)}]
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            return self.left.pop() if self.left else None
+
+    out = folder / "int8.onnx"
+    source = write_onnx(tiny, folder / "to_quantise.onnx")
+    quantize_static(source, out, Reader(), quant_format=QuantFormat.QDQ, per_channel=True)
+    return out

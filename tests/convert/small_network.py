@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Iterable
 from pathlib import Path
 
 import cv2
@@ -53,6 +54,16 @@ def write_network(
     return path
 
 
+def exact(model: Path, batches: Iterable[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Run an int8 graph as it is written: each dequantised product in fp32, none is cut."""
+    import onnxruntime as ort
+
+    settings = ort.SessionOptions()
+    settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = ort.InferenceSession(str(model), settings, providers=["CPUExecutionProvider"])
+    return np.concatenate([session.run(["y"], {"x": batch})[0] for batch in batches])
+
+
 def write_yaml(path: Path, model: Path) -> Path:
     path.write_text(f"name: small\nfiles: {{any: {model}}}\ninput: {{size: [{SIDE}, {SIDE}]}}\n")
     return path
@@ -64,6 +75,12 @@ def picture(number: int, side: int = SIDE) -> NDArray[np.uint8]:
 
 def encoded(number: int) -> bytes:
     return bytes(cv2.imencode(".png", picture(number))[1])
+
+
+def network_input(file: Path) -> NDArray[np.float32]:
+    """Decode an image to what the network takes: one RGB image, channels first, -1 to 1."""
+    pixels = cv2.imread(str(file))[..., ::-1].transpose(2, 0, 1)[None]
+    return ((pixels - 127.5) / 127.5).astype(np.float32)
 
 
 def write_pairs(path: Path, pairs: int, first: int = 0) -> Path:

@@ -41,6 +41,7 @@ from evalkit.backends.onnxruntime.cuda import (
     check_provider,
     providers,
 )
+from evalkit.backends.onnxruntime.saturation import NOTE, cpu_saturates
 from evalkit.backends.tensors import (
     check_batch,
     check_file,
@@ -339,6 +340,8 @@ def _notes(ran: str, built: str, kernels: list[Kernel], device: int | None) -> t
         )
     elif built not in ran.split(" ", 1)[0]:
         notes.append(f"The graph was built in {built}, but its products ran in {ran}.")
+    if device is None and count_arithmetic(kernels).get("int8") and cpu_saturates():
+        notes.append(NOTE)
     if device is not None and any(k.provider == "CPUExecutionProvider" for k in kernels):
         notes.append("Some nodes ran on the CPU beside CUDA: see kernels_by_provider.")
     return tuple(notes)
