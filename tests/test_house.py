@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from evalkit.cli import COMMANDS, build_parser
+from evalkit.cli import build_parser, commands
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = {
@@ -63,7 +63,7 @@ def test_documents_name_files_that_exist(document: str) -> None:
         assert "NAME" in name or (ROOT / name).exists(), f"{document}: {name}"
 
 
-def commands(text: str) -> Iterator[list[str]]:
+def command_lines(text: str) -> Iterator[list[str]]:
     for block in re.findall(r"```bash\n(.*?)```", text, flags=re.DOTALL):
         for line in block.replace("\\\n", " ").splitlines():
             for part in line.split("&&"):
@@ -75,17 +75,17 @@ def commands(text: str) -> Iterator[list[str]]:
 
 
 def test_the_readmes_commands_are_understood() -> None:
-    found = list(commands((ROOT / "README.md").read_text(encoding="utf-8")))
+    found = list(command_lines((ROOT / "README.md").read_text(encoding="utf-8")))
     assert found
     for words in found:
-        assert words[0] in COMMANDS
+        assert words[0] in commands()
         assert isinstance(build_parser(words[0]).parse_args(words), argparse.Namespace)
 
 
 def test_the_readmes_options_exist() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     named = set(re.findall(r"`(--[a-z-]+[a-z])", text)) - {"--no"}
-    known = {option for name in COMMANDS for option in options(name)}
+    known = {option for name in commands() for option in options(name)}
     assert named - known == set()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import errno
+import functools
 import importlib
 import os
 import signal
@@ -15,15 +15,12 @@ from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import TextIO
 
-from evalkit.core.errors import EXIT_INTERNAL, EXIT_USER_ERROR, EvalkitError
+from evalkit.core.errors import EXIT_INTERNAL, EXIT_USER_ERROR, InputError, explain
 
 EXIT_CLOSED_PIPE = 141  # 128 + SIGPIPE, as a shell reports it
 
-COMMANDS = {
-    "ijbc": ("evalkit.cli.ijb", "IJB-C: TAR@FAR over template pairs, 1:N identification"),
-    "ijbb": ("evalkit.cli.ijb", "IJB-B, the same protocol on its own release"),
-    "lfw": ("evalkit.cli.lfw", "LFW, CFP, AgeDB and any .bin of pairs: ten-fold accuracy"),
-    "widerface": ("evalkit.cli.widerface", "WIDER FACE: Easy, Medium and Hard AP of any detector"),
+_EVALUATE = "evalkit.cli.evaluate"
+_COMMANDS = {
     "convert": ("evalkit.cli.convert", "build fp16, bf16 or int8 with the backend's toolchain"),
     "pack": ("evalkit.cli.pack", "make a .bin of your own images and pairs"),
     "inspect": ("evalkit.cli.inspect", "say what a .bin holds"),
@@ -38,6 +35,29 @@ COMMANDS = {
     "dump": ("evalkit.cli.dump", "write a model's exact inputs, for a device elsewhere"),
     "sample": ("evalkit.cli.sample", "write a sample data set in a benchmark's own format"),
 }
+"""The commands that are no task: module and summary."""
+
+
+@functools.cache
+def commands() -> dict[str, tuple[str, str]]:
+    """Return module and summary of every command, those of the tasks first.
+
+    Raises
+    ------
+    evalkit.core.errors.InputError
+        Another package registers a task under the name of a command.
+    """
+    from evalkit.tasks import TASKS
+
+    tasks = {name: TASKS.entry(name) for name in TASKS}
+    for name in tasks.keys() & _COMMANDS.keys():
+        raise InputError(
+            f"{tasks[name].origin} registers a task {name!r}, which is the name of a command. "
+            "Uninstall it, or ask its makers for another name."
+        )
+    evaluations = {name: (_EVALUATE, entry.summary) for name, entry in tasks.items()}
+    return evaluations | _COMMANDS
+
 
 _EPILOG = """\
 exit codes: 0 pass, 1 a gate or sign-off failed, 2 wrong input, 3 cannot be judged,
@@ -81,9 +101,9 @@ def build_parser(chosen: str | None) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"evalkit {evalkit.__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, (module, summary) in COMMANDS.items():
-        command = commands.add_parser(
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, (module, summary) in commands().items():
+        command = subparsers.add_parser(
             name,
             help=summary,
             description=summary,
@@ -114,35 +134,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(words: list[str]) -> int:
-    chosen = next((word for word in words if word in COMMANDS), None)
-    arguments = build_parser(chosen).parse_args(words)
+    chosen = None
     try:
+        chosen = next((word for word in words if word in commands()), None)
+        arguments = build_parser(chosen).parse_args(words)
         with _terminable():
             return int(arguments.run(arguments))
-    except EvalkitError as error:
-        return _complain(arguments.command, str(error), error.exit_code)
-    except KeyboardInterrupt:
-        return _complain(
-            arguments.command,
-            "interrupted; outputs that were stored are kept, and the same command resumes",
-            130,
-        )
     except BrokenPipeError:
         raise
-    except Exception as error:
-        from evalkit.core.files import USER_ERRNOS
-        from evalkit.datasets.errors import DatasetError
-
-        if isinstance(error, DatasetError):
-            return _complain(arguments.command, str(error), EXIT_USER_ERROR)
-        if isinstance(error, OSError) and error.errno in USER_ERRNOS | {errno.ENOENT}:
-            return _complain(arguments.command, _describe(error), EXIT_USER_ERROR)
-        traceback.print_exc()
-        return _complain(
-            arguments.command,
-            "this is a fault of evalkit, not yours; please report the lines above",
-            EXIT_INTERNAL,
-        )
+    except (Exception, KeyboardInterrupt) as error:
+        message, code = explain(error)
+        if code == EXIT_INTERNAL:
+            traceback.print_exc()
+        return _complain(chosen, message, code)
 
 
 @contextlib.contextmanager
@@ -162,19 +166,9 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _describe(error: OSError) -> str:
-    names = [name for name in (error.filename, error.filename2) if name is not None]
-    # repr keeps a name with odd characters in its line.
-    what = " or ".join(repr(str(name)) for name in names) or "a file"
-    return (
-        f"Cannot use {what}: {error.strerror}. Check that the path exists, may be written where "
-        "it must be, and has space left (EVALKIT_CACHE names another folder for caches)."
-    )
-
-
-def _complain(command: str, message: str, code: int) -> int:
+def _complain(command: str | None, message: str, code: int) -> int:
     try:
-        print(f"evalkit {command}: {message}", file=sys.stderr)
+        print(f"evalkit{f' {command}' if command else ''}: {message}", file=sys.stderr)
     except BrokenPipeError:  # the code still tells
         _discard(sys.stderr)
     return code

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evalkit.cli.options import check_output, command_line
+from evalkit.cli.options import Options, add_quiet, command_line, resolve
 
 if TYPE_CHECKING:
     from evalkit.backends.base import Precision
@@ -22,59 +22,74 @@ alike. One that cannot run says why and stops none of the others.
 """
 
 
+RUN = ("architecture", "layout", "python", "worker_timeout", "device")
+"""Settings of a run that all configurations share."""
+
+
 def configure(parser: argparse.ArgumentParser, name: str) -> None:
     """Add the options."""
+    from evalkit.core.settings import RunSettings
+
     parser.epilog = _EPILOG
-    model = parser.add_argument_group("model")
+    options = Options(parser)
+    model = options.group("model")
     model.add_argument(
         "--model",
         default="sample-recognition",
         metavar="FILE",
-        help="model file, model YAML, or its name (the embedded network)",
+        help="model file, model YAML, or its name (default: the embedded network)",
     )
-    model.add_argument("--architecture", metavar="NAME", help="for files of weights alone")
-    model.add_argument("--layout", choices=["nchw", "nhwc"], help="tensor layout (nchw)")
-    model.add_argument(
-        "--python",
-        type=Path,
-        metavar="FILE",
-        help="run the backends in workers of this interpreter",
+    options.add(RunSettings, RUN[:-1])
+    _add_grid(options)
+    timing = options.group("timing")
+    timing.add_argument(
+        "--repeats", type=_count, default=5, metavar="N", help="rounds (default: 5)"
     )
-    model.add_argument(
-        "--worker-timeout",
+    timing.add_argument(
+        "--seconds",
         type=_seconds,
+        default=1.0,
         metavar="S",
-        help="seconds that a worker may take to open the model, and for a batch (600)",
+        help="least time of each configuration in each round (default: 1)",
     )
-    grid = parser.add_argument_group("configurations: every combination is timed")
+    output = options.group("output")
+    output.add_argument("--output", type=Path, metavar="JSON", help="write the figures here")
+    add_quiet(output)
+    parser.set_defaults(run=run)
+
+
+def _add_grid(options: Options) -> None:
+    from evalkit.core.settings import RunSettings
+
+    title = "configurations: every combination is timed"
+    grid = options.group(title)
     grid.add_argument(
-        "--backends", type=_names, metavar="NAME,...", help="(those that the model has files for)"
+        "--backends",
+        type=_names,
+        metavar="NAME,...",
+        help="runtimes (default: those that the model has files for)",
     )
     grid.add_argument(
-        "--precisions", type=_names, default=("fp32",), metavar="NAME,...", help="(fp32)"
+        "--precisions",
+        type=_names,
+        default=("fp32",),
+        metavar="NAME,...",
+        help="precisions (default: fp32)",
     )
     grid.add_argument(
         "--batch-sizes",
         type=_counts,
         default=(1, 8, 32),
         metavar="N,...",
-        help="images a run (1,8,32)",
+        help="images in a run (default: 1,8,32)",
     )
-    grid.add_argument("--threads", type=_counts, metavar="N,...", help="of the runtime (cores)")
-    grid.add_argument("--device", default="cpu", metavar="DEVICE", help="cpu, cuda, ... (cpu)")
-    timing = parser.add_argument_group("timing")
-    timing.add_argument("--repeats", type=_count, default=5, metavar="N", help="rounds (5)")
-    timing.add_argument(
-        "--seconds",
-        type=_seconds,
-        default=1.0,
-        metavar="S",
-        help="least time of each configuration in each round (1)",
+    grid.add_argument(
+        "--threads",
+        type=_counts,
+        metavar="N,...",
+        help="threads of the runtime (default: all cores)",
     )
-    output = parser.add_argument_group("output")
-    output.add_argument("--output", type=Path, metavar="JSON", help="write the figures there")
-    output.add_argument("--quiet", action="store_true", help="no progress, only the table")
-    parser.set_defaults(run=run)
+    options.add(RunSettings, ("device",), group=title)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -85,18 +100,19 @@ def run(arguments: argparse.Namespace) -> int:
     from evalkit.core.errors import EXIT_OK, EXIT_USER_ERROR
     from evalkit.core.progress import Progress
     from evalkit.core.settings import RunSettings, load_model_config
-    from evalkit.core.validation import validate
+    from evalkit.core.validation import check_path
     from evalkit.report.bench import describe
 
-    check_output(arguments.output)
-    given = {"architecture": arguments.architecture, "layout": arguments.layout}
-    model = load_model_config(arguments.model, validate(RunSettings, given, "command line"))
+    if arguments.output is not None:
+        check_path(arguments.output, "--output")
+    settings = resolve(arguments, RunSettings, RUN)
+    model = load_model_config(arguments.model, settings)
     backends = arguments.backends or _backends_of(model.files)
     precisions = _known_precisions(arguments.precisions)
     grid = product(backends, precisions, arguments.threads or (None,), arguments.batch_sizes)
-    asked = (arguments.device, arguments.python, arguments.worker_timeout)
+    worker = (settings.device, settings.python, settings.worker_timeout)
     setups = [
-        Setup(backend, precision, batch_size, threads, *asked)
+        Setup(backend, precision, batch_size, threads, *worker)
         for backend, precision, threads, batch_size in dict.fromkeys(grid)
     ]
     result = bench(

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evalkit.cli.options import add_preparation_options, names, resolve
+from evalkit.cli.options import Options, add_quiet, resolve
 
 if TYPE_CHECKING:
     from evalkit.core.progress import Progress
@@ -28,59 +27,15 @@ The same command goes on where an interrupted one stopped.
 
 def configure(parser: argparse.ArgumentParser, name: str) -> None:
     """Add the options."""
+    from evalkit.exchange.settings import DumpSettings
+    from evalkit.tasks import TASKS
+
     parser.epilog = _EPILOG
     parser.argument_default = argparse.SUPPRESS
-    parser.add_argument("kind", choices=["lfw", "ijbb", "ijbc", "widerface"], help="the data set")
-    parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="folder to write")
-    parser.add_argument(
-        "--data", type=Path, metavar="PATH", help="(default: $EVALKIT_DATA, else the sample)"
-    )
-    model = parser.add_argument_group("model")
-    model.add_argument(
-        "--model",
-        metavar="YAML",
-        help="model YAML, its name, or a model file: how images are prepared is read from it",
-    )
-    add_preparation_options(model)
-    form = parser.add_argument_group("form")
-    form.add_argument(
-        "--format",
-        choices=["bin", "npy", "image", "npz"],
-        help="raw little-endian tensors, .npy, PNG pictures before normalisation, or .npz shards "
-        "(bin)",
-    )
-    form.add_argument("--batch", type=int, metavar="N", help="inputs a file (1; of npz 256)")
-    form.add_argument(
-        "--dtype", choices=["float32", "uint8"], help="uint8: pixels, not normalised (float32)"
-    )
-    form.add_argument(
-        "--flip", action=argparse.BooleanOptionalAction, help="faces mirrored too (on)"
-    )
-    form.add_argument("--sizing", metavar="TEXT", help="of a detector (the model YAML's)")
-    form.add_argument(
-        "--events", type=names, metavar="NAME,...", help="only these events of WIDER FACE"
-    )
-    form.add_argument(
-        "--ground-truth",
-        type=Path,
-        metavar="DIR",
-        help="folder of WIDER FACE's .mat files (looked for in --data)",
-    )
-    form.add_argument("--limit", type=int, metavar="N", help="a quick look at about N images")
-    form.add_argument("--decode-threads", type=int, metavar="N", help="(cores)")
-    form.add_argument("--quiet", action="store_true", help="no progress")
-    calibration = parser.add_argument_group("calibration")
-    calibration.add_argument(
-        "--calibration",
-        type=int,
-        metavar="N",
-        help="also N inputs to calibrate with, in DIR/calibration, of other people than the data's "
-        "where the data tell",
-    )
-    calibration.add_argument(
-        "--calibration-data", type=Path, metavar="PATH", help="drawn from there (from the data)"
-    )
-    calibration.add_argument("--seed", type=int, metavar="N", help="of the draw (0)")
+    parser.add_argument("kind", choices=sorted(TASKS), help="the task whose data set is written")
+    options = Options(parser)
+    options.add(DumpSettings)
+    add_quiet(options.group("form"))
     parser.set_defaults(run=run)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from evalkit.cli.options import add_preparation_options, command_line, resolve
+from evalkit.cli.options import Options, command_line, resolve
 
 _EPILOG = """\
 examples:
@@ -19,8 +19,13 @@ atol 1e-6. Exit code 1 where a larger atol is needed than --atol; the file is th
 """
 
 
+_RUN = ("architecture", "python", "threads", "color", "layout", "mean", "std")
+
+
 def configure(parser: argparse.ArgumentParser, name: str) -> None:
     """Add the options."""
+    from evalkit.core.settings import RunSettings
+
     parser.epilog = _EPILOG
     parser.argument_default = argparse.SUPPRESS
     parser.add_argument(
@@ -28,27 +33,28 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
         metavar="MODEL",
         help="TorchScript, an exported program, a state dict, MXNet's symbol, or a model YAML",
     )
-    parser.add_argument("--to", choices=["onnx", "torchscript"], required=True)
-    parser.add_argument("--out", type=Path, metavar="FILE", required=True)
-    parser.add_argument("--architecture", metavar="NAME", help="for files of weights alone")
+    parser.add_argument("--to", choices=["onnx", "torchscript"], required=True, help="format")
+    parser.add_argument("--out", type=Path, metavar="FILE", required=True, help="file to write")
     parser.add_argument(
-        "--batch", type=_batch, metavar="N", default=None, help="fix the batch size (open)"
+        "--batch", type=_batch, metavar="N", default=None, help="fix the batch size (default: open)"
     )
-    parser.add_argument("--opset", type=int, metavar="N", default=18, help="of ONNX (18)")
     parser.add_argument(
-        "--simplify", action="store_true", default=False, help="fold constants by OnnxSlim"
+        "--opset", type=int, metavar="N", default=18, help="opset of ONNX (default: 18)"
+    )
+    parser.add_argument(
+        "--simplify", action="store_true", default=False, help="fold constants with OnnxSlim"
     )
     parser.add_argument(
         "--overwrite", dest="replace", action="store_true", default=False, help="replace --out"
     )
     parser.add_argument(
-        "--atol", type=float, metavar="X", default=1e-6, help="that must suffice (1e-6)"
+        "--atol",
+        type=float,
+        metavar="X",
+        default=1e-6,
+        help="largest atol that passes (default: 1e-06)",
     )
-    parser.add_argument("--threads", type=int, metavar="N", help="threads of the runtimes (cores)")
-    parser.add_argument(
-        "--python", type=Path, metavar="FILE", help="an interpreter with mxnet and onnx"
-    )
-    add_preparation_options(parser.add_argument_group("images"))
+    Options(parser).add(RunSettings, _RUN)
     parser.set_defaults(run=run)
 
 
@@ -57,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
     from evalkit.convert.export.run import RTOL, ExportSettings, export
     from evalkit.core.settings import RunSettings, load_model_config
 
-    config = resolve(arguments, RunSettings)
+    config = resolve(arguments, RunSettings, _RUN)
     model = load_model_config(arguments.model, config)
     source = Path(arguments.model)
     if source.suffix in {".yaml", ".yml"} or not source.exists():

@@ -1,132 +1,204 @@
-"""Options that the evaluations share; defaults < YAML (``--config``) < command line."""
+"""Options made of settings' fields; defaults < YAML (``--config``) < command line."""
 
 from __future__ import annotations
 
 import argparse
+import types
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Literal,
+    TypeVar,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+)
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+    from pydantic.fields import FieldInfo
+
+    from evalkit.core.option import Option
     from evalkit.core.settings import RunSettings
 
-    C = TypeVar("C", bound=RunSettings)
+    C = TypeVar("C", bound=BaseModel)
+
+N = TypeVar("N", int, float)
 
 
-def add_run_options(
-    parser: argparse.ArgumentParser, data_help: str, *, failures: str = "100", results: str = ""
-) -> None:
-    """Add the options of every evaluation; what is not given stays out of the namespace.
+class Options:
+    """Adds options to a parser, each to the group that its field names.
 
     Parameters
     ----------
-    data_help : str
-        Of ``--data``.
-    failures : str
-        The default of ``--max-failures``.
-    results : str
-        What the help of ``--output`` adds.
+    parser : argparse.ArgumentParser
+        With `argparse.SUPPRESS` as ``argument_default``, what the user does not type stays out of
+        the namespace; else the fields' defaults are there.
     """
+
+    def __init__(self, parser: argparse.ArgumentParser) -> None:
+        self._parser = parser
+        self._groups: dict[str, argparse._ActionsContainer] = {"": parser}
+
+    def group(self, title: str) -> argparse._ActionsContainer:
+        """Return the group of a title; the first call makes it."""
+        if title not in self._groups:
+            self._groups[title] = self._parser.add_argument_group(title)
+        return self._groups[title]
+
+    def add(
+        self, kind: type[BaseModel], names: Iterable[str] | None = None, *, group: str | None = None
+    ) -> None:
+        """Add the options of a class of settings.
+
+        Parameters
+        ----------
+        kind : type
+        names : iterable of str, optional
+            Only these fields; all that have an option by default.
+        group : str, optional
+            Title of the group for all, instead of each field's own.
+        """
+        from evalkit.core.option import options_of
+
+        options = options_of(kind)
+        for name in options if names is None else names:
+            title = options[name].group if group is None else group
+            self._add(self.group(title), name, kind.model_fields[name], options[name])
+
+    def _add(
+        self, group: argparse._ActionsContainer, name: str, field: FieldInfo, option: Option
+    ) -> None:
+        words: dict[str, Any] = {
+            "help": help_text(field, option),
+            **reading(field.annotation, option),
+        }
+        if option.metavar is not None:
+            words["metavar"] = option.metavar
+        if option.positional:
+            group.add_argument(name, **words)
+            return
+        if self._parser.argument_default is not argparse.SUPPRESS:
+            words["default"] = None if field.is_required() else field.default
+        required = option.required or field.is_required()
+        group.add_argument(option.name_of(name), dest=name, required=required, **words)
+
+
+def add_run_options(parser: argparse.ArgumentParser, kind: type[RunSettings]) -> Options:
+    """Add the options of a run; what is not typed stays out of the namespace."""
     parser.argument_default = argparse.SUPPRESS
-    data = parser.add_argument_group("data")
-    data.add_argument("--data", type=Path, metavar="PATH", help=data_help)
-    data.add_argument("--limit", type=int, metavar="N", help="a quick look at about N images")
-    data.add_argument(
-        "--max-failures",
-        type=int,
-        metavar="N",
-        help=f"stop when more images fail: unreadable, or no usable output ({failures})",
-    )
-    model = parser.add_argument_group("model")
-    model.add_argument(
-        "--model",
-        metavar="FILE",
-        help="model file, model YAML, or its name (the embedded network, on a sample only)",
-    )
-    model.add_argument("--backend", metavar="NAME", help="runtime (onnxruntime)")
-    model.add_argument("--precision", choices=["fp32", "fp16", "bf16", "int8"], help="(fp32)")
-    model.add_argument("--device", metavar="DEVICE", help="cpu, cuda, cuda:1, ... (cpu)")
-    model.add_argument("--architecture", metavar="NAME", help="for files of weights alone")
-    model.add_argument(
-        "--python", metavar="FILE", help="run the backend in a worker of this interpreter"
-    )
-    model.add_argument(
-        "--worker-timeout",
-        type=float,
-        metavar="S",
-        help="seconds that a worker may take to open the model, and for a batch (600)",
-    )
-    add_preparation_options(model)
-    _add_device_options(parser)
-    speed = parser.add_argument_group("speed")
-    speed.add_argument("--batch-size", type=int, metavar="N", help="images a batch (32)")
-    speed.add_argument("--threads", type=int, metavar="N", help="threads of the runtime (cores)")
-    speed.add_argument("--decode-threads", type=int, metavar="N", help="(cores)")
-    output = parser.add_argument_group("output")
-    output.add_argument(
-        "--output", type=Path, metavar="JSON", help=f"write the result there{results}"
-    )
-    output.add_argument(
-        "--outputs-dir",
-        type=Path,
-        metavar="DIR",
-        help="the outputs store of this run (default: in the cache, $EVALKIT_CACHE)",
-    )
-    output.add_argument(
-        "--overwrite",
-        choices=["always", "never", "only-missing"],
-        help="which stored outputs to compute again (only-missing)",
-    )
-    output.add_argument(
-        "--shard-size", type=int, metavar="N", help="images a shard: what an interruption can lose"
-    )
-    output.add_argument("--quiet", action="store_true", help="no progress, only the table")
-    parser.add_argument("--config", type=Path, metavar="YAML", help="settings from a file")
+    options = Options(parser)
+    options.add(kind)
+    add_quiet(options.group("output"))
+    parser.add_argument("--config", type=Path, metavar="YAML", help="read settings from this file")
+    return options
 
 
-def add_preparation_options(group: argparse._ArgumentGroup) -> None:
-    """Add what says how an image becomes a model's input."""
-    group.add_argument("--color", choices=["rgb", "bgr"], help="channel order (rgb)")
-    group.add_argument("--layout", choices=["nchw", "nhwc"], help="tensor layout (nchw)")
-    for name, does in (("--mean", "subtracted"), ("--std", "divided by")):
-        group.add_argument(
-            name, type=scale, metavar="X[,X,X]", help=f"{does}, in pixel units (127.5)"
-        )
+def add_quiet(group: argparse._ActionsContainer) -> None:
+    """Add ``--quiet``, which is no setting of a run."""
+    group.add_argument("--quiet", action="store_true", help="show no progress")
 
 
-def _add_device_options(parser: argparse.ArgumentParser) -> None:
-    device = parser.add_argument_group("outputs of a device (--backend outputs)")
-    device.add_argument(
-        "--outputs", type=Path, metavar="DIR", help="what the device wrote for an 'evalkit dump'"
-    )
-    device.add_argument("--manifest", type=Path, metavar="DIR", help="the folder of that dump")
-    device.add_argument(
-        "--runtime-info", type=Path, metavar="YAML", help="device, runtime, precision, outputs"
-    )
-    device.add_argument(
-        "--throughput-log",
-        type=Path,
-        metavar="FILE",
-        help="of ais_bench or mm_run: images/s, of several lines the sum",
-    )
-    device.add_argument(
-        "--verify",
-        type=_count_or_all,
-        metavar="N|all",
-        help="compare so many outputs with the model run here, where it can be (of a detector all, "
-        "of faces 32: mirror images check the rest)",
-    )
+def help_text(field: FieldInfo, option: Option) -> str:
+    """Return a setting's help text with its default."""
+    shown = option.default or _shown(field, option)
+    parts = [option.help, f"(default: {shown})" if shown else ""]
+    return " ".join(part for part in parts if part).replace("%", "%%")
 
 
-def _count_or_all(text: str) -> int | str:
-    if text == "all":
-        return text
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor 'all'")
-    return int(text)
+def _shown(field: FieldInfo, option: Option) -> str:
+    default = field.default
+    if option.only_on or option.required or field.is_required() or default is None:
+        return ""
+    if isinstance(default, bool):
+        return "on" if default else "off"
+    if isinstance(default, tuple):
+        return ",".join(_word(part) for part in default)
+    return _word(default)
 
 
-def resolve(arguments: argparse.Namespace, kind: type[C]) -> C:
-    """Merge the YAML file and the given options into a configuration.
+def _word(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def reading(annotation: Any, option: Option) -> dict[str, Any]:
+    """Return how argparse reads a value of a field's type.
+
+    Raises
+    ------
+    TypeError
+        No option can be made of the type.
+    """
+    kind = _bare(annotation)
+    if kind is bool:
+        return {"action": "store_true" if option.only_on else argparse.BooleanOptionalAction}
+    if get_origin(kind) is Literal:
+        return {"choices": list(get_args(kind))}
+    if get_origin(kind) is tuple and option.repeat:
+        return {"action": "append"}
+    return {} if kind is str else {"type": _reader(kind)}
+
+
+def _reader(kind: Any) -> Callable[[str], Any]:
+    """Return what reads a number, a path, a list, or a number and one other form."""
+    if kind in {int, float, Path}:
+        return cast("Callable[[str], Any]", kind)
+    origin, parts = get_origin(kind), [_bare(part) for part in get_args(kind)]
+    if origin is tuple:
+        return _list_reader(parts[0])
+    other = [part for part in parts if part not in {int, float}]
+    if origin is Union and len(parts) == 2 and len(other) == 1:
+        if get_origin(other[0]) is Literal and int in parts:
+            return _number_or(get_args(other[0])[0])
+        if get_origin(other[0]) is tuple and float in parts:
+            return scale
+    raise TypeError(f"no option can be made of the type {kind!r}")
+
+
+def _bare(annotation: Any) -> Any:
+    """Return a type without metadata, and without None where one more type is left."""
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _bare(parts[0])
+    if origin in {Union, types.UnionType}:
+        rest = [part for part in parts if part is not types.NoneType]
+        return _bare(rest[0]) if len(rest) == 1 else Union[tuple(rest)]  # noqa: UP007 - of values
+    return annotation
+
+
+def _list_reader(item: Any) -> Callable[[str], Any]:
+    """Return what reads a list separated by commas."""
+    if item is float:
+        return numbers
+    if item is int:
+        return whole_numbers
+    return names if item is str else words
+
+
+def _number_or(word: str) -> Callable[[str], int | str]:
+    def read(text: str) -> int | str:
+        if text == word:
+            return text
+        if not text.isdecimal():
+            raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor {word!r}")
+        return int(text)
+
+    return read
+
+
+def resolve(arguments: argparse.Namespace, kind: type[C], names: Iterable[str] = ()) -> C:
+    """Merge the YAML file and the options that the user typed into settings.
+
+    Parameters
+    ----------
+    arguments : argparse.Namespace
+    kind : type
+    names : iterable of str
+        Only these fields; by default all of the class.
 
     Raises
     ------
@@ -135,13 +207,14 @@ def resolve(arguments: argparse.Namespace, kind: type[C]) -> C:
     """
     from evalkit.core.validation import COMMAND_LINE, read_yaml, validate
 
-    given = vars(arguments)
+    typed = vars(arguments)
+    known = set(names) or kind.model_fields.keys()
     values: dict[str, Any] = {}
     source = COMMAND_LINE
-    if "config" in given:
-        values = read_yaml(given["config"])
-        source = f"{given['config']} and {COMMAND_LINE}"
-    values.update({name: value for name, value in given.items() if name in kind.model_fields})
+    if "config" in typed:
+        values = read_yaml(typed["config"])
+        source = f"{typed['config']} and {COMMAND_LINE}"
+    values.update({name: value for name, value in typed.items() if name in known})
     if values.get("runtime_info") is not None and "precision" in kind.model_fields:
         values.setdefault("precision", _ran_elsewhere(Path(values["runtime_info"])))
     return validate(kind, values, source)
@@ -164,68 +237,34 @@ def command_line(arguments: argparse.Namespace) -> str:
     )
 
 
-def check_output(path: Path | None, option: str = "--output") -> None:
-    """Make the folder of an output file and see that it can be written, before the long work.
-
-    Raises
-    ------
-    evalkit.core.errors.InputError
-        It is a folder itself, or nothing can be written there.
-    """
-    from evalkit.core.errors import InputError
-
-    if path is None:
-        return
-    if path.is_dir():
-        raise InputError(f"{option} {path} is a folder. Name a file in it, such as result.json.")
-    _check_writable(path.parent, f"{option} {path}")
-
-
-def check_folder(path: Path | None, option: str) -> None:
-    """Make a folder of outputs and see that it can be written, before the long work.
-
-    Raises
-    ------
-    evalkit.core.errors.InputError
-        It is a file, or nothing can be written there.
-    """
-    from evalkit.core.errors import InputError
-
-    if path is None:
-        return
-    if path.exists() and not path.is_dir():
-        raise InputError(f"{option} {path} is a file. Name a folder.")
-    _check_writable(path, f"{option} {path}")
-
-
-def _check_writable(folder: Path, what: str) -> None:
-    import tempfile
-
-    from evalkit.core.errors import InputError
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise InputError(
-            f"{what}: files cannot be made in {folder}: {error.strerror}. Choose another folder."
-        ) from error
-
-
 def numbers(text: str) -> tuple[float, ...]:
     """Read numbers separated by commas, for argparse."""
+    return _numbers(text, float, "a number")
+
+
+def whole_numbers(text: str) -> tuple[int, ...]:
+    """Read whole numbers separated by commas, for argparse."""
+    return _numbers(text, int, "a whole number")
+
+
+def _numbers(text: str, kind: Callable[[str], N], what: str) -> tuple[N, ...]:
     try:
-        return tuple(float(part) for part in text.split(","))
+        return tuple(kind(part) for part in text.split(","))
     except ValueError:
+        example = "1e-5,1e-4" if kind is float else "1,8"
         raise argparse.ArgumentTypeError(
-            f"{text!r} is not a number, or several separated by commas (1e-5,1e-4)"
+            f"{text!r} is not {what}, or several separated by commas ({example})"
         ) from None
 
 
 def names(text: str) -> tuple[str, ...]:
     """Read names separated by commas, for argparse."""
     return tuple(part for part in text.split(",") if part)
+
+
+def words(text: str) -> tuple[str, ...]:
+    """Read words of a known set, separated by commas: an empty one is no word of it."""
+    return tuple(text.split(","))
 
 
 def scale(text: str) -> float | tuple[float, ...]:

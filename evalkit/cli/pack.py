@@ -26,8 +26,10 @@ own: there must be two in each (20 in all), one of whom has two images.
 
 def configure(parser: argparse.ArgumentParser, name: str) -> None:
     """Add the options."""
+    from evalkit.datasets.pairs import PACKED
+
     parser.epilog = _EPILOG
-    parser.add_argument("kind", choices=["lfw"], help="the format to write")
+    parser.add_argument("kind", choices=PACKED, help="the format to write")
     parser.add_argument(
         "--pairs",
         type=Path,
@@ -129,13 +131,12 @@ def _alignment(arguments: argparse.Namespace) -> AbstractContextManager[Align | 
 
 def _detector(arguments: argparse.Namespace) -> AbstractContextManager[Align]:
     from evalkit.core.errors import InputError
-    from evalkit.core.settings import load_model_config
+    from evalkit.core.settings import DetectionSettings, load_model_config
     from evalkit.run.face_alignment import detector_alignment
-    from evalkit.tasks.widerface.settings import WiderFaceSettings
 
     if arguments.detector is None:
         raise InputError("--align detector needs --detector MODEL.")
-    run = WiderFaceSettings(backend=arguments.backend)  # a run of a detector
+    run = DetectionSettings(backend=arguments.backend)
     return detector_alignment(
         run,
         load_model_config(arguments.detector, run),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import get_args
 
 _EPILOG = """\
 example:
@@ -13,10 +14,10 @@ example:
 
 def configure(parser: argparse.ArgumentParser, name: str) -> None:
     """Add the options."""
+    from evalkit.datasets.sample import Kind
+
     parser.epilog = _EPILOG
-    parser.add_argument(
-        "--kind", choices=["ijbc", "ijbb", "lfw", "widerface"], required=True, help="the format"
-    )
+    parser.add_argument("--kind", choices=get_args(Kind), required=True, help="the format")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder")
     parser.add_argument(
         "--size", choices=["tiny", "default", "large"], default="default", help="(default)"

@@ -7,26 +7,25 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
-
-from pydantic import Field, model_validator
+from typing import Any
 
 import evalkit
 from evalkit.backends.base import Ran
 from evalkit.bench import model_bytes
 from evalkit.convert import CONVERTERS
 from evalkit.convert.agreement import Reading, compare
-from evalkit.convert.base import Build, Built, Converter, ConvertSettings, Method
+from evalkit.convert.base import Build, Built, Converter, ConvertSettings
 from evalkit.convert.calibration import Drawn, draw
 from evalkit.convert.exclusion import Trial, matched, outcome, rank, search
 from evalkit.convert.image_sets import ImageSet, load_images
+from evalkit.convert.settings import ConversionSettings
 from evalkit.convert.trials import Prepared, check_runtime, kind_of, opened, side_of
 from evalkit.convert.weights import check_weights
 from evalkit.convert.writing import check_name, check_out, put, work_folder, write_model_yaml
 from evalkit.core import machine as environment
 from evalkit.core.errors import InputError, UnavailableError, WrongPrecisionError
 from evalkit.core.progress import Progress
-from evalkit.core.settings import ModelConfig, RunSettings, load_model_config
+from evalkit.core.settings import ModelConfig, load_model_config
 from evalkit.core.sidecar import SCHEMA_VERSION, dumped, sidecar_path
 from evalkit.run.models import OpenModel
 from evalkit.run.pipeline import Normaliser
@@ -38,36 +37,6 @@ DOUBTFUL = 0.98
 """A model whose mean cosine is below this is written with a warning."""
 _RANKING_IMAGES = 32
 _ALL = 1 << 31
-
-
-class ConversionSettings(RunSettings):
-    """Settings of ``evalkit convert``; `precision` is what is built."""
-
-    precision: Literal["fp16", "bf16", "int8"] = "int8"
-    out: Path
-    calibration: Path | None = None
-    evaluated: Path | None = None
-    samples: int = Field(default=256, ge=1)
-    held_out: int = Field(default=128, ge=1)
-    seed: int = Field(default=0, ge=0)
-    method: Method | None = None
-    per_channel: bool = True
-    symmetric: bool = True
-    exclude: tuple[str, ...] = ()
-    auto_exclude: bool = False
-    until_cosine: float | None = Field(default=None, gt=0, le=1)
-    until_accuracy: float | None = Field(default=None, gt=0, le=1)
-    least_cosine: float = Field(default=0.9, ge=0, le=1)
-    replace: bool = False
-    yaml: Path | None = None
-
-    @model_validator(mode="after")
-    def _goals(self) -> ConversionSettings:
-        if self.until_cosine is not None and self.until_accuracy is not None:
-            raise ValueError("give --until-cosine or --until-accuracy, not both")
-        if not self.auto_exclude and (self.until_cosine or self.until_accuracy):
-            raise ValueError("--until-cosine and --until-accuracy are goals of --auto-exclude")
-        return self
 
 
 @dataclass(frozen=True, slots=True)

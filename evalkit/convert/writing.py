@@ -12,8 +12,8 @@ from pathlib import Path
 
 import yaml
 
-from evalkit.core.errors import InputError
-from evalkit.core.files import USER_ERRNOS, atomic_write
+from evalkit.core.errors import USER_ERRNOS, InputError
+from evalkit.core.files import atomic_write
 from evalkit.core.settings import ModelConfig
 from evalkit.core.sidecar import sidecar_path
 from evalkit.core.validation import read_yaml, validate

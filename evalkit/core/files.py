@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -12,23 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from evalkit.core.errors import InputError
-
-USER_ERRNOS = frozenset(
-    {
-        errno.ENOSPC,
-        errno.EDQUOT,
-        errno.EACCES,
-        errno.EPERM,
-        errno.EROFS,
-        errno.EISDIR,
-        errno.ENOTDIR,
-        errno.EEXIST,
-        errno.EFBIG,
-        errno.ENAMETOOLONG,
-    }
-)
-"""Errors of the operating system that are the user's to mend: space, permissions, wrong paths."""
+from evalkit.core.errors import USER_ERRNOS, InputError
 
 
 @contextmanager

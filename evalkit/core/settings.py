@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from evalkit.core.errors import InputError
+from evalkit.core.option import Option
 from evalkit.core.validation import COMMAND_LINE, read_yaml, validate
 
 _LEAST_STD = 1e-9
@@ -147,38 +148,209 @@ class ModelConfig(_Config):
         return path
 
 
+DATA = "data"
+MODEL = "model"
+DEVICE = "outputs of a device (--backend outputs)"
+SPEED = "speed"
+PROTOCOL = "protocol"
+DETECTOR = "detector"
+READY = "ready-made input, instead of a model"
+OUTPUT = "output"
+
+PREPARATION = ("color", "layout", "mean", "std")
+"""Settings of how an image becomes a model's input."""
+
+
 class RunSettings(_Config):
     """Settings that every evaluation shares; defaults < YAML (``--config``) < command line."""
 
     takes: ClassVar[Literal["embedding", "detection"] | None] = None
     """Which kind of models to name where an unknown one is asked for; None for all."""
 
-    data: Path | None = None
-    model: str | None = None
-    backend: str = "onnxruntime"
-    precision: Literal["fp32", "fp16", "bf16", "int8"] = "fp32"
-    device: str = "cpu"
-    batch_size: int = Field(default=32, ge=1)
-    threads: int | None = Field(default=None, ge=1, le=MOST_THREADS)
-    decode_threads: int | None = Field(default=None, ge=1, le=MOST_THREADS)
-    output: Path | None = None
-    outputs_dir: Path | None = None
-    shard_size: int | None = Field(default=None, ge=1)
-    overwrite: Literal["always", "never", "only-missing"] = "only-missing"
-    limit: int | None = Field(default=None, ge=1)
-    max_failures: int = Field(default=100, ge=0)
-    color: Literal["rgb", "bgr"] | None = None
-    layout: Literal["nchw", "nhwc"] | None = None
-    mean: Scale | None = None
-    std: Scale | None = None
-    architecture: str | None = None
-    outputs: Path | None = None
-    manifest: Path | None = None
-    runtime_info: Path | None = None
-    throughput_log: Path | None = None
-    verify: Annotated[int, Field(ge=0)] | Literal["all"] | None = None
-    python: Path | None = None
-    worker_timeout: float | None = Field(default=None, gt=0)
+    examples: ClassVar[str] = ""
+    """Command lines for the end of ``--help``; ``{name}`` stands for the command."""
+
+    shared: ClassVar[frozenset[str] | None] = None
+    """The fields of this class that a command offers which is no evaluation; None for all."""
+
+    data: Annotated[
+        Path | None,
+        Option("data set", DATA, "cell", "PATH", default="$EVALKIT_DATA, else the sample"),
+    ] = None
+    limit: Annotated[int | None, Option("use only about N images", DATA, "cell", "N")] = Field(
+        default=None, ge=1
+    )
+    max_failures: Annotated[
+        int,
+        Option(
+            "stop if more than N images fail: unreadable, or without a usable output",
+            DATA,
+            "run",
+            "N",
+        ),
+    ] = Field(default=100, ge=0)
+    model: Annotated[
+        str | None,
+        Option(
+            "model file, model YAML, or the name of a ready model",
+            MODEL,
+            "cell",
+            "FILE",
+            default="the embedded network, on a sample only",
+        ),
+    ] = None
+    backend: Annotated[str, Option("runtime", MODEL, "cell", "NAME")] = "onnxruntime"
+    precision: Annotated[
+        Literal["fp32", "fp16", "bf16", "int8"], Option("arithmetic of the model", MODEL, "cell")
+    ] = "fp32"
+    device: Annotated[str, Option("cpu, cuda, cuda:1, ...", MODEL, "cell", "DEVICE")] = "cpu"
+    architecture: Annotated[
+        str | None, Option("network of a file that holds only weights", MODEL, "figure", "NAME")
+    ] = None
+    python: Annotated[
+        Path | None,
+        Option("run the backend in a worker process of this interpreter", MODEL, "cell", "FILE"),
+    ] = None
+    worker_timeout: Annotated[
+        float | None,
+        Option(
+            "seconds that a worker may take to open the model, and for each batch",
+            MODEL,
+            "run",
+            "S",
+            default="600",
+        ),
+    ] = Field(default=None, gt=0, allow_inf_nan=False)
+    color: Annotated[
+        Literal["rgb", "bgr"] | None,
+        Option("channel order", MODEL, "figure", default="model YAML, else rgb"),
+    ] = None
+    layout: Annotated[
+        Literal["nchw", "nhwc"] | None,
+        Option("tensor layout", MODEL, "figure", default="model YAML, else nchw"),
+    ] = None
+    mean: Annotated[
+        Scale | None,
+        Option(
+            "subtract this from each pixel",
+            MODEL,
+            "figure",
+            "X[,X,X]",
+            default="model YAML, else 127.5",
+        ),
+    ] = None
+    std: Annotated[
+        Scale | None,
+        Option(
+            "then divide each pixel by this",
+            MODEL,
+            "figure",
+            "X[,X,X]",
+            default="model YAML, else 127.5",
+        ),
+    ] = None
+    outputs: Annotated[
+        Path | None,
+        Option("folder that the device wrote for an 'evalkit dump'", DEVICE, "file", "DIR"),
+    ] = None
+    manifest: Annotated[Path | None, Option("folder of that dump", DEVICE, "file", "DIR")] = None
+    runtime_info: Annotated[
+        Path | None,
+        Option("names the device, its runtime, precision and outputs", DEVICE, "file", "YAML"),
+    ] = None
+    throughput_log: Annotated[
+        Path | None,
+        Option(
+            "log of ais_bench or mm_run with images/s; several lines are added up",
+            DEVICE,
+            "file",
+            "FILE",
+        ),
+    ] = None
+    verify: Annotated[
+        Annotated[int, Field(ge=0)] | Literal["all"] | None,
+        Option(
+            "compare N outputs with the model run here, if it can run here",
+            DEVICE,
+            "run",
+            "N|all",
+            default="all of a detector; 32 faces, and mirror images check the rest",
+        ),
+    ] = None
+    batch_size: Annotated[int, Option("images in a batch", SPEED, "run", "N")] = Field(
+        default=32, ge=1
+    )
+    threads: Annotated[
+        int | None, Option("threads of the runtime", SPEED, "cell", "N", default="all cores")
+    ] = Field(default=None, ge=1, le=MOST_THREADS)
+    decode_threads: Annotated[
+        int | None, Option("threads that decode images", SPEED, "run", "N", default="all cores")
+    ] = Field(default=None, ge=1, le=MOST_THREADS)
+    output: Annotated[
+        Path | None,
+        Option(
+            "write the result to this file",
+            OUTPUT,
+            "file",
+            "JSON",
+            writes="file",
+        ),
+    ] = None
+    outputs_dir: Annotated[
+        Path | None,
+        Option(
+            "store of this run's outputs",
+            OUTPUT,
+            "file",
+            "DIR",
+            default="in the cache, $EVALKIT_CACHE",
+        ),
+    ] = None
+    overwrite: Annotated[
+        Literal["always", "never", "only-missing"],
+        Option("which stored outputs to compute again", OUTPUT, "cell"),
+    ] = "only-missing"
+    shard_size: Annotated[
+        int | None,
+        Option("images in a shard: an interruption loses at most one", OUTPUT, "run", "N"),
+    ] = Field(default=None, ge=1)
+
+
+class DetectionSettings(RunSettings):
+    """Settings of every run of a detector."""
+
+    takes = "detection"
+
+    head: Annotated[
+        str | None,
+        Option("retinaface, scrfd, yunet, ...", DETECTOR, "figure", "NAME", default="model YAML"),
+    ] = None
+    sizing: Annotated[
+        str | None,
+        Option(
+            "such as 'original' or 'short_side=800 max=1333'",
+            DETECTOR,
+            "figure",
+            "TEXT",
+            default="model YAML",
+        ),
+    ] = None
+    score_threshold: Annotated[
+        float | None,
+        Option(
+            "least score of a detection", DETECTOR, "figure", "X", default="model YAML, else 0.02"
+        ),
+    ] = None
+    nms_threshold: Annotated[
+        float | None,
+        Option(
+            "of two detections that overlap more, drop the weaker",
+            DETECTOR,
+            "figure",
+            "X",
+            default="model YAML, else 0.4",
+        ),
+    ] = None
 
 
 def refuse_limit(config: RunSettings, *names: str) -> None:

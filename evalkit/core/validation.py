@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from evalkit.core.errors import InputError
+from evalkit.core.option import options_of
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -48,6 +49,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     evalkit.core.errors.InputError
         The file is missing, is not YAML, or does not hold a mapping.
     """
+    import yaml  # noqa: PLC0415 - no option's help needs it
+
     try:
         value = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -140,3 +143,45 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
         yield annotation
     for part in get_args(annotation):
         yield from _models_in(part)
+
+
+def check_written(settings: BaseModel) -> None:
+    """See that everything that a run writes can be written, before the long work.
+
+    Folders are made. What each setting writes is what `evalkit.core.option.Option.writes` says.
+
+    Raises
+    ------
+    evalkit.core.errors.InputError
+        A file is named where a folder is needed, or the reverse; or nothing can be written there.
+    """
+    for name, option in options_of(type(settings)).items():
+        path = getattr(settings, name)
+        if option.writes and path is not None:
+            check_path(path, option.name_of(name), option.writes)
+
+
+def check_path(path: Path, option: str, writes: Literal["file", "folder", "new"] = "file") -> None:
+    """See that a file or a folder can be written, and make the folder.
+
+    Raises
+    ------
+    evalkit.core.errors.InputError
+        As of `check_written`.
+    """
+    if writes == "new" and path.exists():
+        raise InputError(f"{option} {path} is there already. Name a new one.")
+    if writes == "folder" and path.exists() and not path.is_dir():
+        raise InputError(f"{option} {path} is a file. Name a folder.")
+    if writes != "folder" and path.is_dir():
+        raise InputError(f"{option} {path} is a folder. Name a file in it, such as result.json.")
+    folder = path if writes == "folder" else path.parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"{option} {path}: files cannot be made in {folder}: {error.strerror}. "
+            "Choose another folder."
+        ) from error

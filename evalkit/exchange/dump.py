@@ -26,8 +26,8 @@ from evalkit.backends.outputs.manifest import (
     tensor_hash,
     write_header,
 )
-from evalkit.core.errors import InputError
-from evalkit.core.files import USER_ERRNOS, atomic_write
+from evalkit.core.errors import USER_ERRNOS, InputError
+from evalkit.core.files import atomic_write
 from evalkit.core.machine import available_cores
 from evalkit.core.progress import Progress
 from evalkit.run.pipeline import ImageSource, Normaliser, batches_ahead, read_images

@@ -3,25 +3,80 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from evalkit.core.settings import RunSettings
+from evalkit.core.option import Option
+from evalkit.core.settings import PREPARATION, RunSettings
+
+_FORM = "form"
+_CALIBRATION = "calibration"
 
 
 class DumpSettings(RunSettings):
     """Settings of ``evalkit dump``."""
 
-    kind: Literal["lfw", "ijbb", "ijbc", "widerface"]
-    out: Path
-    format: Literal["bin", "npy", "image", "npz"] = "bin"
-    batch: int | None = Field(default=None, ge=1)
-    dtype: Literal["float32", "uint8"] | None = None
-    flip: bool = True
-    sizing: str | None = None
-    events: tuple[str, ...] = ()
-    ground_truth: Path | None = None
-    calibration: int | None = Field(default=None, ge=1)
-    calibration_data: Path | None = None
-    seed: int = Field(default=0, ge=0)
+    shared = frozenset({"data", "limit", *PREPARATION, "decode_threads"})
+
+    kind: str
+    out: Annotated[Path, Option("folder to write", "", "file", "DIR")]
+    model: Annotated[
+        str | None,
+        Option(
+            "model YAML, its name, or a model file: it says how to prepare the images",
+            "model",
+            "cell",
+            "YAML",
+            default="the embedded network, on a sample only",
+        ),
+    ] = None
+    format: Annotated[
+        Literal["bin", "npy", "image", "npz"],
+        Option(
+            "raw little-endian tensors, .npy, PNG pictures before normalisation, or .npz shards",
+            _FORM,
+            "run",
+        ),
+    ] = "bin"
+    batch: Annotated[
+        int | None, Option("inputs in a file", _FORM, "run", "N", default="1; 256 of faces in .npz")
+    ] = Field(default=None, ge=1)
+    dtype: Annotated[
+        Literal["float32", "uint8"] | None,
+        Option("uint8 are pixels that are not normalised", _FORM, "figure", default="float32"),
+    ] = None
+    flip: Annotated[bool, Option("also write the mirrored faces", _FORM, "figure")] = True
+    sizing: Annotated[
+        str | None,
+        Option(
+            "size of a detector's input",
+            _FORM,
+            "figure",
+            "TEXT",
+            default="model YAML",
+        ),
+    ] = None
+    events: Annotated[
+        tuple[str, ...], Option("only these events of WIDER FACE", _FORM, "figure", "NAME,...")
+    ] = ()
+    ground_truth: Annotated[
+        Path | None,
+        Option("folder of WIDER FACE's .mat files", _FORM, "figure", "DIR", default="in --data"),
+    ] = None
+    calibration: Annotated[
+        int | None,
+        Option(
+            "also write N inputs for calibration, of people who are not evaluated if names tell",
+            _CALIBRATION,
+            "run",
+            "N",
+        ),
+    ] = Field(default=None, ge=1)
+    calibration_data: Annotated[
+        Path | None,
+        Option("data to draw these inputs from", _CALIBRATION, "file", "PATH", default="--data"),
+    ] = None
+    seed: Annotated[int, Option("seed of the draw", _CALIBRATION, "run", "N")] = Field(
+        default=0, ge=0
+    )

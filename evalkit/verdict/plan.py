@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from evalkit.backends.base import PRECISIONS, Precision
 from evalkit.core.errors import InputError
 from evalkit.core.files import sha256_json
+from evalkit.core.option import not_for_plans
 from evalkit.core.results import Text
 from evalkit.core.settings import RunSettings
 from evalkit.core.validation import find_yaml, read_yaml, validate
@@ -26,15 +27,6 @@ CONFIGS: dict[Kind, type[RunSettings]] = {
     "lfw": LfwSettings,
     "widerface": WiderFaceSettings,
 }
-_OF_THE_CELL = frozenset(
-    {
-        *("data", "model", "backend", "precision", "device", "threads", "output", "outputs_dir"),
-        *("overwrite", "limit", "features", "features_flip", "templates", "scores", "embeddings"),
-        *("embeddings_flip", "predictions", "errors", "write_predictions", "save_images"),
-        *("python", "outputs", "manifest", "runtime_info", "throughput_log"),
-    }
-)
-"""Settings of a run that are no settings of a protocol."""
 
 
 class _Part(BaseModel):
@@ -157,7 +149,7 @@ class ProtocolPlan(_Part):
 
     @model_validator(mode="after")
     def _fits(self) -> ProtocolPlan:
-        foreign = sorted(_OF_THE_CELL & self.settings.keys())
+        foreign = sorted(not_for_plans(CONFIGS[self.kind]) & self.settings.keys())
         if foreign:
             raise ValueError(f"settings: {', '.join(foreign)} cannot be set for a protocol here")
         try:

@@ -3,30 +3,84 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import field_validator, model_validator
 
-from evalkit.core.settings import RunSettings, refuse_limit
+from evalkit.core.option import Option
+from evalkit.core.settings import DATA, PROTOCOL, READY, RunSettings, refuse_limit
+
+_EXAMPLES = """\
+examples:
+  evalkit {name}                                     the embedded sample and its model
+  evalkit {name} --data RELEASE --model backbone.onnx --output fp32.json
+  evalkit {name} --data RELEASE --model r50.yaml --backend torch --one-to-n
+  evalkit {name} --data RELEASE --features feats.npy --far 1e-5,1e-4
+"""
 
 
 class IjbSettings(RunSettings):
     """Settings of ``evalkit ijbc`` and ``evalkit ijbb``."""
 
     takes = "embedding"
+    examples = _EXAMPLES
 
-    keep_norm: bool = True
-    detector_score: bool = True
-    flip: Literal["none", "sum", "concat"] = "sum"
-    rule: Literal["at_most", "insightface_nearest", "interpolated"] = "at_most"
-    far: tuple[float, ...] = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
-    one_to_n: bool = False
-    intervals: bool = True
-    identification_rule: Literal["open_set", "insightface_closed"] = "open_set"
-    features: Path | None = None
-    features_flip: Path | None = None
-    templates: Path | None = None
-    scores: Path | None = None
+    data: Annotated[
+        Path | None,
+        Option(
+            "release folder with meta/ and loose_crop/, or the folder that holds it",
+            DATA,
+            "cell",
+            "PATH",
+            default="$EVALKIT_DATA, else the sample",
+        ),
+    ] = None
+    keep_norm: Annotated[
+        bool,
+        Option("keep each feature's norm when a template is pooled (switch N)", PROTOCOL, "figure"),
+    ] = True
+    detector_score: Annotated[
+        bool, Option("weigh each face by its detector score (switch D)", PROTOCOL, "figure")
+    ] = True
+    flip: Annotated[
+        Literal["none", "sum", "concat"],
+        Option("how to join the mirrored image's feature (switch F)", PROTOCOL, "figure"),
+    ] = "sum"
+    rule: Annotated[
+        Literal["at_most", "insightface_nearest", "interpolated"],
+        Option("how to read TAR at a FAR", PROTOCOL, "figure"),
+    ] = "at_most"
+    far: Annotated[
+        tuple[float, ...], Option("FAR targets of TAR", PROTOCOL, "figure", "X,X,...")
+    ] = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+    intervals: Annotated[
+        bool,
+        Option("intervals of TAR by the rule at_most, from resampled subjects", PROTOCOL, "figure"),
+    ] = True
+    one_to_n: Annotated[bool, Option("also evaluate 1:N identification", PROTOCOL, "figure")] = (
+        False
+    )
+    identification_rule: Annotated[
+        Literal["open_set", "insightface_closed"],
+        Option("how to evaluate 1:N identification", PROTOCOL, "figure"),
+    ] = "open_set"
+    features: Annotated[
+        Path | None,
+        Option("features, one row for each face, in the order of the images", READY, "file", "NPY"),
+    ] = None
+    features_flip: Annotated[
+        Path | None, Option("features of the mirrored images", READY, "file", "NPY")
+    ] = None
+    templates: Annotated[
+        Path | None,
+        Option("template_id and features, one row for each template", READY, "file", "NPZ"),
+    ] = None
+    scores: Annotated[
+        Path | None,
+        Option(
+            "scores in the order of the pairs: .npz, .npy or a text file", READY, "file", "FILE"
+        ),
+    ] = None
 
     @field_validator("far")
     @classmethod
