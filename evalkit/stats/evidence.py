@@ -7,13 +7,15 @@ both sides for the decisions instead. So a verdict holds no statistic of a bench
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, Self
+from typing import Any, ClassVar, Literal, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from evalkit.core.errors import InputError
 from evalkit.core.results import Metric
 
 Array = npt.NDArray[Any]
@@ -23,14 +25,7 @@ Unit = Literal["subject", "pair", "image"]
 
 
 class Draws(Protocol):
-    """Draws of units with replacement: weights that say how often each unit was drawn.
-
-    Attributes
-    ----------
-    weights : ndarray of int, shape (replicates, units)
-    """
-
-    weights: Array
+    """Draws of units with replacement, the same for every model."""
 
     @property
     def method(self) -> str:
@@ -39,22 +34,27 @@ class Draws(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rates:
-    """False match and false non-match rate at a threshold that another run has set.
+    """Error rates at a threshold that another run has set.
 
     Attributes
     ----------
     fmr, fnmr : float
+        False match rate, false non-match rate.
+    tar : float
+        Share of genuine comparisons that are accepted.
     similarity : float or None
         The threshold; None where each fold has its own.
-    fmr_draws, fnmr_draws : ndarray of float, shape (replicates,), or None
-        The rates in every draw; NaN in a draw without such comparisons.
+    fmr_draws, tar_draws : ndarray of float, shape (replicates,), or None
+        The rates in every draw; NaN in a draw without such comparisons. None where nothing was
+        drawn.
     """
 
     fmr: float
     fnmr: float
+    tar: float
     similarity: float | None = None
     fmr_draws: Floats | None = None
-    fnmr_draws: Floats | None = None
+    tar_draws: Floats | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,20 +66,23 @@ class Decisions:
     accepted, genuine : ndarray of bool, shape (comparisons,)
     similarity : ndarray of float, shape (comparisons,)
         Not finite where a side failed to enrol.
+    label : callable
+        Names a comparison for a reader, by its row.
     """
 
     accepted: Bools
     genuine: Bools
     similarity: Array
+    label: Callable[[int], str]
 
     @property
     def right(self) -> Bools:
         """Which decisions are right."""
-        found: Bools = self.accepted == self.genuine
-        return found
+        right: Bools = self.accepted == self.genuine
+        return right
 
 
-class Evidence(Protocol):
+class Evidence(ABC):
     """The trials of one run, by which its metrics can be computed again in any draw.
 
     Attributes
@@ -88,14 +91,17 @@ class Evidence(Protocol):
         What is taken as independent, and so what is drawn.
     """
 
-    unit: Unit
+    unit: ClassVar[Unit]
 
+    @abstractmethod
     def weights(self, metric: Metric) -> Array:
         """Return how many decisions of a metric each unit has part in, where it has any."""
 
+    @abstractmethod
     def unpaired(self, other: Self) -> str:
         """Return why another run's trials are not these; empty where they are."""
 
+    @abstractmethod
     def draw(self, replicates: int | None = None, seed: int = 0) -> Draws | None:
         """Draw units; None where there are too few to draw from.
 
@@ -106,8 +112,16 @@ class Evidence(Protocol):
         seed : int
         """
 
-    def replicates(self, metric: Metric, draws: Draws) -> Floats | None:
-        """Return a metric's value in every draw; None where it has none under draws."""
+    @abstractmethod
+    def replicates(self, metric: Metric, draws: Any) -> Floats | None:
+        """Return a metric's value in every draw; None where it has none under draws.
+
+        Parameters
+        ----------
+        metric : Metric
+        draws : Draws
+            Of `draw`, of this evidence or of another on the same trials.
+        """
 
     def decisions(self, metric: Metric, at: Metric) -> Decisions | None:
         """Return the decisions of a metric at the thresholds of another (or of itself).
@@ -117,14 +131,41 @@ class Evidence(Protocol):
         Raises
         ------
         evalkit.core.errors.InputError
-            The thresholds do not give the metric's own counts: the files do not belong together.
+            The metric's own thresholds do not give its own counts: the files do not belong
+            together.
         """
+        return None
 
-    def rates(self, at: Metric, draws: Draws | None = None) -> Rates | None:
-        """Return FMR and FNMR at a metric's thresholds; None where it has no thresholds."""
+    def rates(self, at: Metric, draws: Any = None) -> Rates | None:
+        """Return the error rates at a metric's thresholds; None where it has no thresholds."""
+        return None
 
-    def label(self, row: int) -> str:
-        """Name a comparison for a reader."""
 
-    def arrays(self) -> Mapping[str, Array]:
-        """Return what is saved beside the result."""
+def required(arrays: Mapping[str, Array], *names: str) -> list[Array]:
+    """Return arrays by name.
+
+    Raises
+    ------
+    evalkit.core.errors.InputError
+        One is missing.
+    """
+    missing = next((name for name in names if name not in arrays), None)
+    if missing is not None:
+        raise InputError(
+            f"The file of scores has no array {missing}. Make the result again: evalkit writes "
+            "the scores beside it."
+        )
+    return [arrays[name] for name in names]
+
+
+def damaged(error: ValueError) -> InputError:
+    """Make the error for arrays that do not fit together."""
+    return InputError(f"The scores beside a result are damaged: {error}. Make the result again.")
+
+
+def foreign(metric: Metric) -> InputError:
+    """Make the error for scores that do not give a metric as the result has it."""
+    return InputError(
+        f"The scores beside a result do not give its {metric.name}. The files do not belong "
+        "together; make the result again."
+    )

@@ -7,7 +7,7 @@ too narrow; what is made from them is labelled pair-level.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
@@ -18,6 +18,7 @@ from scipy.optimize import brentq
 from scipy.stats import binomtest
 
 LEVEL = 0.95
+PAIR_REPLICATES = 1000
 _NUDGE = 1e-12
 
 
@@ -143,32 +144,47 @@ def _lost_share(gained: int, lost: int, trials: int, difference: float) -> float
     return (root - linear) / (4 * trials)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class PairDraws:
+    """Draws of pairs with replacement: each iteration gives the same rows again, sorted.
+
+    Attributes
+    ----------
+    strata : ndarray of int, shape (n_pairs,)
+        Pairs of one stratum are drawn among themselves, so that what the data set fixes (the
+        number of pairs of each kind in each fold) stays fixed.
+    replicates, seed : int
+    """
+
+    strata: npt.NDArray[Any]
+    replicates: int = PAIR_REPLICATES
+    seed: int = 0
+
+    @property
+    def method(self) -> str:
+        """See `evalkit.stats.evidence.Draws`."""
+        return f"pair bootstrap, {self.replicates} draws, seed {self.seed}, percentile, pair-level"
+
+    def __iter__(self) -> Iterator[npt.NDArray[np.intp]]:
+        """Yield the rows of each draw."""
+        rng = np.random.default_rng(self.seed)
+        members = [np.flatnonzero(self.strata == name) for name in np.unique(self.strata)]
+        for _ in range(self.replicates):
+            yield np.sort(
+                np.concatenate([rows[rng.integers(len(rows), size=len(rows))] for rows in members])
+            )
+
+
 Statistic = Callable[[npt.NDArray[np.intp]], tuple[float, float]]
 
 
 def paired_bootstrap(
-    statistic: Statistic, strata: npt.NDArray[Any], *, replicates: int = 1000, seed: int = 0
+    statistic: Statistic,
+    strata: npt.NDArray[Any],
+    *,
+    replicates: int = PAIR_REPLICATES,
+    seed: int = 0,
 ) -> npt.NDArray[np.float64]:
-    """Draw pairs with replacement and return the change of a figure in every draw.
-
-    Parameters
-    ----------
-    statistic : callable
-        Takes the rows drawn; returns the figure of the baseline and of the candidate.
-    strata : ndarray of int, shape (n_pairs,)
-        Pairs of one stratum are drawn among themselves, so that what the data set fixes (the
-        number of pairs of each kind in each fold) stays fixed.
-
-    Returns
-    -------
-    ndarray of float64, shape (replicates,)
-        Candidate minus baseline.
-    """
-    rng = np.random.default_rng(seed)
-    members = [np.flatnonzero(strata == stratum) for stratum in np.unique(strata)]
-    changes = np.empty(replicates)
-    for row in range(replicates):
-        drawn = np.concatenate([rows[rng.integers(len(rows), size=len(rows))] for rows in members])
-        before, after = statistic(np.sort(drawn))
-        changes[row] = after - before
-    return changes
+    """Return the change of a figure in every draw of pairs."""
+    pairs = [statistic(rows) for rows in PairDraws(strata, replicates, seed)]
+    return np.array([after - before for before, after in pairs])

@@ -79,7 +79,7 @@ class SubjectBootstrap:
     ) -> None:
         if replicates < 1:
             raise ValueError(f"{replicates} replicates give no interval; use at least 1")
-        sides, subjects = _subjects_of(pairs, template_id, subject_id)
+        sides, subjects = subjects_of(pairs, template_id, subject_id)
         self.subjects = subjects
         self._genuine = np.flatnonzero(genuine)
         self._impostors = np.flatnonzero(~np.asarray(genuine, bool))
@@ -228,7 +228,7 @@ def _bracket(target: float, total: int) -> tuple[int, int]:
     return (int(0.8 * expected) if high > _WALKED_AT_MOST else 0), high
 
 
-def _subjects_of(
+def subjects_of(
     pairs: Ints, template_id: Ints, subject_id: Ints
 ) -> tuple[npt.NDArray[np.int32], int]:
     """Return the subject of both sides of each pair, numbered from 0, and how many there are."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from evalkit.core.results import Result
 from evalkit.run.frame import rate_name
+from evalkit.stats.evidence import Array, Evidence
 from evalkit.tasks.base import Task
+from evalkit.tasks.ijb import evidence
 from evalkit.tasks.ijb.settings import IjbSettings
 
 
@@ -17,6 +21,10 @@ class Ijb(Task[IjbSettings]):
     head = "embedding"
     Settings = IjbSettings
     reading = "figures in %, differences in points; intervals two-sided, over subjects"
+
+    def read(self, arrays: Mapping[str, Array], result: Result) -> Mapping[str, Evidence]:
+        """See `Task.read`."""
+        return evidence.read(arrays, result)
 
     def primaries(self, settings: IjbSettings) -> tuple[str, ...]:
         """See `Task.primaries`."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from evalkit.core.errors import InputError
+from evalkit.core.results import Result
 from evalkit.datasets.lfw import load_bin
 from evalkit.run.frame import rate_name
+from evalkit.stats.evidence import Array, Evidence
 from evalkit.tasks.base import Task
+from evalkit.tasks.lfw import evidence
 from evalkit.tasks.lfw.settings import LfwSettings
 
 
@@ -23,6 +27,10 @@ class Lfw(Task[LfwSettings]):
         "independent"
     )
     probe_images = 40
+
+    def read(self, arrays: Mapping[str, Array], result: Result) -> Mapping[str, Evidence]:
+        """See `Task.read`."""
+        return evidence.read(arrays, result)
 
     def primaries(self, settings: LfwSettings) -> tuple[str, ...]:
         """See `Task.primaries`."""

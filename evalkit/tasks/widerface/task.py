@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from evalkit.core.results import Result
 from evalkit.core.settings import ModelConfig
+from evalkit.stats.evidence import Array, Evidence
 from evalkit.tasks.base import Task
+from evalkit.tasks.widerface import evidence
 from evalkit.tasks.widerface.settings import WiderFaceSettings
 
 
@@ -19,6 +23,10 @@ class WiderFaceTask(Task[WiderFaceSettings]):
     Settings = WiderFaceSettings
     reading = "figures in %, differences in points; intervals two-sided, over images"
     probe_images = 4
+
+    def read(self, arrays: Mapping[str, Array], result: Result) -> Mapping[str, Evidence]:
+        """See `Task.read`."""
+        return evidence.read(arrays, result)
 
     def primaries(self, settings: WiderFaceSettings) -> tuple[str, ...]:
         """See `Task.primaries`."""

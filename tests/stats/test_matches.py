@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evalkit.stats.ap import (
+from evalkit.core.results import Metric
+from evalkit.stats.matches import (
     ImageBootstrap,
     ImageCounts,
+    Matches,
     ap_difference,
     image_counts,
     weighted_ap,
@@ -194,7 +196,7 @@ def test_every_draw_has_as_many_images() -> None:
 def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     counts, bootstrap = counts_of(make_case(5)), ImageBootstrap(8, replicates=50)
     whole = bootstrap.ap(counts)
-    monkeypatch.setattr("evalkit.stats.ap._BLOCK_CELLS", 3 * 40)
+    monkeypatch.setattr("evalkit.stats.matches._BLOCK_CELLS", 3 * 40)
     np.testing.assert_array_equal(bootstrap.ap(counts), whole)
 
 
@@ -250,3 +252,34 @@ def test_what_is_not_paired_is_refused() -> None:
         ImageBootstrap(9, replicates=2).ap(counts)
     with pytest.raises(ValueError, match="give no interval"):
         ImageBootstrap(8, replicates=0)
+
+
+def ap(subset: str, **values: Any) -> Metric:
+    plain = {"name": f"ap/{subset}", "figure": "ap", "value": 0.5, "rule": "python"}
+    return Metric.model_validate({**plain, "subset": subset, **values})
+
+
+def test_evidence_gives_the_ap_of_a_subset_in_every_draw() -> None:
+    case = make_case(9)
+    counts = counts_of(case)
+    evidence = Matches(counts)
+    draws = evidence.draw(40, 3)
+    expected = weighted_ap(counts, ImageBootstrap(8, replicates=40, seed=3).weights)
+    for row, subset in enumerate(counts.subsets):
+        replicates = evidence.replicates(ap(subset), draws)
+        np.testing.assert_array_equal(replicates, expected[row])
+        assert np.shares_memory(replicates, evidence.replicates(ap(subset), draws))
+        kept = case[0].subsets[subset]
+        faces = np.bincount(case[0].image_of[kept], minlength=8)
+        assert evidence.weights(ap(subset)).tolist() == faces[faces > 0].tolist()
+    assert evidence.replicates(ap("hard", part={"event": "2"}), draws) is None
+    assert evidence.replicates(ap("other"), draws) is None
+    assert evidence.draw().method == "image bootstrap, 2000 draws, seed 0, percentile"
+
+
+def test_evidence_of_other_faces_or_steps_is_not_paired() -> None:
+    case = make_case(9)
+    evidence = Matches(counts_of(case))
+    assert evidence.unpaired(evidence) == ""
+    assert "steps" in evidence.unpaired(Matches(counts_of(case, Settings(steps=20))))
+    assert "different faces" in evidence.unpaired(Matches(counts_of(make_case(9, images=9))))

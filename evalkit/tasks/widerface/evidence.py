@@ -1,0 +1,36 @@
+"""Evidence of WIDER FACE: counts of each image, whose images are drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from evalkit.core.results import Result
+from evalkit.stats.evidence import Array, damaged, foreign
+from evalkit.stats.matches import ImageCounts, Matches, weighted_ap
+
+_ROUNDING = 1e-9
+
+
+def read(arrays: Mapping[str, Array], result: Result) -> dict[str, Matches]:
+    """Make evidence of the counts beside a result, once they are seen to give its AP.
+
+    Raises
+    ------
+    evalkit.core.errors.InputError
+        The counts are damaged, or those of another result.
+    """
+    try:
+        counts = ImageCounts.from_arrays(arrays)
+    except ValueError as error:
+        raise damaged(error) from error
+    aps = weighted_ap(counts, np.ones((1, counts.images)))[:, 0]
+    known = dict(zip(counts.subsets, aps.tolist(), strict=True))
+    for metric in result.metrics:
+        if metric.figure == "ap" and not metric.part:
+            value = np.nan if metric.value is None else metric.value
+            ap = known.pop(metric.subset, None)
+            if ap is None or not np.isclose(value, ap, 0, _ROUNDING, equal_nan=True):
+                raise foreign(metric)
+    return {"": Matches(counts)}
