@@ -1,6 +1,6 @@
 """Time the reading of IJB-C's meta files: 15,658,489 pairs and two files of 469,375 faces.
 
-Usage: ``python benchmarks/ijb_read.py [--repeat 5] [--reference-rows 1000000]``.
+    python benchmarks/ijb_read.py [--repeat 5] [--reference-rows 1000000] [--scale 1]
 
 Writes seeded files in the release's layout into a temporary folder, then reads them from text,
 from text while filling the cache, and from the cache. The slow reference beside it is a plain
@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -29,7 +30,21 @@ import pyarrow.csv as pacsv
 from evalkit.datasets.ijb import MARKER, load_ijb, subset
 from evalkit.datasets.tables import Field, read_table
 
-FACES, GALLERY, PROBES, PAIRS = 469_375, 3_531, 19_593, 15_658_489
+
+class Counts(NamedTuple):
+    """Of a release: faces, templates of both kinds, and pairs of them."""
+
+    faces: int = 469_375
+    gallery: int = 3_531
+    probes: int = 19_593
+    pairs: int = 15_658_489
+
+    def scaled(self, scale: float) -> Counts:
+        """Take a share of the templates, and so the square of it of the pairs."""
+        faces, gallery, probes = (round(scale * count) for count in self[:3])
+        return Counts(faces, gallery, probes, round(scale**2 * self.pairs))
+
+
 LOOP = "three files by a loop over lines"
 Paths = dict[Path, tuple[Field, ...]]
 FILES = {
@@ -53,30 +68,32 @@ def write(columns: list[np.ndarray], path: Path) -> None:
     pacsv.write_csv(table, path, options)
 
 
-def write_release(root: Path) -> None:
+def write_release(root: Path, counts: Counts) -> None:
     meta, crops = root / "meta", root / "loose_crop"
     meta.mkdir(parents=True)
     crops.mkdir()
     (root / MARKER).write_text('{"name": "benchmark"}')
     rng = np.random.default_rng(2018)
-    templates = np.arange(1, GALLERY + PROBES + 1)
-    template = np.sort(np.concatenate([templates, rng.choice(templates, FACES - len(templates))]))
-    names = np.array([f"{index}.jpg" for index in range(1, FACES + 1)])
-    write([names, template, rng.integers(1, 150_000, FACES)], meta / "ijbc_face_tid_mid.txt")
-    points = np.round(rng.uniform(10, 200, (FACES, 10)), 3)
-    score = np.round(rng.uniform(0.5, 1, FACES), 6)
+    faces, templates = counts.faces, np.arange(1, counts.gallery + counts.probes + 1)
+    template = np.sort(np.concatenate([templates, rng.choice(templates, faces - len(templates))]))
+    names = np.array([f"{index}.jpg" for index in range(1, faces + 1)])
+    write([names, template, rng.integers(1, 150_000, faces)], meta / "ijbc_face_tid_mid.txt")
+    points = np.round(rng.uniform(10, 200, (faces, 10)), 3)
+    score = np.round(rng.uniform(0.5, 1, faces), 6)
     write([names, *points.T, score], meta / "ijbc_name_5pts_score.txt")
-    write(pair_columns(rng), meta / "ijbc_template_pair_label.txt")
+    write(pair_columns(rng, counts), meta / "ijbc_template_pair_label.txt")
     for name in names:
         (crops / name).touch()
 
 
-def pair_columns(rng: np.random.Generator) -> list[np.ndarray]:
+def pair_columns(rng: np.random.Generator, counts: Counts) -> list[np.ndarray]:
     """Distinct gallery x probe pairs in order; each probe is of one gallery template's subject."""
-    subject = rng.integers(0, GALLERY, PROBES)
-    gallery, probe = np.divmod(np.sort(rng.choice(GALLERY * PROBES, PAIRS, replace=False)), PROBES)
+    _, galleries, probes, pairs = counts
+    subject = rng.integers(0, galleries, probes)
+    drawn = np.sort(rng.choice(galleries * probes, pairs, replace=False))
+    gallery, probe = np.divmod(drawn, probes)
     genuine = (subject[probe] == gallery).astype(np.int8)
-    return [gallery + 1, probe + GALLERY + 1, genuine]
+    return [gallery + 1, probe + galleries + 1, genuine]
 
 
 def reference_seconds(path: Path, fields: tuple[Field, ...], rows: int) -> float:
@@ -118,41 +135,47 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--reference-rows", type=int, default=1_000_000)
+    parser.add_argument("--scale", type=float, default=1.0, help="share of IJB-C's templates")
     options = parser.parse_args()
+    counts = Counts().scaled(options.scale)
     spawn = multiprocessing.get_context("spawn")
     with (
         tempfile.TemporaryDirectory() as folder,
         ProcessPoolExecutor(1, mp_context=spawn) as apart,  # keeps its memory out of the peak
     ):
         root = Path(folder) / "IJBC"
-        apart.submit(write_release, root).result()
+        apart.submit(write_release, root, counts).result()
         paths = {root / "meta" / name: fields for name, fields in FILES.items()}
         reference = sum(
             rows * apart.submit(reference_seconds, path, fields, options.reference_rows).result()
-            for rows, (path, fields) in zip((FACES, FACES, PAIRS), paths.items(), strict=True)
+            for rows, (path, fields) in zip(
+                (counts.faces, counts.faces, counts.pairs), paths.items(), strict=True
+            )
         )
         print(f"{platform.machine()}, {os.cpu_count()} processors; best of {options.repeat}")
         print(f"{LOOP:<34}{reference:9.3f} s wall (first {options.reference_rows:,} rows, scaled)")
-        measure(root, paths, options.repeat, reference)
+        measure(root, paths, options.repeat, reference, counts.faces // 20)
 
 
-def measure(root: Path, paths: Paths, repeat: int, reference: float) -> None:
+def measure(root: Path, paths: Paths, repeat: int, reference: float, few: int) -> None:
     cache = root.parent / "cache"
 
     def read(cache_dir: Path | None) -> None:
         for path, fields in paths.items():
             read_table(path, fields, cache_dir=cache_dir)
 
-    report("three files from text", best(lambda: read(None), repeat), reference)
+    text = best(lambda: read(None), repeat)
+    report("three files from text", text, reference)
     for path, fields in paths.items():
         report(f"  {path.name}", best(functools.partial(read_table, path, fields), repeat))
     report("the same, filling the cache", best(lambda: read(cache), 1), reference)
     report("three files from the cache", best(lambda: read(cache), repeat), reference)
     report("load_ijb from the cache, checked", best(lambda: load_ijb(root, cache_dir=cache), 2))
     release = load_ijb(root, cache_dir=cache)
-    report("subset of 20,000 faces", best(lambda: subset(release, 20_000), 2))
+    report(f"subset of {few:,} faces", best(lambda: subset(release, few), 2))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f"peak memory of this process: {peak:.2f} GiB")
+    print(f"ratio {reference / text[0]:.1f} (from text)")
 
 
 if __name__ == "__main__":

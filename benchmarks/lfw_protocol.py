@@ -30,7 +30,7 @@ FAR = 1e-3
 
 def made_up(pairs: int, dimensions: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.bool_]]:
     rng = np.random.default_rng(0)
-    same = np.arange(pairs) % 600 < 300
+    same = np.arange(pairs) % (pairs // 10) < pairs // 20
     first = rng.normal(size=(pairs, dimensions))
     other = np.where(same[:, None], first, rng.normal(size=first.shape))
     both = np.stack([first, other], 1).reshape(2 * pairs, dimensions)

@@ -1,6 +1,6 @@
 """How fast suppression is on crowds, beside OpenCV's.
 
-    python benchmarks/nms.py
+    python benchmarks/nms.py [--scale 1]
 
 Faces stand on a 1024x1024 image at random; each is found several times with some jitter. The
 last row is the worst case: boxes so small and so far apart that nearly all stay.
@@ -8,6 +8,7 @@ last row is the worst case: boxes so small and so far apart that nearly all stay
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import time
 from collections.abc import Callable
@@ -46,11 +47,14 @@ def seconds(work: Callable[[], object], repeats: int = 5) -> float:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--scale", type=float, default=1.0, help="share of the faces")
+    scale = parser.parse_args().scale
     cases = [
-        ("a few faces", crowd(10, 20, (50, 200), 0)),
-        ("a crowd", crowd(300, 10, (10, 40), 1)),
-        ("the densest", crowd(1000, 10, (6, 20), 2)),
-        ("nothing to suppress", crowd(40_000, 1, (1, 2), 3)),
+        ("a few faces", crowd(round(scale * 10), 20, (50, 200), 0)),
+        ("a crowd", crowd(round(scale * 300), 10, (10, 40), 1)),
+        ("the densest", crowd(round(scale * 1000), 10, (6, 20), 2)),
+        ("nothing to suppress", crowd(round(scale * 40_000), 1, (1, 2), 3)),
     ]
     for name, (boxes, scores) in cases:
         wide = np.column_stack([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]]).astype(np.float64)

@@ -23,7 +23,7 @@ from evalkit.backends.base import Session, SessionOptions
 from evalkit.backends.worker.session import WorkerSession
 from evalkit.core.errors import InputError
 
-SHAPE = (32, 3, 112, 112)
+IMAGE = (3, 112, 112)
 
 
 def seconds(session: Session, batch: np.ndarray) -> float:
@@ -40,11 +40,12 @@ def main() -> None:
     parser.add_argument("model", type=Path, nargs="?", default=sample)
     parser.add_argument("--backend", default="onnxruntime")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=40)
     chosen = parser.parse_args()
-    options = SessionOptions(threads=chosen.threads, image=SHAPE[1:])
-    batch = np.random.default_rng(0).uniform(-1, 1, SHAPE).astype(np.float32)
-    wrong = batch.reshape(32, 12, 56, 56)
+    options = SessionOptions(threads=chosen.threads, image=IMAGE)
+    batch = np.random.default_rng(0).uniform(-1, 1, (chosen.batch_size, *IMAGE)).astype(np.float32)
+    wrong = batch.reshape(-1, 12, 56, 56)
     backend = BACKENDS.get(chosen.backend)
     with (
         backend.open(chosen.model, options) as plain,
@@ -61,10 +62,13 @@ def main() -> None:
         trip = statistics.median(seconds(proxied, wrong) for _ in range(chosen.rounds))
     here = statistics.median(first for first, _ in pairs)
     more = statistics.median(second - first for first, second in pairs)
-    print(f"{chosen.model.name}, batch {SHAPE}, {chosen.threads} threads, {chosen.rounds} pairs")
+    print(
+        f"{chosen.model.name}, batch {batch.shape}, {chosen.threads} threads, {chosen.rounds} pairs"
+    )
     print(f"in process    {here * 1e3:8.2f} ms a batch")
     print(f"in a worker   {(here + more) * 1e3:8.2f} ms a batch, overhead {more / here:+.1%}")
     print(f"round trip    {trip * 1e3:8.2f} ms, {trip / here:.1%} of inference")
+    print(f"ratio {here / (here + more):.3f}")
 
 
 if __name__ == "__main__":
