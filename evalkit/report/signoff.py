@@ -14,13 +14,14 @@ from evalkit.report.markdown import escape, table
 from evalkit.report.signoff_tables import (
     BESIDE,
     COLUMNS,
+    TESTS,
     TITLES,
-    beside,
+    facts_of,
     inert,
     marks,
     matrix_rows,
-    points,
-    row,
+    texts,
+    titles,
 )
 from evalkit.report.table import text_table
 from evalkit.report.verdict import append_summary, printable, workflow_commands
@@ -61,13 +62,13 @@ def publish(record: Signoff, folder: Path, say: Callable[[str], object]) -> list
         for line in workflow_commands("evalkit signoff", checks):
             say(line)
     name = f"evalkit signoff: {record.name}"
-    texts = {
+    files = {
         "signoff.md": markdown(record).encode("utf-8", "replace"),
         "signoff.csv": csv_table(record).encode("utf-8", "replace"),
         "signoff.xml": document(name, "evalkit.signoff", {"plan": record.plan.sha256}, checks),
     }
     written = [record.save(folder)]
-    for file_name, content in texts.items():
+    for file_name, content in files.items():
         with atomic_write(folder / file_name) as file:
             file.write(content)
         written.append(folder / file_name)
@@ -117,7 +118,7 @@ def markdown(record: Signoff) -> str:
         "",
         *(f"- {escape(line)}" for line in marks(record)),
         *[""] * bool(marks(record)),
-        table(COLUMNS, [row(cell) for cell in record.cells]),
+        table(titles(COLUMNS), [texts(COLUMNS, facts_of(cell)) for cell in record.cells]),
     ]
     lines += ["", *(f"- warning: {escape(warning)}" for warning in record.warnings)]
     return "\n".join(lines).rstrip() + "\n"
@@ -127,8 +128,9 @@ def csv_table(record: Signoff) -> str:
     """Return a row for each cell; texts that a spreadsheet would compute are quoted."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows([inert(value) for value in row(cell)] for cell in record.cells)
+    writer.writerow(titles(COLUMNS))
+    for cell in record.cells:
+        writer.writerow([inert(text) for text in texts(COLUMNS, facts_of(cell))])
     return file.getvalue()
 
 
@@ -166,50 +168,32 @@ def describe_preview(preview: Preview) -> str:
 
 
 def _matrix(record: Signoff) -> str:
-    titles, rows = matrix_rows(record)
+    captions, rows = matrix_rows(record)
     header = ["", *(printable(protocol.name) for protocol in record.protocols)]
-    lines = [printable(title) for title in titles[1:]]
+    lines = [printable(title) for title in captions[1:]]
     lines += [text_table(header, rows, left=len(header)), *map(printable, marks(record))]
     return "\n".join(lines)
 
 
 def _tests(record: Signoff) -> str:
-    rows = []
-    for cell in record.cells:
-        test = cell.test
-        if test is None:
-            continue
-        rows.append(
-            [
-                TITLES[cell.outcome],
-                f"{cell.protocol}/{cell.mode}",
-                f"{100 * test.reference:.3f}",
-                f"{100 * test.candidate:.3f}",
-                f"{100 * test.difference:+.3f}",
-                points(test.low),
-                points(test.high),
-                f"{100 * test.margin:.3f}",
-                points(test.detectable, sign=""),
-                f"{test.units:,} {test.unit}",
-            ]
-        )
-    if not rows:
-        return "none"
-    header = ["verdict", "cell", "reference", "value", "change"]
-    return text_table([*header, "low", "high", "margin", "detectable", "over"], rows, left=2)
+    rows = [texts(TESTS, facts_of(cell)) for cell in record.cells if cell.test is not None]
+    return text_table(titles(TESTS), rows, left=2) if rows else "none"
 
 
 def _beside(record: Signoff) -> str:
     """Return what is reported and not tested."""
-    rows = [
-        [f"{cell.protocol}/{cell.mode}", *beside(cell)]
-        for cell in record.cells
-        if cell.run is not None
-    ]
+    rows, stored = [], False
+    for cell in record.cells:
+        if cell.run is not None:
+            facts = facts_of(cell)
+            row = dict(zip(titles(BESIDE), texts(BESIDE, facts), strict=True))
+            if cell.run.from_store:
+                stored = True
+                row["images/s"] += "*" if row["images/s"] else ""
+            rows.append([facts["cell"], *row.values()])
     if not rows:
         return ""
-    table = text_table(["beside, not tested", *BESIDE], rows)
-    stored = any(cell.run is not None and cell.run.from_store for cell in record.cells)
+    table = text_table(["beside, not tested", *titles(BESIDE)], rows)
     return f"{table}\n{_STORED}" if stored else table
 
 

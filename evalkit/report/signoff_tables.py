@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from evalkit.verdict.signoff.record import Cell, Limit, Outcome, Overall, Signoff
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from evalkit.verdict.signoff.record import Cell, Limit, Outcome, Overall, Run, Signoff
 
 TITLES: dict[Outcome | Overall, str] = {
     "pass": "PASS",
@@ -12,21 +16,121 @@ TITLES: dict[Outcome | Overall, str] = {
     "not_run": "not run",
     "reference": "reference",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a table: its title, the fact that it shows, and how.
+
+    Attributes
+    ----------
+    title, fact : str
+    form : str
+        Of `format`; rates as per cent where `percent`.
+    """
+
+    title: str
+    fact: str
+    form: str = ""
+    percent: bool = False
+
+    def text(self, facts: Mapping[str, Any], absent: str) -> str:
+        """Return the fact as a text; `absent` where there is none."""
+        value = facts.get(self.fact)
+        if value is None:
+            return absent
+        return format(100 * value if self.percent else value, self.form)
+
+
+def texts(columns: Iterable[Column], facts: Mapping[str, Any], absent: str = "") -> list[str]:
+    """Return a row of a table."""
+    return [column.text(facts, absent) for column in columns]
+
+
+def titles(columns: Iterable[Column]) -> tuple[str, ...]:
+    """Return a table's header."""
+    return tuple(column.title for column in columns)
+
+
+BESIDE = (
+    Column("drift cosine p1", "drift", ".6f"),
+    Column("FMR ratio", "fmr_ratio", ".3f"),
+    Column("FNMR change points", "fnmr_change", "+.3f", True),
+    Column("images/s", "rate", ",.1f"),
+    Column("model MB", "model_mb", ".2f"),
+    Column("memory MB", "memory", ",.0f"),
+)
+"""What is reported of a cell and not tested."""
+
 COLUMNS = (
-    "verdict", "protocol", "backend", "precision", "ran", "figure", "reference %", "value %",
-    "difference points", "low points", "high points", "margin points", "detectable points",
-    "unit", "units", "drift cosine p1", "FMR ratio", "FNMR change points", "images/s", "model MB",
-    "memory MB", "from store", "why",
-)  # fmt: skip
-BESIDE = COLUMNS[COLUMNS.index("drift cosine p1") : COLUMNS.index("from store")]
+    Column("verdict", "verdict"),
+    Column("protocol", "protocol"),
+    Column("backend", "backend"),
+    Column("precision", "precision"),
+    Column("ran", "ran"),
+    Column("figure", "metric"),
+    Column("reference %", "reference", ".4f", True),
+    Column("value %", "candidate", ".4f", True),
+    Column("difference points", "difference", "+.4f", True),
+    Column("low points", "low", "+.4f", True),
+    Column("high points", "high", "+.4f", True),
+    Column("margin points", "margin", ".4f", True),
+    Column("detectable points", "detectable", ".4f", True),
+    Column("unit", "unit"),
+    Column("units", "units"),
+    *BESIDE,
+    Column("from store", "stored"),
+    Column("why", "reason"),
+)
+
+TESTS = (
+    Column("verdict", "verdict"),
+    Column("cell", "cell"),
+    Column("reference", "reference", ".3f", True),
+    Column("value", "candidate", ".3f", True),
+    Column("change", "difference", "+.3f", True),
+    Column("low", "low", "+.3f", True),
+    Column("high", "high", "+.3f", True),
+    Column("margin", "margin", ".3f", True),
+    Column("detectable", "detectable", ".3f", True),
+    Column("over", "over"),
+)
+
+
+def facts_of(cell: Cell) -> dict[str, Any]:
+    """Return what is known of a cell, by the names of the columns' facts."""
+    facts: dict[str, Any] = {
+        "cell": f"{cell.protocol}/{cell.mode}",
+        "verdict": TITLES[cell.outcome],
+        "drift": next((x.value for x in cell.limits if x.name == "drift cosine p1"), None),
+        **cell.model_dump(include={"protocol", "backend", "precision", "reason"}),
+    }
+    if cell.test is not None:
+        facts |= cell.test.model_dump(exclude={"reason", "outcome"})
+        facts["over"] = f"{cell.test.units:,} {cell.test.unit}"
+    if cell.deployment is not None:
+        facts |= cell.deployment.model_dump(include={"fmr_ratio", "fnmr_change"})
+    if cell.run is not None:
+        facts |= _run_facts(cell.run)
+    return facts
+
+
+def _run_facts(run: Run) -> dict[str, Any]:
+    return {
+        "ran": run.ran.precision_ran,
+        "rate": run.throughput or None,
+        "model_mb": run.model_bytes / 1e6 if run.model_bytes else None,
+        "memory": None if run.from_store else run.peak_memory_mb,
+        "stored": "yes" if run.from_store else None,
+    }
 
 
 def matrix_rows(record: Signoff) -> tuple[list[str], list[list[str]]]:
     """Return the matrix of modes by protocols: header and rows."""
     header = ["", *(f"{p.name}: {p.primary}, margin {p.margin}" for p in record.protocols)]
-    held = {(cell.protocol, cell.mode): _short(cell) for cell in record.cells}
+    short = {(cell.protocol, cell.mode): _short(cell) for cell in record.cells}
     rows = [
-        [mode, *(held.get((p.name, mode), "") for p in record.protocols)] for mode in record.modes
+        [mode, *(short.get((p.name, mode), "") for p in record.protocols)] for mode in record.modes
     ]
     return header, rows
 
@@ -50,61 +154,16 @@ def ran_otherwise(cell: Cell) -> str:
 
 def marks(record: Signoff) -> list[str]:
     """Return what the matrix's mark means, a line for each mode and what it ran."""
-    held: dict[tuple[str, str], list[str]] = {}
+    protocols: dict[tuple[str, str], list[str]] = {}
     for cell in record.cells:
         if ran_otherwise(cell):
-            held.setdefault((cell.mode, ran_otherwise(cell)), []).append(cell.protocol)
-    return [f"~ {mode} ran {ran}: {', '.join(names)}" for (mode, ran), names in held.items()]
+            protocols.setdefault((cell.mode, ran_otherwise(cell)), []).append(cell.protocol)
+    return [f"~ {mode} ran {ran}: {', '.join(names)}" for (mode, ran), names in protocols.items()]
 
 
 def _alarm(limit: Limit) -> str:
     shown = "" if limit.value is None else f" {limit.value:.4g}"
     return f"! {limit.name}{shown}"
-
-
-def row(cell: Cell) -> list[str]:
-    """Return the texts of a cell under `COLUMNS`."""
-    test, run, carried = cell.test, cell.run, cell.deployment
-    drift = next((x.value for x in cell.limits if x.name == "drift cosine p1"), None)
-    ratio = carried.fmr_ratio if carried else None
-    return [
-        TITLES[cell.outcome],
-        cell.protocol,
-        cell.backend,
-        cell.precision,
-        run.ran.precision_ran if run else "",
-        test.metric if test else "",
-        f"{100 * test.reference:.4f}" if test else "",
-        f"{100 * test.candidate:.4f}" if test else "",
-        f"{100 * test.difference:+.4f}" if test else "",
-        points(test.low if test else None, digits=4),
-        points(test.high if test else None, digits=4),
-        f"{100 * test.margin:.4f}" if test else "",
-        points(test.detectable if test else None, sign="", digits=4),
-        test.unit if test else "",
-        str(test.units) if test else "",
-        "" if drift is None else f"{drift:.6f}",
-        "" if ratio is None else f"{ratio:.3f}",
-        f"{100 * carried.fnmr_change:+.3f}" if carried else "",
-        f"{run.throughput:,.1f}" if run and run.throughput else "",
-        f"{run.model_bytes / 1e6:.2f}" if run and run.model_bytes else "",
-        f"{run.peak_memory_mb:,.0f}" if run and not run.from_store else "",
-        "yes" if run and run.from_store else "",
-        cell.reason,
-    ]
-
-
-def beside(cell: Cell) -> list[str]:
-    """Return what is reported of a cell and not tested, under `BESIDE`."""
-    texts = dict(zip(COLUMNS, row(cell), strict=True))
-    if texts["from store"] and texts["images/s"]:
-        texts["images/s"] += "*"
-    return [texts[name] for name in BESIDE]
-
-
-def points(value: float | None, *, sign: str = "+", digits: int = 3) -> str:
-    """Return a rate in percentage points, nothing for None."""
-    return "" if value is None else f"{100 * value:{sign}.{digits}f}"
 
 
 def inert(text: str) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 from evalkit.core.results import Result
 from evalkit.report.page.chart import letter
 from evalkit.report.page.gather import Report
-from evalkit.report.page.tables import Table
+from evalkit.tasks.tables import Table
 
 Facts = Callable[[Result], Iterable[tuple[str, str]]]
 
@@ -25,7 +26,7 @@ def hashes(report: Report) -> Table:
     if report.record is None:
         return table
     plans = tuple(("plan", "all", use.sha256) for use in report.record.plans)
-    return Table(table.title, table.header, (*plans, *table.rows), table.left, table.note)
+    return replace(table, rows=(*plans, *table.rows))
 
 
 def machines(report: Report) -> Table:
@@ -51,7 +52,7 @@ def _facts(
         for value, labels in by_value.items():
             whose = "all" if len(labels) == len(held) else "; ".join(labels)
             rows.append((name, whose, value))
-    return Table(title, ("what", "of", "value"), tuple(rows), 3)
+    return Table(("what", "of", "value"), tuple(rows), title, 3)
 
 
 def _settings_of(result: Result) -> Iterable[tuple[str, str]]:

@@ -2,43 +2,39 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from typing import Any
 
-from evalkit.bench import BenchResult
+from evalkit.bench import BenchResult, Timing
 from evalkit.core.results import Metric
 from evalkit.report.bench import HEADER as BENCH_HEADER
 from evalkit.report.bench import row as bench_row
-from evalkit.report.common import interval, percent
+from evalkit.report.common import interval
 from evalkit.report.page.chart import letter
 from evalkit.report.page.gather import Entry, Group, Report
-from evalkit.report.signoff_tables import TITLES
+from evalkit.report.signoff_tables import TITLES, Column, facts_of, texts, titles
+from evalkit.tasks.tables import Table
 from evalkit.verdict.compare import MetricChange
 
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """A table of texts.
-
-    Attributes
-    ----------
-    left : int
-        How many of the first columns hold words; the others numbers.
-    note : str
-        How to read it.
-    """
-
-    title: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    left: int = 1
-    note: str = ""
-
-
-MATRIX_HEADER = (
-    "run", "verdict", "figure %", "95 %", "change, points", "bounds, points", "margin, points",
-    "images/s", "p50 ms", "p90 ms", "p99 ms", "batch", "model MB", "memory MiB", "drift p1",
-    "FMR ratio", "FNMR change, points",
-)  # fmt: skip
+MATRIX = (
+    Column("run", "run"),
+    Column("verdict", "verdict"),
+    Column("figure %", "figure", ".2f", True),
+    Column("95 %", "interval"),
+    Column("change, points", "change", "+.3f", True),
+    Column("bounds, points", "bounds"),
+    Column("margin, points", "margin", ".3g", True),
+    Column("images/s", "rate", ",.1f"),
+    Column("p50 ms", "p50", ",.2f"),
+    Column("p90 ms", "p90", ",.2f"),
+    Column("p99 ms", "p99", ",.2f"),
+    Column("batch", "batch"),
+    Column("model MB", "model_mb", ",.2f"),
+    Column("memory MiB", "memory", ",.0f"),
+    Column("drift p1", "drift", ".6f"),
+    Column("FMR ratio", "fmr_ratio", ".3f"),
+    Column("FNMR change, points", "fnmr_change", "+.3f", True),
+)
 
 
 def group_tables(report: Report, group: Group) -> list[Table]:
@@ -49,7 +45,9 @@ def group_tables(report: Report, group: Group) -> list[Table]:
 
 def matrix(report: Report, group: Group) -> Table:
     """Return accuracy, speed and size of each run."""
-    rows = tuple(_matrix_row(report, group, entry) for entry in group.entries)
+    rows = tuple(
+        tuple(texts(MATRIX, _matrix_facts(report, group, entry), "-")) for entry in group.entries
+    )
     notes = [f"Figure: {group.primary}"]
     if group.margin_text:
         level = report.record.plan.statistics.level if report.record else 0.95
@@ -60,42 +58,40 @@ def matrix(report: Report, group: Group) -> Table:
         notes.append("images/s: of the run itself, not of a benchmark")
     else:
         notes.append("images/s and latency: as evalkit bench measured them, else of the run itself")
-    return Table(f"{group.name}: matrix", MATRIX_HEADER, rows, 2, "; ".join(notes) + ".")
+    return Table(titles(MATRIX), rows, f"{group.name}: matrix", 2, ("; ".join(notes) + ".",))
 
 
-def _matrix_row(report: Report, group: Group, entry: Entry) -> tuple[str, ...]:
-    metric, cell = entry.metric(group.primary), entry.cell
-    carried = cell.deployment if cell else None
-    timing = report.timing(entry)
-    latency = timing.latency_ms if timing else None
-    rate = timing.images_per_second.median if timing and timing.images_per_second else None
-    result = entry.result
-    if rate is None and result is not None:
-        rate = result.throughput
-    size = cell.run.model_bytes if cell and cell.run else None
-    if size is None and timing and timing.model_mb is not None:
-        size = int(timing.model_mb * 1024 * 1024)
+def _matrix_facts(report: Report, group: Group, entry: Entry) -> dict[str, Any]:
+    """Return what is known of a run: its result's figures, and what was measured beside it."""
+    metric, result, timing = entry.metric(group.primary), entry.result, report.timing(entry)
     change, low, high = change_of(group, entry)
-    lowest, other = drift_p1(entry), other_precision(entry)
-    return (
-        f"{letter(entry.run)} {entry.label}{f' ({other})' if other else ''}",
-        verdict_of(entry),
-        percent(metric.value if metric else None),
-        interval(metric) if metric else "-",
-        _points(change),
-        "-" if low is None or high is None else f"{_points(low)}..{_points(high)}",
-        "-" if group.margin is None else f"{100 * group.margin:.3g}",
-        _number(rate, ",.1f"),
-        _number(latency.p50 if latency else None, ",.2f"),
-        _number(latency.p90 if latency else None, ",.2f"),
-        _number(latency.p99 if latency else None, ",.2f"),
-        str(timing.batch_size) if timing else "-",
-        _number(size / 1e6 if size else None, ",.2f"),
-        _number(result.peak_memory_mb if result else None, ",.0f"),
-        _number(lowest, ".6f"),
-        _number(carried.fmr_ratio if carried else None, ".3f"),
-        _points(carried.fnmr_change if carried else None),
-    )
+    other = other_precision(entry)
+    facts: dict[str, Any] = facts_of(entry.cell) if entry.cell else {}
+    facts |= {
+        "run": f"{letter(entry.run)} {entry.label}{f' ({other})' if other else ''}",
+        "verdict": verdict_of(entry),
+        "figure": metric.value if metric else None,
+        "interval": interval(metric) if metric else None,
+        "change": change,
+        "bounds": None if low is None or high is None else f"{_points(low)}..{_points(high)}",
+        "margin": group.margin,
+        "rate": result.throughput if result else None,
+        "memory": result.peak_memory_mb if result else None,
+        "drift": drift_p1(entry),
+    }
+    return facts | (_timing_facts(timing, facts) if timing else {})
+
+
+def _timing_facts(timing: Timing, facts: Mapping[str, Any]) -> dict[str, Any]:
+    rate, latency = timing.images_per_second, timing.latency_ms
+    measured: dict[str, Any] = {"batch": timing.batch_size}
+    if rate is not None:
+        measured["rate"] = rate.median
+    if latency is not None:
+        measured |= {name: getattr(latency, name) for name in ("p50", "p90", "p99")}
+    if facts.get("model_mb") is None and timing.model_mb is not None:
+        measured["model_mb"] = int(timing.model_mb * 1024 * 1024) / 1e6
+    return measured
 
 
 def other_precision(entry: Entry) -> str:
@@ -160,7 +156,7 @@ def figures(group: Group) -> Table:
             cells += [_value(metric), _interval(metric)]
         rows.append(tuple(cells))
     note = "Rates in per cent. *: fewer than 30 false accepts are expected, too few to judge on."
-    return Table(f"{group.name}: figures", tuple(header), tuple(rows), 2, note)
+    return Table(tuple(header), tuple(rows), f"{group.name}: figures", 2, (note,))
 
 
 def _value(metric: Metric | None) -> str:
@@ -196,7 +192,7 @@ def changes(group: Group) -> Table:
     ]
     header = ("run", "figure", "reference", "value", "change", "95 % paired", "McNemar p")
     note = "Rates in per cent, changes in points; a FAR as it is."
-    return Table(f"{group.name}: changes against the reference", header, tuple(rows), 2, note)
+    return Table(header, tuple(rows), f"{group.name}: changes against the reference", 2, (note,))
 
 
 def _rate(change: MetricChange, value: float | None) -> str:
@@ -230,7 +226,7 @@ def flips(group: Group) -> Table:
         "run", "at", "threshold", "genuine lost", "genuine gained", "impostors let in",
         "impostors kept out",
     )  # fmt: skip
-    return Table(f"{group.name}: decisions that flipped", header, tuple(rows), 3)
+    return Table(header, tuple(rows), f"{group.name}: decisions that flipped", 3)
 
 
 def drifts(group: Group) -> Table:
@@ -256,7 +252,7 @@ def drifts(group: Group) -> Table:
         "run", "view", "images", "cosine mean", "1st percentile", "lowest", "largest abs.",
         "largest rel.", "atol needed at rtol 1e-3", "lost/gained", "furthest images",
     )  # fmt: skip
-    return Table(f"{group.name}: embedding drift", header, tuple(rows), 2)
+    return Table(header, tuple(rows), f"{group.name}: embedding drift", 2)
 
 
 def stages(group: Group) -> Table:
@@ -275,7 +271,7 @@ def stages(group: Group) -> Table:
         )
     note = "Busy seconds of one worker; of stored outputs, those of the run that computed them."
     header = ("run", "batch", *names, "wall")
-    return Table(f"{group.name}: stage timings, seconds", header, tuple(rows), 1, note)
+    return Table(header, tuple(rows), f"{group.name}: stage timings, seconds", 1, (note,))
 
 
 def bench_table(bench: BenchResult) -> Table:
@@ -285,7 +281,7 @@ def bench_table(bench: BenchResult) -> Table:
         f"{bench.repeats} rounds of at least {bench.seconds:g} s each, by turns. "
         "*: of fewer than 100 runs, so close to the slowest."
     )
-    return Table(f"speed of {bench.model}", BENCH_HEADER, tuple(rows), 3, note)
+    return Table(BENCH_HEADER, tuple(rows), f"speed of {bench.model}", 3, (note,))
 
 
 def bench_problems(bench: BenchResult) -> Table:
@@ -297,7 +293,7 @@ def bench_problems(bench: BenchResult) -> Table:
             batches.setdefault((mode, timing.problem), []).append(str(timing.batch_size))
     rows = tuple((mode, ", ".join(sizes), why) for (mode, why), sizes in batches.items())
     header = ("mode", "batch sizes", "why")
-    return Table(f"not measured of {bench.model}", header, rows, 3)
+    return Table(header, rows, f"not measured of {bench.model}", 3)
 
 
 def _points(value: float | None) -> str:

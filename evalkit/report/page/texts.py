@@ -9,8 +9,9 @@ from evalkit.report.markdown import escape
 from evalkit.report.markdown import table as markdown_table
 from evalkit.report.page.facts import hashes, machines, settings
 from evalkit.report.page.gather import Report
-from evalkit.report.page.tables import Table, bench_problems, bench_table, group_tables
+from evalkit.report.page.tables import bench_problems, bench_table, group_tables
 from evalkit.report.signoff_tables import TITLES, inert
+from evalkit.tasks.tables import Table
 
 
 def report_tables(report: Report) -> list[Table]:
@@ -28,8 +29,7 @@ def markdown(report: Report) -> str:
     parts = [f"# {escape(report.title)}: {verdict}", escape(report.reason)]
     for table in report_tables(report):
         parts.append(f"## {escape(table.title)}")
-        if table.note:
-            parts.append(escape(table.note))
+        parts += [escape(note) for note in table.notes]
         parts.append(markdown_table([escape(text) for text in table.header], table.rows))
     return "\n\n".join(parts) + "\n"
 

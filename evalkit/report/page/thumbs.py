@@ -21,8 +21,9 @@ from evalkit.datasets.lfw import LfwImages, load_bin
 from evalkit.datasets.widerface import load_widerface
 from evalkit.report.page.chart import letter
 from evalkit.report.page.gather import Entry, Group
-from evalkit.report.pictures import worst_thumbnails
 from evalkit.run.detecting import rows_of
+from evalkit.tasks.widerface.drawing import thumbnail
+from evalkit.tasks.widerface.scenes import best_f1_threshold, worst_scenes
 from evalkit.widerface_eval import (
     Detections,
     Settings,
@@ -263,7 +264,16 @@ def _scenes(group: Group, budget: Budget) -> Iterator[Gallery]:
         annotated = folder if (folder / "wider_face_val_bbx_gt.txt").is_file() else None
         wider = load_widerface(root, annotations=annotated, events=truth.events)
         title = f"{letter(entry.run)} {entry.label}: worst images"
-        worst = list(worst_thumbnails(wider, evaluation, kept[-1], worst=_SCENES))
+        place = {name: index for index, name in enumerate(wider.images.names)}
+        threshold = best_f1_threshold(evaluation, kept[-1])
+        worst = [
+            (
+                s.name,
+                "; ".join(s.counts),
+                thumbnail(wider.images.load(place[s.name])[:, :, ::-1], s),
+            )
+            for s in worst_scenes(evaluation, kept[-1], threshold, _SCENES, list(place))
+        ]
         captions = tuple(f"{name}: {counts}" for name, counts, _ in worst)
         if captions in shown:
             yield Gallery(title, f"Those of {shown[captions]}, with the same counts.")

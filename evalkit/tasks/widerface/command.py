@@ -11,10 +11,10 @@ def run(
     name: str, settings: WiderFaceSettings, progress: Progress, show: Show, *, command: str
 ) -> None:
     """Evaluate, show the table, write the files that the settings name."""
-    from evalkit.report.curves import write_pr_curves  # noqa: PLC0415 - the report is above
-    from evalkit.report.detection import describe  # noqa: PLC0415
-    from evalkit.report.pictures import write_detection_pictures  # noqa: PLC0415
+    from evalkit.report.detection import describe  # noqa: PLC0415 - the report is above
+    from evalkit.tasks.widerface.curves import write_pr_curves  # noqa: PLC0415 - matplotlib
     from evalkit.tasks.widerface.evaluation import evaluate  # noqa: PLC0415
+    from evalkit.tasks.widerface.pictures import write_detection_pictures  # noqa: PLC0415
     from evalkit.widerface_eval import write_predictions  # noqa: PLC0415
 
     done = evaluate(settings, progress, command=command)
@@ -31,7 +31,7 @@ def run(
                 f"{settings.write_predictions}: without {lost} images that have no outcome"
             )
     if settings.save_images is not None:
-        written = write_pr_curves(settings.save_images, {result.model.name: done.evaluation.curves})
+        written = write_pr_curves(settings.save_images, result.model.name, done.evaluation.curves)
         if done.images is None:
             progress.say("There is no image to draw on: only the curves are written.")
         else:

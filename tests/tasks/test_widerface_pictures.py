@@ -10,12 +10,16 @@ from hypothesis import strategies as st
 
 from evalkit.core.errors import InputError
 from evalkit.datasets.widerface import load_widerface
-from evalkit.report import drawing
-from evalkit.report.drawing import COLOURS
-from evalkit.report.pictures import (
-    _worst_scenes,
+from evalkit.tasks.widerface import drawing, pictures
+from evalkit.tasks.widerface.drawing import COLOURS
+from evalkit.tasks.widerface.pictures import write_detection_pictures
+from evalkit.tasks.widerface.scenes import (
+    SAVED,
+    Scene,
     best_f1_threshold,
-    write_detection_pictures,
+    saved_scenes,
+    scene_arrays,
+    worst_scenes,
 )
 from evalkit.widerface_eval import Detections, GroundTruth, evaluate
 from evalkit.widerface_eval.records import offsets_of
@@ -57,6 +61,12 @@ def wider(tmp_path):
     return load_widerface(root)
 
 
+@pytest.fixture
+def at_half(monkeypatch):
+    """Draws the detections with a score of at least a half."""
+    monkeypatch.setattr(pictures, "best_f1_threshold", lambda *_: 0.5)
+
+
 def drawn_in(path):
     """Kinds whose colour a picture has, without the frame that holds the legend."""
     picture = cv2.imread(str(path))[44:-88].astype(int)
@@ -68,10 +78,10 @@ def drawn_in(path):
     }
 
 
-def test_worst_images_come_first_and_good_ones_are_left_out(wider, tmp_path):
+def test_worst_images_come_first_and_good_ones_are_left_out(wider, tmp_path, at_half, monkeypatch):
     evaluation = evaluate(truth_of(), detections_of())
     out = tmp_path / "out"
-    written = write_detection_pictures(out, wider, evaluation, score_threshold=0.5)
+    written = write_detection_pictures(out, wider, evaluation)
     assert [path.name for path in written[:3]] == [
         "easy-overview.jpg",
         "easy-01-0--Parade-0_Parade_missed.jpg",
@@ -79,7 +89,8 @@ def test_worst_images_come_first_and_good_ones_are_left_out(wider, tmp_path):
     ]
     assert len(written) == 6
     assert set(out.iterdir()) == set(written)
-    first = write_detection_pictures(out, wider, evaluation, score_threshold=0.5, worst=1)
+    monkeypatch.setattr(pictures, "_WORST", 1)
+    first = write_detection_pictures(out, wider, evaluation)
     assert [path.name for path in first] == [
         "easy-overview.jpg",
         "easy-01-0--Parade-0_Parade_missed.jpg",
@@ -88,10 +99,10 @@ def test_worst_images_come_first_and_good_ones_are_left_out(wider, tmp_path):
     ]
 
 
-def test_every_kind_has_its_colour(wider, tmp_path):
+def test_every_kind_has_its_colour(wider, tmp_path, at_half):
     truth = truth_of(kept=[True, True, False, True])
     evaluation = evaluate(truth, detections_of())
-    written = write_detection_pictures(tmp_path / "out", wider, evaluation, score_threshold=0.5)
+    written = write_detection_pictures(tmp_path / "out", wider, evaluation)
     pictures = {path.name: path for path in written}
     alarm = pictures["easy-01-0--Parade-0_Parade_alarm.jpg"]
     missed = pictures["easy-02-0--Parade-0_Parade_missed.jpg"]
@@ -103,16 +114,20 @@ def test_captions_of_the_overview_are_whole():
     """Counts of up to three digits fit below a thumbnail."""
     boxes = {kind: np.zeros((999, 4)) for kind in COLOURS}
     boxes["ignored"] = np.zeros((1998, 4))
-    scene = drawing.Scene(0, "a/b", boxes, {"ignored": np.zeros(999)}, np.zeros((0, 4)))
+    scene = Scene("a/b", boxes, np.zeros((0, 4)), 999, {})
     for line in scene.counts:
         assert line.count("999") >= 2
         assert drawing._shortened(line, drawing._THUMBNAIL[0]) == line
 
 
-def test_a_lower_threshold_shows_more(wider, tmp_path):
+def test_a_lower_threshold_shows_more():
     evaluation = evaluate(truth_of(), detections_of())
     kinds = [
-        drawn_in(write_detection_pictures(tmp_path, wider, evaluation, score_threshold=at)[1])
+        {
+            kind
+            for kind, boxes in worst_scenes(evaluation, "easy", at, 1)[0].boxes.items()
+            if len(boxes)
+        }
         for at in (0.5, 0.05)
     ]
     assert kinds == [{"miss"}, {"miss", "false alarm"}]
@@ -136,25 +151,25 @@ def test_names_never_leave_the_folder(wider, tmp_path):
         assert path.resolve().parent == out.resolve()
 
 
-def test_an_unreadable_image_is_drawn_on_grey(wider, tmp_path):
+def test_an_unreadable_image_is_drawn_on_grey(wider, tmp_path, at_half):
     wider.images.path(1).write_bytes(b"no image")
     evaluation = evaluate(truth_of(), detections_of())
-    written = write_detection_pictures(tmp_path / "out", wider, evaluation, score_threshold=0.5)
+    written = write_detection_pictures(tmp_path / "out", wider, evaluation)
     assert drawn_in(written[1]) == {"miss"}
     assert np.median(cv2.imread(str(written[1]))[44:-88, 500:700]) == 96
 
 
-def test_boxes_far_outside_the_image_are_no_trouble(wider, tmp_path):
+def test_boxes_far_outside_the_image_are_no_trouble(wider, tmp_path, at_half):
     far = [[-9e8, 20, 9.5e8, 9e8, 0.95], [9e8, 9e8, 5, 5, 0.9], [10, 10, 0, 0, 0.9]]
     evaluation = evaluate(truth_of(), detections_of((FOUND[0], far, FOUND[2])))
-    written = write_detection_pictures(tmp_path / "out", wider, evaluation, score_threshold=0.5)
+    written = write_detection_pictures(tmp_path / "out", wider, evaluation)
     assert cv2.imread(str(written[1])).shape[1] <= 1600
 
 
-def test_images_that_only_one_side_has_are_left_out(wider, tmp_path):
+def test_images_that_only_one_side_has_are_left_out(wider, tmp_path, at_half):
     names = (GOOD, "0--Parade/elsewhere", ALARM)
     evaluation = evaluate(truth_of(names=names), detections_of(names=names))
-    written = write_detection_pictures(tmp_path / "out", wider, evaluation, score_threshold=0.5)
+    written = write_detection_pictures(tmp_path / "out", wider, evaluation)
     assert [path.name for path in written if "overview" not in path.name] == [
         "easy-01-0--Parade-0_Parade_alarm.jpg",
         "hard-01-0--Parade-0_Parade_alarm.jpg",
@@ -171,18 +186,11 @@ def test_a_subset_without_faces_or_errors_has_no_pictures(wider, tmp_path):
     assert write_detection_pictures(tmp_path / "none", wider, evaluation) == []
 
 
-@pytest.mark.parametrize("option", [{"worst": 0}, {"score_threshold": float("nan")}])
-def test_odd_options_are_refused(wider, tmp_path, option):
-    evaluation = evaluate(truth_of(), detections_of())
-    with pytest.raises(InputError, match=r"at least 1|give a number"):
-        write_detection_pictures(tmp_path / "out", wider, evaluation, **option)
-
-
-def test_a_folder_that_is_a_file_is_named(wider, tmp_path):
+def test_a_folder_that_is_a_file_is_named(wider, tmp_path, at_half):
     (tmp_path / "out").write_text("a file")
     evaluation = evaluate(truth_of(), detections_of())
     with pytest.raises(InputError, match=r"Cannot write .*out"):
-        write_detection_pictures(tmp_path / "out", wider, evaluation, score_threshold=0.5)
+        write_detection_pictures(tmp_path / "out", wider, evaluation)
 
 
 coordinate = st.integers(0, 10).map(float)
@@ -231,10 +239,9 @@ def judged_slowly(evaluation, row, threshold):
 
 @given(small_sets(), score)
 def test_scenes_equal_those_judged_slowly(evaluation, threshold):
-    known = {name: index for index, name in enumerate(evaluation.ground_truth.images)}
-    for row in range(2):
+    for row, subset in enumerate(("easy", "hard")):
         expected = judged_slowly(evaluation, row, threshold)
-        scenes = _worst_scenes(evaluation, row, threshold, known, 10)
+        scenes = worst_scenes(evaluation, subset, threshold, 10)
         seen = {
             scene.name: tuple(len(scene.boxes[kind]) for kind in ("hit", "miss", "false alarm"))
             for scene in scenes
@@ -257,3 +264,32 @@ def test_the_default_threshold_has_the_best_f1(evaluation):
             hits, misses, alarms = np.sum(judged_slowly(evaluation, row, threshold), axis=0)
             f1[threshold] = 2 * hits / (2 * hits + misses + alarms)
         assert f1[best_f1_threshold(evaluation, subset)] == pytest.approx(max(f1.values()))
+
+
+def test_scenes_are_kept_beside_a_result_whole():
+    evaluation = evaluate(truth_of(kept=[True, True, False, True]), detections_of())
+    subset, scenes = saved_scenes(scene_arrays(evaluation))
+    expected = worst_scenes(evaluation, "hard", best_f1_threshold(evaluation, "hard"), SAVED)
+    assert subset == "hard"
+    assert [scene.name for scene in scenes] == [scene.name for scene in expected]
+    for scene, other in zip(scenes, expected, strict=True):
+        assert scene.counts == other.counts
+        assert np.array_equal(scene.faces, other.faces)
+        assert scene.boxes.keys() == other.boxes.keys()
+        assert all(np.array_equal(scene.boxes[kind], other.boxes[kind]) for kind in scene.boxes)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda arrays: arrays.clear(), "no scenes lie beside"),
+        (lambda arrays: arrays.pop("scene_boxes"), "damaged"),
+        (lambda arrays: arrays.update(scene_boxes=np.zeros((1, 4))), "damaged"),
+        (lambda arrays: arrays.update(scene_boxes=np.array(["a"] * 4)[None]), "damaged"),
+    ],
+)
+def test_scenes_that_are_lost_or_damaged_are_errors(change, message):
+    arrays = scene_arrays(evaluate(truth_of(), detections_of()))
+    change(arrays)
+    with pytest.raises(InputError, match=message):
+        saved_scenes(arrays)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Kind = Literal["hit", "miss", "false alarm", "ignored"]
+from evalkit.tasks.widerface.scenes import Kind, Scene
+
 Colour = tuple[int, int, int]
 Image = NDArray[np.uint8]
 
@@ -54,52 +54,9 @@ _TEXT = 0.6
 _SMALL = 0.45
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Scene:
-    """What one subset makes of one image at a score threshold.
-
-    Attributes
-    ----------
-    image : int
-        Its place in the ground truth.
-    name : str
-    boxes : dict of Kind to ndarray of shape (n, 4)
-        Detections as judged; of a miss, the face. Ignored faces follow ignored detections.
-    scores : dict of Kind to ndarray of shape (n,)
-        Of the detections, the first of the boxes.
-    found : ndarray of shape (n, 4)
-        The faces that were hit.
-    """
-
-    image: int
-    name: str
-    boxes: dict[Kind, NDArray[np.float64]]
-    scores: dict[Kind, NDArray[np.float64]]
-    found: NDArray[np.float64]
-
-    @property
-    def counts(self) -> tuple[str, str]:
-        """Say how many there are of each kind: those that count, and those ignored."""
-        hits, misses, alarms = (len(self.boxes[kind]) for kind in _COUNTED)
-        detections = len(self.scores["ignored"])
-        faces = len(self.boxes["ignored"]) - detections
-        return (
-            f"{_number(hits, 'hit')}, {_number(misses, 'miss', 'misses')}, "
-            f"{_number(alarms, 'false alarm')}",
-            f"ignored: {_number(faces, 'face')}, {_number(detections, 'detection')}",
-        )
-
-
-_COUNTED: Final[tuple[Kind, ...]] = ("hit", "miss", "false alarm")
-
-
-def _number(count: int, one: str, many: str = "") -> str:
-    return f"{count} {one if count == 1 else many or one + 's'}"
-
-
 def extent(scene: Scene) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """First and last corner of all that is to be drawn."""
-    boxes = np.concatenate([*scene.boxes.values(), scene.found])
+    boxes = np.concatenate([*scene.boxes.values(), scene.faces])
     return boxes[:, :2].min(axis=0), (boxes[:, :2] + boxes[:, 2:]).max(axis=0)
 
 
@@ -141,7 +98,7 @@ def _draw(
         boxes = _placed(scene.boxes[kind], scale, origin)
         for box in _grown(boxes) if small else boxes:
             _box(canvas, box, kind, thickness, rim=not faint)
-    for face in _placed(scene.found, scale, origin):
+    for face in _placed(scene.faces, scale, origin):
         _box(canvas, face, "hit", 1, rim=False)
 
 
