@@ -26,9 +26,10 @@ from evalkit.core.settings import load_model_config
 from evalkit.core.store import Store
 from evalkit.datasets.sample import sample_path
 from evalkit.datasets.widerface import WiderImages, load_widerface
-from evalkit.run.detecting import FIELDS, SHARD, TASK, Detector, fill_detections
+from evalkit.run.detecting import Detector
 from evalkit.run.detector import open_detector
-from evalkit.run.pipeline import Tensor
+from evalkit.run.filling import fill_store
+from evalkit.run.pipeline import Tensor, read_images
 from evalkit.tasks.widerface.evaluation import SAMPLE_MODEL
 from evalkit.tasks.widerface.settings import WiderFaceSettings
 
@@ -58,8 +59,12 @@ class Stopwatch:
 
 def ready_batches(detector: Detector, images: WiderImages) -> list[Tensor]:
     """Every batch of the pipeline, in memory."""
-    tasks = [range(at, min(at + TASK, len(images))) for at in range(0, len(images), TASK)]
-    return [tensor for task in tasks for tensor, _ in detector.prepare(images, task).batches]
+    batches = []
+    for first in range(0, len(images), detector.task_size):
+        task = range(first, min(first + detector.task_size, len(images)))
+        pixels, _ = read_images(images, task)
+        batches += [tensor for tensor, _ in detector.prepare(pixels, len(task))]
+    return batches
 
 
 def alone(detector: Detector, batches: list[Tensor], rounds: int) -> Cost:
@@ -74,17 +79,16 @@ def alone(detector: Detector, batches: list[Tensor], rounds: int) -> Cost:
 def piped(detector: Detector, images: WiderImages) -> Cost:
     """Go the whole way."""
     with tempfile.TemporaryDirectory() as folder:
-        store = Store(Path(folder) / "store", {}, len(images), FIELDS, SHARD)
+        store = Store(Path(folder) / "store", {}, len(images), detector.fields, detector.shard_size)
         watch = Stopwatch()
         with store.writing():
-            fill_detections(
+            fill_store(
                 store,
                 list(store.starts),
                 images,
                 detector,
                 decode_threads=available_cores(),
                 max_failures=0,
-                known=(),
                 advance=lambda _: None,
             )
         return watch.cost()

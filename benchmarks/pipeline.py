@@ -24,40 +24,42 @@ from evalkit.core.settings import RunSettings, load_model_config
 from evalkit.core.store import Store
 from evalkit.datasets.ijb import load_ijb
 from evalkit.datasets.sample import sample_path
+from evalkit.run.embedder import Embedder
+from evalkit.run.filling import fill_store
 from evalkit.run.inference import SAMPLE_MODEL
 from evalkit.run.models import OpenModel, open_model
-from evalkit.run.pipeline import (
-    Embedder,
-    EmbedOptions,
-    ImageSource,
-    Normaliser,
-    fill_store,
-    prepare,
-)
+from evalkit.run.pipeline import ImageSource, read_images
 
 
-def alone(model: OpenModel, source: ImageSource, batch_size: int, faces: int) -> float:
-    """Seconds of the session over ready batches, originals and mirror images."""
-    normalise = Normaliser(model.config.input, model.session.inputs[0].dtype)
-    ready = prepare(source, range(batch_size), normalise).tensor
-    mirrored = normalise.flipped(ready)
+def alone(model: OpenModel, embedder: Embedder, source: ImageSource) -> float:
+    """Seconds a face of the session over ready batches, originals and mirror images."""
+    size = embedder.task_size
+    images, _ = read_images(source, range(size))
+    ready = embedder.prepare(images, size).tensor
+    mirrored = embedder.normalise.flipped(ready)
+    rounds = len(source) // size
     start = time.perf_counter()
-    for _ in range(faces // batch_size):
+    for _ in range(rounds):
         model.session.run(ready)
         model.session.run(mirrored)
-    return (time.perf_counter() - start) / (faces // batch_size * batch_size)
+    return (time.perf_counter() - start) / (rounds * size)
 
 
-def piped(model: OpenModel, source: ImageSource, batch_size: int) -> float:
+def piped(embedder: Embedder, source: ImageSource) -> float:
     """Seconds a face under the pipeline."""
-    normalise = Normaliser(model.config.input, model.session.inputs[0].dtype)
-    embedder = Embedder(model.session, normalise, flip=True, output=model.config.output)
-    options = EmbedOptions(batch_size, available_cores(), len(source))
     with tempfile.TemporaryDirectory() as folder:
-        store = Store(Path(folder) / "store", {}, len(source), ["embeddings", "flipped"])
+        store = Store(Path(folder) / "store", {}, len(source), embedder.fields)
         start = time.perf_counter()
         with store.writing():
-            fill_store(store, list(store.starts), source, embedder, options, lambda _: None)
+            fill_store(
+                store,
+                list(store.starts),
+                source,
+                embedder,
+                decode_threads=available_cores(),
+                max_failures=len(source),
+                advance=lambda _: None,
+            )
         return (time.perf_counter() - start) / len(source)
 
 
@@ -77,12 +79,18 @@ def main() -> None:
     release = load_ijb(arguments.data or sample_path("ijbc", cache_dir()), "IJBC")
     source = release.faces()
     with open_model(run, load_model_config(run.model or SAMPLE_MODEL, run)) as model:
-        batch = model.session.inputs[0].batch or arguments.batch_size
-        alone(model, source, batch, batch * 4)
+        embedder = Embedder(
+            model.session,
+            model.config.input,
+            flip=True,
+            output=model.config.output,
+            batch_size=arguments.batch_size,
+        )
+        alone(model, embedder, source)
         ratios = []
         for _ in range(arguments.repeats):
-            session = alone(model, source, batch, len(source))
-            pipeline = piped(model, source, batch)
+            session = alone(model, embedder, source)
+            pipeline = piped(embedder, source)
             ratios.append(session / pipeline)
             print(
                 f"session alone {1 / session:7.1f} faces/s, pipeline {1 / pipeline:7.1f} faces/s, "
@@ -90,7 +98,7 @@ def main() -> None:
             )
     print(
         f"{model.info.name} on {arguments.backend}, {model.session.ran.threads} threads, batch "
-        f"{batch}, {len(source)} faces: median ratio {statistics.median(ratios):.3f} "
+        f"{embedder.task_size}, {len(source)} faces: median ratio {statistics.median(ratios):.3f} "
         f"(from {np.min(ratios):.3f} to {np.max(ratios):.3f}); at least 0.9 is wanted"
     )
 

@@ -100,6 +100,21 @@ class Ran:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """How fast a model ran where evalkit could not measure it; None is unknown.
+
+    Attributes
+    ----------
+    batch_size : int or None
+        Images a batch.
+    images_per_second : float or None
+    """
+
+    batch_size: int | None
+    images_per_second: float | None
+
+
 class Session(ABC):
     """One opened model on one runtime at one precision; a context manager.
 
@@ -109,11 +124,14 @@ class Session(ABC):
         In the model's order.
     ran : Ran
         What really ran.
+    speed : Speed or None
+        Of a session that reads what ran elsewhere; None where `run` computes, and is timed.
     """
 
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
     ran: Ran
+    speed: Speed | None = None
 
     @abstractmethod
     def run(self, batch: NDArray[Any]) -> dict[str, NDArray[np.float32]]:

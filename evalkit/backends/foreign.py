@@ -60,6 +60,7 @@ class _GuardedSession(Session):
         self._held = held
         self._blamed = blamed
         self.inputs, self.outputs, self.ran = held.inputs, held.outputs, held.ran
+        self.speed = held.speed
 
     def run(self, batch: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
         """See `Session.run`."""

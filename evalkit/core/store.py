@@ -154,12 +154,12 @@ class Store:
         unchanged : callable
             Says of some samples whether their files are those that a shard was computed from.
         """
-        held = {}
+        failures = {}
         for start in self.starts:
             shard = self._read_or_none(start)
             if shard is not None and unchanged(self.span(start), shard):
-                held[start] = shard.failures
-        return held
+                failures[start] = shard.failures
+        return failures
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -188,13 +188,13 @@ class Store:
 
     def write(self, start: int, shard: Shard) -> None:
         """Write a shard atomically."""
-        named = [(failure.name, failure.reason) for failure in shard.failures]
+        failures = [(failure.name, failure.reason) for failure in shard.failures]
         arrays: dict[str, NDArray[Any]] = {
             **shard.outputs,
             "digests": shard.digests,
             "stamps": shard.stamps,
             "seconds": np.array([shard.decode_seconds, shard.inference_seconds]),
-            "failures": np.array(named or np.empty((0, 2)), dtype=np.str_),
+            "failures": np.array(failures or np.empty((0, 2)), dtype=np.str_),
         }
         with atomic_write(self._path(start)) as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]
@@ -233,8 +233,8 @@ class Store:
         try:
             with np.load(self._path(start), allow_pickle=False) as data:
                 names = set(data.files)
-                wanted = names if outputs else names - self.fields
-                shard = _shard({name: data[name] for name in wanted})
+                chosen = names if outputs else names - self.fields
+                shard = _shard({name: data[name] for name in chosen})
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             return None
         whole = len(shard.digests) == span.stop - span.start
@@ -252,27 +252,35 @@ class Store:
                 )
             return
         try:
-            held = json.loads(path.read_text(encoding="utf-8"))["key"]
-            if not isinstance(held, dict):
+            key = json.loads(path.read_text(encoding="utf-8"))["key"]
+            if not isinstance(key, dict):
                 raise TypeError("its key is not a mapping")
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(
                 f"{path} is damaged ({error}). Remove {self.folder} or give --outputs-dir another."
             ) from error
-        if held != self._key:
-            fields = sorted({*held, *self._key})
-            differ = [name for name in fields if held.get(name) != self._key.get(name)]
+        if key != self._key:
+            fields = sorted({*key, *self._key})
+            differ = [name for name in fields if key.get(name) != self._key.get(name)]
             raise InputError(
                 f"{self.folder} holds the outputs of another run: {', '.join(differ)} "
                 f"{'differs' if len(differ) == 1 else 'differ'}. Give --outputs-dir another folder."
             )
 
 
-def held_layout(folder: Path) -> tuple[frozenset[str], int] | None:
-    """Return the fields and the shard size of the store in a folder, None if it holds none."""
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What a store's shards hold, and how many samples each has."""
+
+    fields: frozenset[str]
+    size: int
+
+
+def read_layout(folder: Path) -> Layout | None:
+    """Return the layout of the store in a folder, None if it holds none."""
     try:
         key = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))["key"]
-        return frozenset(key["fields"]), int(key["size"])
+        return Layout(frozenset(key["fields"]), int(key["size"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

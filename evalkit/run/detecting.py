@@ -1,23 +1,20 @@
-"""The way of the data for detectors.
+"""Detectors as an engine: images of any size in, faces out.
 
-Images are read and sized ahead of the session in threads, and inferred in batches of equal size.
-While one batch infers, the faces of the one before are read from its outputs.
+An image becomes one view, or one for each scale. Views of equal size share a batch.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evalkit.backends.base import Session
-from evalkit.core.progress import Advance
-from evalkit.core.results import Failure
 from evalkit.core.settings import InputSpec
-from evalkit.core.store import Shard, Store
+from evalkit.core.store import Shard
 from evalkit.heads.detection import (
     DetectionHead,
     DetectionOptions,
@@ -28,27 +25,16 @@ from evalkit.heads.detection import (
 from evalkit.heads.sizing import Geometry, Sizing, batches_by_size, pad_colour, place
 from evalkit.heads.voting import vote
 from evalkit.run.buffers import Buffers
-from evalkit.run.pipeline import (
-    ImageSource,
-    Normaliser,
-    Notes,
-    Tensor,
-    batches_ahead,
-    check_failures,
-    join_shards,
-    not_finite,
-    read_images,
-    shard_tasks,
-)
+from evalkit.run.filling import NOT_FINITE, TaskOutputs
+from evalkit.run.pipeline import Normaliser, Pixels, Tensor
 
 FIELDS = ("counts", "detections")
 SHARD = 32
 TASK = 4
-_DECODERS = 1
 _MAX_PIXELS = 1 << 22
-_NO_BOXES = (
-    "or a box beyond 1e9 pixels, or of the head 'boxes' one that is inside out: overflow in a low "
-    "precision, or the wrong 'form'?"
+_REASON = NOT_FINITE.format(
+    cause="or a box beyond 1e9 pixels, or of the head 'boxes' one that is inside out: overflow in "
+    "a low precision, or the wrong 'form'?"
 )
 _ROW = 15
 """x1 y1 x2 y2 score and five points, NaN where the model gives none."""
@@ -62,26 +48,12 @@ class View:
     geometry: Geometry
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """Ready batches of some images.
-
-    Attributes
-    ----------
-    batches : tuple of (ndarray, tuple of View)
-        A tensor in the model's layout, and what its rows are; rows beyond them are padding.
-    notes : Notes
-    seconds : float
-        Time that the worker took.
-    """
-
-    batches: tuple[tuple[Tensor, tuple[View, ...]], ...]
-    notes: Notes
-    seconds: float
+Batches: TypeAlias = tuple[tuple[Tensor, tuple[View, ...]], ...]
+"""Tensors in the model's layout, each with what its rows are; rows beyond them are padding."""
 
 
 class Detector:
-    """Runs a session over views and decodes what it gives.
+    """Runs a session over views of images and reads the faces from its outputs; see `Engine`.
 
     Parameters
     ----------
@@ -95,6 +67,10 @@ class Detector:
     batch_size : int
         The largest; a model of fixed batch size is padded to its own.
     """
+
+    fields: ClassVar[tuple[str, ...]] = FIELDS
+    task_size: ClassVar[int] = TASK
+    shard_size: ClassVar[int] = SHARD
 
     def __init__(
         self,
@@ -114,53 +90,57 @@ class Detector:
         self.normalise = Normaliser(spec, session.inputs[0].dtype)
         self.colour = pad_colour(sizing.pad, spec.mean, spec.color)
         self.buffers = Buffers()
-        self.seconds = 0.0
 
-    def prepare(self, source: ImageSource, indices: Sequence[int]) -> Prepared:
-        """Decode, size and normalise some images."""
-        start = time.perf_counter()
+    def prepare(self, images: Mapping[int, Pixels], count: int) -> Batches:
+        """See `Engine.prepare`: size and normalise the images."""
         views: list[View] = []
-        pixels: list[NDArray[np.uint8]] = []
-        images, notes = read_images(source, indices)
-        for at, image in images.items():
+        pixels: list[Pixels] = []
+        for index, image in images.items():
             height, width = image.shape[:2]
             for geometry in self.sizing.views((height, width)):
-                views.append(View(at, geometry))
+                views.append(View(index, geometry))
                 pixels.append(place(image, geometry, self.colour))
-        return Prepared(self._batches(views, pixels), notes, time.perf_counter() - start)
+        return self._batches(views, pixels)
 
-    def infer(self, prepared: Prepared) -> list[Outputs]:
-        """Return the raw outputs of each batch."""
-        start = time.perf_counter()
-        outputs: list[Outputs] = [self.session.run(tensor) for tensor, _ in prepared.batches]
-        self.seconds += time.perf_counter() - start
-        return outputs
+    def infer(self, inputs: Batches) -> list[Outputs]:
+        """See `Engine.infer`: the raw outputs of each batch."""
+        return [self.session.run(tensor) for tensor, _ in inputs]
 
-    def decode(
-        self, prepared: Prepared, outputs: Sequence[Outputs], count: int
-    ) -> list[Detections | None]:
+    def decode(self, inputs: Batches, raw: list[Outputs], count: int) -> TaskOutputs:
+        """See `Engine.decode`: how many faces each image has, and all faces behind one another."""
+        faces = self.faces(inputs, raw, count)
+        rows = [_rows(detections) for detections in faces if detections is not None]
+        counts = [-1 if detections is None else len(detections) for detections in faces]
+        return TaskOutputs(
+            outputs={
+                "counts": np.array(counts, np.int64),
+                "detections": np.concatenate([np.empty((0, _ROW), np.float32), *rows]),
+            },
+            unusable={index: _REASON for index, number in enumerate(counts) if number < 0},
+        )
+
+    def faces(self, inputs: Batches, raw: Sequence[Outputs], count: int) -> list[Detections | None]:
         """Return the faces of each of `count` images; None where an output is not finite.
 
         The batches are used up: their memory goes to later ones.
         """
-        found: list[list[Detections | None]] = [[] for _ in range(count)]
-        for (tensor, views), raw in zip(prepared.batches, outputs, strict=True):
+        by_image: list[list[Detections | None]] = [[] for _ in range(count)]
+        for (tensor, views), outputs in zip(inputs, raw, strict=True):
             geometries = [view.geometry for view in views]
-            detected = detect(self.head, raw, geometries, self._of_view)
+            detected = detect(self.head, outputs, geometries, self._of_view)
             self.buffers.give(tensor)
             for view, faces in zip(views, detected, strict=True):
-                found[view.image].append(faces)
-        return [self._joined(views) for views in found]
+                by_image[view.image].append(faces)
+        return [self._joined(views) for views in by_image]
 
-    def __call__(self, prepared: Prepared, count: int) -> list[Detections | None]:
-        """Infer and decode."""
-        return self.decode(prepared, self.infer(prepared), count)
+    def __call__(self, images: Sequence[Pixels]) -> list[Detections | None]:
+        """Return the faces of some images, in one go."""
+        inputs = self.prepare(dict(enumerate(images)), len(images))
+        return self.faces(inputs, self.infer(inputs), len(images))
 
-    def _batches(
-        self, views: Sequence[View], pixels: Sequence[NDArray[np.uint8]]
-    ) -> tuple[tuple[Tensor, tuple[View, ...]], ...]:
+    def _batches(self, views: Sequence[View], pixels: Sequence[Pixels]) -> Batches:
         sizes = [view.geometry.input for view in views]
-        made = []
+        batches = []
         for batch in batches_by_size(sizes, self.batch_size, _MAX_PIXELS):
             rows = self.session.inputs[0].batch or len(batch)
             shape = self.normalise.shape(rows, sizes[batch[0]])
@@ -168,8 +148,8 @@ class Detector:
             tensor[len(batch) :] = 0
             for index, out in zip(batch, tensor, strict=False):
                 self.normalise(pixels[index], out)
-            made.append((tensor, tuple(views[index] for index in batch)))
-        return tuple(made)
+            batches.append((tensor, tuple(views[index] for index in batch)))
+        return tuple(batches)
 
     def _joined(self, views: Sequence[Detections | None]) -> Detections | None:
         usable = [view for view in views if view is not None]
@@ -192,45 +172,6 @@ def vote_threshold(options: DetectionOptions) -> float:
     return 0.4 if options.nms_threshold is None else options.nms_threshold
 
 
-def fill_detections(
-    store: Store,
-    starts: Sequence[int],
-    source: ImageSource,
-    detector: Detector,
-    *,
-    decode_threads: int,
-    max_failures: int,
-    known: Sequence[Failure],
-    advance: Advance,
-) -> None:
-    """Compute and write the shards that begin at `starts`; `known` failures are in the store.
-
-    Raises
-    ------
-    evalkit.core.errors.InputError
-        More than `max_failures` images failed, or the model's outputs do not fit its head.
-    """
-    failures = list(known)
-    parts: list[Shard] = []
-    first = 0
-    for done, part in batches_ahead(
-        _inferred(shard_tasks(store, starts, TASK), source, detector, decode_threads),
-        lambda inferred: _decoded(inferred, source, detector),
-        _DECODERS,
-    ):
-        task = done.task
-        if not parts:
-            first = task.start
-        parts.append(part)
-        advance(len(task))
-        if task.stop == store.span(first).stop:
-            shard = join_shards(parts)
-            store.write(first, shard)
-            failures += shard.failures
-            parts = []
-            check_failures(failures, max_failures, store)
-
-
 def rows_of(shard: Shard) -> list[NDArray[np.float32] | None]:
     """Split a shard's detections by image: ``x1 y1 x2 y2 score ...`` rows, None where it failed."""
     counts = shard.outputs["counts"]
@@ -239,46 +180,6 @@ def rows_of(shard: Shard) -> list[NDArray[np.float32] | None]:
         None if count < 0 else shard.outputs["detections"][end - count : end]
         for count, end in zip(counts.tolist(), ends.tolist(), strict=True)
     ]
-
-
-@dataclass(frozen=True, slots=True)
-class _Inferred:
-    """Some images with the raw outputs of their batches, and the seconds that the session took."""
-
-    task: range
-    prepared: Prepared
-    outputs: list[Outputs]
-    seconds: float
-
-
-def _inferred(
-    tasks: Sequence[range], source: ImageSource, detector: Detector, threads: int
-) -> Iterator[_Inferred]:
-    for task, prepared in batches_ahead(tasks, lambda t: detector.prepare(source, t), threads):
-        before = detector.seconds
-        outputs = detector.infer(prepared)
-        yield _Inferred(task, prepared, outputs, detector.seconds - before)
-
-
-def _decoded(inferred: _Inferred, source: ImageSource, detector: Detector) -> Shard:
-    task, notes = inferred.task, inferred.prepared.notes
-    found = detector.decode(inferred.prepared, inferred.outputs, len(task))
-    failures = dict(notes.failures)
-    for at, faces in enumerate(found):
-        if faces is None:
-            failures.setdefault(at, not_finite(source.name(task[at]), _NO_BOXES))
-    rows = [_rows(faces) for faces in found if faces is not None]
-    return Shard(
-        outputs={
-            "counts": np.array([-1 if faces is None else len(faces) for faces in found], np.int64),
-            "detections": np.concatenate([np.empty((0, _ROW), np.float32), *rows]),
-        },
-        digests=notes.digests,
-        stamps=notes.stamps,
-        failures=tuple(failures[at] for at in sorted(failures)),
-        decode_seconds=inferred.prepared.seconds,
-        inference_seconds=inferred.seconds,
-    )
 
 
 def _rows(faces: Detections) -> NDArray[np.float32]:

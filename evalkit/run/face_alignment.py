@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -109,27 +108,7 @@ def central_face(faces: Detections, image: Size) -> int:
 
 def _detect(detector: Detector, image: NDArray[np.uint8], name: str) -> Detections:
     rgb = np.ascontiguousarray(image[:, :, ::-1])
-    (faces,) = detector(detector.prepare(_Photograph(rgb, name), [0]), 1)
+    (faces,) = detector([rgb])
     if faces is None:
         raise ValueError(f"the detector's output for {name} is NaN or infinite")
     return faces
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Photograph:
-    """One decoded image as a source for a detector; it needs no digest, for nothing is stored."""
-
-    rgb: NDArray[np.uint8]
-    file: str
-
-    def __len__(self) -> int:
-        return 1
-
-    def name(self, index: int) -> str:
-        return self.file
-
-    def path(self, index: int) -> None:
-        return None
-
-    def load_with_digest(self, index: int) -> tuple[NDArray[np.uint8], bytes]:
-        return self.rgb, bytes(8)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,24 +13,18 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from evalkit.backends.outputs.backend import NAME as OUTPUTS
+from evalkit.backends.base import Ran, Speed
 from evalkit.core.errors import CannotJudgeError, InputError
 from evalkit.core.files import cache_dir
 from evalkit.core.machine import available_cores
-from evalkit.core.progress import Advance, Progress
+from evalkit.core.progress import Progress
 from evalkit.core.results import Failure, ModelInfo, RanInfo, Stage
 from evalkit.core.settings import RunSettings, load_model_config
-from evalkit.core.store import SHARD, Store, held_layout, store_name
+from evalkit.core.store import Store, read_layout, store_name
+from evalkit.run.embedder import FLIPPED, PLAIN, Embedder
+from evalkit.run.filling import Engine, check_failures, fill_store
 from evalkit.run.models import OpenModel, check_input, face_side, open_model
-from evalkit.run.pipeline import (
-    Embedder,
-    EmbedOptions,
-    ImageSource,
-    Normaliser,
-    check_failures,
-    fill_store,
-    unchanged,
-)
+from evalkit.run.pipeline import ImageSource, unchanged
 
 SAMPLE_MODEL = "sample-recognition"
 PREPARATION_VERSION = 1
@@ -84,37 +78,13 @@ class Inferred:
     throughput: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class Todo:
-    """What a run has to compute.
-
-    Attributes
-    ----------
-    store : Store
-    starts : list of int
-        First samples of the shards.
-    failures : tuple of Failure
-        Those of the shards that the store holds.
-    advance : callable
-        To be told of each sample done.
-    """
-
-    store: Store
-    starts: list[int]
-    failures: tuple[Failure, ...]
-    advance: Advance
-
-
 def fill(
     model: OpenModel,
     source: ImageSource,
     fingerprint: str,
     run: RunSettings,
     progress: Progress,
-    compute: Callable[[Todo], None],
-    *,
-    fields: Sequence[str],
-    size: int = SHARD,
+    engine: Engine[Any, Any],
 ) -> Inferred:
     """Fill the outputs store of a run, resuming what an earlier run has left.
 
@@ -127,53 +97,56 @@ def fill(
         own content is checked shard by shard.
     run : RunSettings
     progress : Progress
-    compute : callable
-        Computes and writes the missing shards.
-    fields : sequence of str
-        Arrays of a shard.
-    size : int
-        Samples a shard, where neither an earlier run nor this one says.
+    engine : Engine
+        Runs the model.
 
     Raises
     ------
     evalkit.core.errors.CannotJudgeError
         With ``--overwrite never``: a shard is missing, or its images have changed.
     """
-    ran = asdict(model.session.ran)
-    key = _key(model, fingerprint)
-    folder = run.outputs_dir or _store_folder(key, fields, len(source))
-    held_size = (held_layout(folder) or (None, None))[1]
-    store = Store(folder, key, len(source), fields, held_size or run.shard_size or size)
+    ran = model.session.ran
+    store = _store(model, fingerprint, run, len(source), engine)
     always = run.overwrite == "always"
     valid = {} if always else store.valid(partial(unchanged, source))
     starts = [start for start in store.starts if start not in valid]
     if run.overwrite == "never" and starts:
         raise CannotJudgeError(
-            f"{folder} holds {len(valid)} of {len(store.starts)} shards of these images, and "
+            f"{store.folder} holds {len(valid)} of {len(store.starts)} shards of these images, and "
             "--overwrite never computes none. Run it with only-missing."
         )
     todo = sum(len(range(len(source))[store.span(start)]) for start in starts)
     done = len(source) - todo
     if done:
-        progress.say(f"resuming: {done:,} of {len(source):,} are in {folder}")
+        progress.say(f"resuming: {done:,} of {len(source):,} are in {store.folder}")
     if starts:
-        failures = tuple(failure for held in valid.values() for failure in held)
         with (
             store.writing(),
             progress.stage("decode + inference", len(source), "images", done=done) as advance,
         ):
             store.write_names(source.name(index) for index in range(len(source)))
-            compute(Todo(store, starts, failures, advance))
-    # What ran elsewhere tells its own batch size and speed.
-    elsewhere = run.backend == OUTPUTS
-    batch_size = model.session.inputs[0].batch or run.batch_size
-    if elsewhere:
-        batch_size = ran["details"]["batch_size"]
-    info = RanInfo.model_validate({**ran, "batch_size": batch_size})
-    inferred = _summary(store, model.info, info, done, run.max_failures)
-    if elsewhere:
-        return replace(inferred, throughput=ran["details"]["throughput"])
-    return inferred
+            fill_store(
+                store,
+                starts,
+                source,
+                engine,
+                decode_threads=run.decode_threads or available_cores(),
+                max_failures=run.max_failures,
+                failures=[failure for failures in valid.values() for failure in failures],
+                advance=advance,
+            )
+    return _summary(store, model, ran, run, done)
+
+
+def _store(
+    model: OpenModel, fingerprint: str, run: RunSettings, samples: int, engine: Engine[Any, Any]
+) -> Store:
+    """Open the store of a run; a store that is there keeps its shard size."""
+    key = _key(model, fingerprint)
+    folder = run.outputs_dir or _store_folder(key, engine.fields, samples)
+    layout = read_layout(folder)
+    size = layout.size if layout else run.shard_size or engine.shard_size
+    return Store(folder, key, samples, engine.fields, size)
 
 
 def _key(model: OpenModel, fingerprint: str) -> dict[str, Any]:
@@ -221,42 +194,22 @@ def embed(
     with open_model(run, config) as model:
         check_input(model.session, model.config)
         source = source_of(face_side(model.config))
-        stored = _stored_fields(run, model, fingerprint, len(source), flip=flip)
-        normalise = Normaliser(model.config.input, model.session.inputs[0].dtype)
         embedder = Embedder(
-            model.session, normalise, flip="flipped" in stored, output=model.config.output
+            model.session,
+            model.config.input,
+            flip=flip or _stores_flips(run, model, fingerprint, len(source)),
+            output=model.config.output,
+            batch_size=run.batch_size,
         )
-        options = EmbedOptions(
-            model.session.inputs[0].batch or run.batch_size,
-            run.decode_threads or available_cores(),
-            run.max_failures,
-        )
-        return fill(
-            model,
-            source,
-            fingerprint,
-            run,
-            progress,
-            lambda todo: fill_store(
-                todo.store,
-                todo.starts,
-                source,
-                embedder,
-                replace(options, failures=todo.failures),
-                todo.advance,
-            ),
-            fields=stored,
-        )
+        return fill(model, source, fingerprint, run, progress, embedder)
 
 
-def _stored_fields(
-    run: RunSettings, model: OpenModel, fingerprint: str, samples: int, *, flip: bool
-) -> list[str]:
-    """Return what to store: mirrored images too where they are wanted or there already."""
-    both = ["embeddings", "flipped"]
+def _stores_flips(run: RunSettings, model: OpenModel, fingerprint: str, samples: int) -> bool:
+    """Whether an earlier run has stored mirrored images too: its store serves this run as well."""
+    both = (PLAIN, FLIPPED)
     folder = run.outputs_dir or _store_folder(_key(model, fingerprint), both, samples)
-    held = held_layout(folder)
-    return both if flip or (held is not None and held[0] == frozenset(both)) else ["embeddings"]
+    layout = read_layout(folder)
+    return layout is not None and layout.fields == frozenset(both)
 
 
 def embeddings(
@@ -270,11 +223,11 @@ def embeddings(
         The shards hold embeddings of different sizes.
     """
     store = inferred.store
-    names = ["embeddings", "flipped"] if flip else ["embeddings"]
+    names = [PLAIN, FLIPPED] if flip else [PLAIN]
     arrays: list[NDArray[np.float32]] = []
     for span, shard in store.shards():
         if not arrays:
-            size = shard.outputs["embeddings"].shape[1]
+            size = shard.outputs[PLAIN].shape[1]
             arrays = [np.empty((store.samples, size), np.float32) for _ in names]
         for array, name in zip(arrays, names, strict=True):
             if shard.outputs[name].shape[1] != array.shape[1]:
@@ -286,7 +239,7 @@ def embeddings(
     return arrays[0], arrays[1] if flip else None
 
 
-def _summary(store: Store, model: ModelInfo, ran: RanInfo, reused: int, most: int) -> Inferred:
+def _summary(store: Store, model: OpenModel, ran: Ran, run: RunSettings, reused: int) -> Inferred:
     decode = inference = 0.0
     failures: list[Failure] = []
     content = hashlib.sha256()
@@ -295,19 +248,23 @@ def _summary(store: Store, model: ModelInfo, ran: RanInfo, reused: int, most: in
         inference += shard.inference_seconds
         failures += shard.failures
         content.update(shard.digests.tobytes())
-    check_failures(failures, most, store)
+    check_failures(failures, run.max_failures, store)
     if len(failures) == store.samples:
         raise InputError(f"No image gave a usable output: {failures[0].reason}")
     count = store.samples
+    speed = model.session.speed or Speed(
+        batch_size=model.session.inputs[0].batch or run.batch_size,
+        images_per_second=count / inference if inference > 0 else None,
+    )
     return Inferred(
         store=store,
-        model=model,
-        ran=ran,
+        model=model.info,
+        ran=RanInfo.model_validate({**asdict(ran), "batch_size": speed.batch_size}),
         stages=(
             Stage(name="decode", seconds=decode, items=count, reused_items=reused),
             Stage(name="inference", seconds=inference, items=count, reused_items=reused),
         ),
         failures=tuple(failures),
         content_sha256=content.hexdigest(),
-        throughput=count / inference if inference > 0 else None,
+        throughput=speed.images_per_second,
     )

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 onnx = pytest.importorskip("onnx", reason="needs the test extra")
 
 from small_network import SIDE, encoded, picture, write_pairs, write_people  # noqa: E402
 
+from evalkit.backends.base import Ran, Session, TensorInfo  # noqa: E402
 from evalkit.convert.calibration import Drawn, ImageBatches, draw  # noqa: E402
 from evalkit.convert.image_sets import ImageSet, load_images  # noqa: E402
 from evalkit.core.errors import InputError  # noqa: E402
@@ -22,7 +24,8 @@ from evalkit.core.progress import Progress  # noqa: E402
 from evalkit.core.settings import InputSpec  # noqa: E402
 from evalkit.datasets.errors import DatasetError  # noqa: E402
 from evalkit.datasets.sample import write_sample  # noqa: E402
-from evalkit.run.pipeline import Normaliser, prepare  # noqa: E402
+from evalkit.run.embedder import Embedder  # noqa: E402
+from evalkit.run.pipeline import Normaliser, read_images  # noqa: E402
 
 QUIET = Progress(quiet=True)
 SPEC = InputSpec(size=(SIDE, SIDE), color="bgr", mean=(1.0, 2.0, 3.0), std=50.0)
@@ -175,6 +178,17 @@ def test_an_empty_folder_and_the_wrong_kind_are_told(
         load_images(pairs, "photographs", 0, QUIET)
 
 
+class AnyBatch(Session):
+    """A model that is never run."""
+
+    inputs = (TensorInfo("input", "float32", ("n", 3, SIDE, SIDE)),)
+    outputs = ()
+    ran = Ran("test", "0", "cpu", "fp32", "fp32", 1)
+
+    def run(self, batch: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
+        raise NotImplementedError
+
+
 def test_batches_are_prepared_as_for_an_evaluation(pairs: Path) -> None:
     images = load(pairs)
     normalise = Normaliser(SPEC)
@@ -182,7 +196,9 @@ def test_batches_are_prepared_as_for_an_evaluation(pairs: Path) -> None:
     batches = ImageBatches(
         images, rows, normalise, lambda image: image, (SIDE, SIDE), batch=2, full=False
     )
-    evaluated = prepare(images.source, rows.tolist(), normalise).tensor
+    embedder = Embedder(AnyBatch(), SPEC, flip=False, output=None, batch_size=3)
+    pixels, _ = read_images(images.source, rows.tolist())
+    evaluated = embedder.prepare(pixels, len(rows)).tensor
     assert [len(batch) for batch in batches] == [2, 1] == [len(batch) for batch in batches]
     assert len(batches) == 2
     np.testing.assert_array_equal(np.concatenate(list(batches)), evaluated)

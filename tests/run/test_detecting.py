@@ -18,7 +18,8 @@ from evalkit.heads import build_head
 from evalkit.heads.detection import DetectionOptions
 from evalkit.heads.sizing import parse_sizing, place
 from evalkit.run.buffers import Buffers
-from evalkit.run.detecting import FIELDS, Detector, fill_detections, rows_of, vote_threshold
+from evalkit.run.detecting import FIELDS, Detector, rows_of, vote_threshold
+from evalkit.run.filling import fill_store
 from evalkit.run.pipeline import Normaliser
 
 SPEC = InputSpec(size=(8, 8), mean=(10.0, 20.0, 30.0), std=2.0, color="bgr")
@@ -87,8 +88,8 @@ def test_views_are_joined_before_the_fractions_go(threshold: float | None, voted
             Detector(session, head, SPEC, sizing, replace(options, truncate=cut), 4)
             for cut in (True, False)
         )
-        (faces,) = whole(whole.prepare(images, [index]), 1)
-        (exact,) = plain(plain.prepare(images, [index]), 1)
+        (faces,) = whole([images.pixels[index]])
+        (exact,) = plain([images.pixels[index]])
         assert faces is not None
         assert exact is not None
         np.testing.assert_array_equal(faces.boxes, np.trunc(exact.boxes))
@@ -97,9 +98,9 @@ def test_views_are_joined_before_the_fractions_go(threshold: float | None, voted
 def found(folder: Path, images: Photographs, held: Detector) -> list[NDArray[np.float32] | None]:
     store = Store(folder, {}, len(images), FIELDS, 32)
     with store.writing():
-        fill_detections(
+        fill_store(
             store, store.missing(), images, held,
-            decode_threads=3, max_failures=100, known=(), advance=lambda _: None,
+            decode_threads=3, max_failures=100, advance=lambda _: None,
         )  # fmt: skip
     return [rows for _, shard in store.shards() for rows in rows_of(shard)]
 
@@ -113,7 +114,7 @@ def test_every_image_keeps_its_own_faces(tmp_path: Path, fixed: int | None) -> N
             assert rows is None
             continue
         alone = detector(Corners())
-        (faces,) = alone(alone.prepare(images, [index]), 1)
+        (faces,) = alone([images.pixels[index]])
         assert rows is not None
         assert faces is not None
         np.testing.assert_array_equal(rows[:, :4], faces.boxes)

@@ -18,7 +18,9 @@ from evalkit.core.settings import InputSpec
 from evalkit.core.store import SHARD, Store
 from evalkit.datasets.errors import UnreadableImage
 from evalkit.heads.embedding import embedding
-from evalkit.run.pipeline import Embedder, EmbedOptions, Normaliser, batches_ahead, fill_store
+from evalkit.run.embedder import Embedder
+from evalkit.run.filling import fill_store
+from evalkit.run.pipeline import Normaliser, batches_ahead
 
 FIELDS = ["embeddings", "flipped"]
 SPEC = InputSpec(size=(4, 6), mean=(10.0, 20.0, 30.0), std=2.0)
@@ -71,12 +73,12 @@ def reference(images: Images, *, flip: bool) -> NDArray[np.float64]:
 
 def fill(folder: Path, images: Images, session: Session, batch: int = 32, most: int = 100) -> Store:
     store = Store(folder, {}, len(images), FIELDS)
-    embedder = Embedder(session, Normaliser(SPEC), flip=True, output=None)
+    embedder = Embedder(session, SPEC, flip=True, output=None, batch_size=batch)
     done: list[int] = []
     with store.writing():
         fill_store(
             store, store.missing(), images, embedder,
-            EmbedOptions(batch, 2, most), done.append,
+            decode_threads=2, max_failures=most, advance=done.append,
         )  # fmt: skip
     assert sum(done) == len(images)
     return store

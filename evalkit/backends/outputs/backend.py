@@ -25,6 +25,7 @@ from evalkit.backends.base import (
     Ran,
     Session,
     SessionOptions,
+    Speed,
     TensorInfo,
 )
 from evalkit.backends.outputs.checks import MOST, Halves, disagreement
@@ -157,6 +158,7 @@ class OutputsSession(Session):
         self.inputs = (_input(self.manifest, entries),)
         first = self._reader.read(entries[0])
         self.outputs = tuple(_output(name, value, self.manifest) for name, value in first.items())
+        self.speed = Speed(info.batch_size, throughput)
         self.ran = Ran(
             backend=NAME,
             version=evalkit.__version__,

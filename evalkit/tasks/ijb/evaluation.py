@@ -26,10 +26,10 @@ from evalkit.protocols.identification import (
 )
 from evalkit.protocols.roc import OperatingPoint
 from evalkit.protocols.templates import score_pairs, verification_points
+from evalkit.run.filling import check_failures
 from evalkit.run.frame import Clock, assemble, rate_name, require_model, scorable
 from evalkit.run.inference import SAMPLE_MODEL, Inferred, OpenImages, embed, embeddings
 from evalkit.run.overlap import People
-from evalkit.run.pipeline import check_failures
 from evalkit.tasks.ijb.intervals import intervals_of_points
 from evalkit.tasks.ijb.settings import IjbSettings
 from evalkit.tasks.ready import flip_of, read_features, read_scores, read_templates

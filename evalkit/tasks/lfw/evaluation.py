@@ -20,9 +20,9 @@ from evalkit.protocols.folds import TenFold, checked_labels
 from evalkit.protocols.roc import MIN_EXPECTED_FALSE_ACCEPTS
 from evalkit.protocols.verification import Verification
 from evalkit.protocols.verification import evaluate as verify
+from evalkit.run.filling import check_failures
 from evalkit.run.frame import Clock, assemble, rate_name, require_model, scorable
 from evalkit.run.inference import SAMPLE_MODEL, Inferred, OpenImages, embed, embeddings
-from evalkit.run.pipeline import check_failures
 from evalkit.tasks.lfw.settings import LfwSettings
 from evalkit.tasks.ready import Floats, read_array
 

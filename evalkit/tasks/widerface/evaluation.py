@@ -14,13 +14,12 @@ from numpy.typing import NDArray
 
 from evalkit.core.errors import CannotJudgeError, InputError
 from evalkit.core.files import cache_dir, sha256_file
-from evalkit.core.machine import available_cores
 from evalkit.core.progress import Progress
 from evalkit.core.results import DatasetInfo, Interval, Metric, Result
 from evalkit.core.settings import ModelConfig, load_model_config
 from evalkit.datasets.ijb import MARKER
 from evalkit.datasets.widerface import WiderFace, WiderImages, image_folder, load_widerface
-from evalkit.run.detecting import FIELDS, SHARD, fill_detections, rows_of
+from evalkit.run.detecting import rows_of
 from evalkit.run.detector import SAMPLE_MODEL, open_detector
 from evalkit.run.frame import Clock, assemble, require_model
 from evalkit.run.inference import Inferred, OpenImages, fill
@@ -238,18 +237,7 @@ def _infer(
             _fingerprint(truth_folder, images),
             config,
             progress,
-            lambda todo: fill_detections(
-                todo.store,
-                todo.starts,
-                images,
-                opened.detector,
-                decode_threads=config.decode_threads or available_cores(),
-                max_failures=config.max_failures,
-                known=todo.failures,
-                advance=todo.advance,
-            ),
-            fields=FIELDS,
-            size=SHARD,
+            opened.detector,
         )
     return inferred, opened.settings
 
