@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from evalkit.core.errors import InputError
 from evalkit.core.files import cache_dir, sha256_json
 from evalkit.core.progress import Progress
-from evalkit.datasets.ijb import IjbRelease, load_ijb
+from evalkit.datasets.ijb import load_ijb
 from evalkit.datasets.lfw import LfwImages, load_bin
 from evalkit.datasets.pairs import SUFFIXES
 from evalkit.datasets.widerface import WiderImages, load_widerface
+from evalkit.run.overlap import release_people
 from evalkit.run.pipeline import ImageSource
 
 Kind = Literal["faces", "photographs"]
@@ -146,16 +147,6 @@ def _ijb(path: Path, protocol: Literal["IJBB", "IJBC"], size: int) -> ImageSet:
         groups=groups,
         identities=identities,
     )
-
-
-def release_people(release: IjbRelease) -> tuple[tuple[str, ...], NDArray[np.int64]]:
-    """Name the people of an IJB release, and say by number who is on each face."""
-    subjects = release.subjects()
-    ids, groups = np.unique(subjects.subject_of(release.template_id), return_inverse=True)
-    named = release.galleries is not None and release.probes is not None
-    own = f"{release.name} {release.fingerprint[:8]}"  # numbers that mean nothing elsewhere
-    kind = f"{release.protocol if named else own} subject"
-    return tuple(f"{kind} {number}" for number in ids), groups.astype(np.int64)
 
 
 def _wider(path: Path) -> ImageSet:

@@ -94,7 +94,6 @@ class Embedder:
 
     def _run(self, tensor: Tensor) -> dict[str, NDArray[np.float32]]:
         """Run a batch; a model of fixed batch size gets zeros behind it."""
-        lacking = (self.session.inputs[0].batch or len(tensor)) - len(tensor)
-        if lacking:
-            tensor = np.pad(tensor, [(0, lacking), *[(0, 0)] * (tensor.ndim - 1)])
-        return self.session.run(tensor)
+        rows = self.session.inputs[0].batch or len(tensor)
+        padding = [(0, rows - len(tensor)), *[(0, 0)] * (tensor.ndim - 1)]
+        return self.session.run(tensor if rows == len(tensor) else np.pad(tensor, padding))

@@ -10,16 +10,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evalkit.convert.image_sets import release_people
 from evalkit.core.results import DatasetInfo
 from evalkit.core.sidecar import calibration_of
 from evalkit.core.store import Store
 from evalkit.datasets.ijb import IjbRelease
 
 
+def release_people(release: IjbRelease) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+    """Name the people of an IJB release, and say by number who is on each face."""
+    subjects = release.subjects()
+    ids, groups = np.unique(subjects.subject_of(release.template_id), return_inverse=True)
+    named = release.galleries is not None and release.probes is not None
+    own = f"{release.name} {release.fingerprint[:8]}"  # numbers that mean nothing elsewhere
+    kind = f"{release.protocol if named else own} subject"
+    return tuple(f"{kind} {number}" for number in ids), groups.astype(np.int64)
+
+
 @dataclass(frozen=True, slots=True)
 class People:
-    """Who is evaluated, named as `evalkit.convert.image_sets` names them.
+    """Who is evaluated, named as `release_people` names them.
 
     Attributes
     ----------
