@@ -1,4 +1,4 @@
-"""A checkout that runs in place: which folders are importable, what its distribution is called."""
+"""A checkout: which folders are importable, what builds it, its distribution's name, its tests."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -94,3 +95,10 @@ def test_no_text_installs_the_package_of_another_author() -> None:
         if path.suffix in {".py", ".md", ".yml", ".yaml", ".toml", ""} and path.is_file():
             commands = bare.search(path.read_text(encoding="utf-8").replace("uninstall", ""))
             assert commands is None or path == Path(__file__), f"{name}: {commands[0]}"
+
+
+def test_test_modules_have_names_of_their_own() -> None:
+    """pytest imports them all by their bare names."""
+    names = Counter(path.name for path in (ROOT / "tests").rglob("*.py"))
+    del names["conftest.py"]
+    assert [name for name, count in names.items() if count > 1] == []
