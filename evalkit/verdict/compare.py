@@ -9,9 +9,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from evalkit.core.errors import CannotJudgeError, InputError
-from evalkit.core.results import READY_MADE, Interval, Kind, Result, Text, load_result
-from evalkit.core.store import Store
-from evalkit.stats.drift import RTOL, Drift, drift, joined
+from evalkit.core.results import Interval, Kind, Result, Text, load_result
+from evalkit.run.drift import stored_drift, stores_of
+from evalkit.stats.drift import RTOL, Drift
 from evalkit.verdict.comparable import mismatches, named, run_label
 from evalkit.verdict.compare_detections import detection_changes
 from evalkit.verdict.compare_scores import Draws, Flips, Paired, pair_changes, template_changes
@@ -294,52 +294,6 @@ def _drifts(before: Result, after: Result, notes: list[str]) -> tuple[DriftSumma
     except (InputError, CannotJudgeError) as error:
         notes.append(f"embedding drift was not measured: {str(error).rstrip('.')}")
         return ()
-
-
-def stores_of(before: Result, after: Result) -> tuple[Store, Store]:
-    """Open the outputs stores of two runs.
-
-    Raises
-    ------
-    evalkit.core.errors.InputError
-        One is gone or never was, or they are of different data.
-    """
-    first, second = _store(before), _store(after)
-    if first.key["data"] != second.key["data"] or len(first.starts) != len(second.starts):
-        raise InputError("the two outputs stores are of different data")
-    return first, second
-
-
-def _store(result: Result) -> Store:
-    if result.store is None and result.ran.backend == READY_MADE:
-        raise InputError(f"{result.model.name} was computed elsewhere and has no outputs store")
-    if result.store is None:
-        raise InputError(
-            f"a baseline keeps no outputs store of {result.model.name}; compare with the result "
-            "that it was made from"
-        )
-    return Store.open(Path(result.store))
-
-
-def stored_drift(first: Store, second: Store, field: str) -> Drift:
-    """Compare the embeddings of two stores, image by image.
-
-    Raises
-    ------
-    evalkit.core.errors.InputError
-        They are of different images or different models.
-    """
-    parts = []
-    for (_, old), (_, new) in zip(first.shards(), second.shards(), strict=True):
-        if not np.array_equal(old.digests, new.digests):
-            raise InputError("the images changed between the two runs")
-        if old.outputs[field].shape != new.outputs[field].shape:
-            raise InputError(
-                f"embeddings have {old.outputs[field].shape[1]} and {new.outputs[field].shape[1]} "
-                "elements: these are different models"
-            )
-        parts.append(drift(old.outputs[field], new.outputs[field]))
-    return joined(parts)
 
 
 def _summary(found: Drift, field: str, names: list[str]) -> DriftSummary:

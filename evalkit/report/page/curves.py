@@ -12,9 +12,9 @@ from evalkit.core.errors import InputError
 from evalkit.protocols.intervals import wilson_interval
 from evalkit.protocols.roc import RocCurve, roc_curve_points
 from evalkit.report.page.gather import Entry, Group
+from evalkit.run.drift import stored_drift, stores_of
 from evalkit.stats.ap import ImageCounts
 from evalkit.stats.drift import Drift
-from evalkit.verdict.compare import stored_drift, stores_of
 from evalkit.widerface_eval import Curve
 
 POINTS = 200
