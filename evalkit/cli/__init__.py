@@ -21,19 +21,22 @@ EXIT_CLOSED_PIPE = 141  # 128 + SIGPIPE, as a shell reports it
 
 _EVALUATE = "evalkit.cli.evaluate"
 _COMMANDS = {
-    "convert": ("evalkit.cli.convert", "build fp16, bf16 or int8 with the backend's toolchain"),
-    "pack": ("evalkit.cli.pack", "make a .bin of your own images and pairs"),
-    "inspect": ("evalkit.cli.inspect", "say what a .bin holds"),
-    "compare": ("evalkit.cli.compare", "two results on the same data: what changed, for whom"),
-    "backends": ("evalkit.cli.backends", "which runtimes are here; a doctor for each"),
-    "bench": ("evalkit.cli.bench", "throughput, latency and memory by backend and precision"),
-    "gate": ("evalkit.cli.gate", "a result against a pinned baseline, for CI"),
-    "env": ("evalkit.cli.env", "build an environment for a runtime with old pins"),
-    "report": ("evalkit.cli.report", "one offline page of results, curves and speed"),
-    "signoff": ("evalkit.cli.signoff", "a matrix of backends and precisions against a plan"),
-    "export": ("evalkit.cli.export", "a PyTorch or MXNet model to ONNX or TorchScript, checked"),
-    "dump": ("evalkit.cli.dump", "write a model's exact inputs, for a device elsewhere"),
-    "sample": ("evalkit.cli.sample", "write a sample data set in a benchmark's own format"),
+    "convert": (
+        "evalkit.cli.convert",
+        "build an fp16, bf16 or int8 model with a backend's toolchain",
+    ),
+    "pack": ("evalkit.cli.pack", "make a .bin from your own images and pairs"),
+    "inspect": ("evalkit.cli.inspect", "show what a .bin holds"),
+    "compare": ("evalkit.cli.compare", "compare two results on the same data"),
+    "backends": ("evalkit.cli.backends", "list the runtimes, or check one of them"),
+    "bench": ("evalkit.cli.bench", "measure throughput, latency and memory of a model"),
+    "gate": ("evalkit.cli.gate", "compare a result with a baseline, for CI"),
+    "env": ("evalkit.cli.env", "build an environment for a runtime that needs old packages"),
+    "report": ("evalkit.cli.report", "write one offline page of results, curves and speed"),
+    "signoff": ("evalkit.cli.signoff", "evaluate a plan's backends and precisions, and judge them"),
+    "export": ("evalkit.cli.export", "export a PyTorch or MXNet model to ONNX or TorchScript"),
+    "dump": ("evalkit.cli.dump", "write a model's exact inputs, to run them on another device"),
+    "sample": ("evalkit.cli.sample", "write a sample data set in a benchmark's format"),
 }
 """The commands that are no task: module and summary."""
 
@@ -96,7 +99,7 @@ def build_parser(chosen: str | None) -> argparse.ArgumentParser:
 
     parser = _Parser(
         prog="evalkit",
-        description="Accuracy evaluation of face models, per backend and precision.",
+        description="Evaluate the accuracy of face models by backend and precision.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

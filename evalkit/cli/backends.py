@@ -16,7 +16,7 @@ examples:
 
 Without --check a worker has 120 s to probe a backend.
 --check opens the model, runs random and real images, and compares with a reference backend.
-Exit code 1: they differ by more than the bound; 2: it does not open or run; 3: no other backend
+Exit code 1: the outputs differ too much; 2: the model does not open or run; 3: no other backend
 here opens the model.
 """
 
@@ -34,7 +34,7 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
     options = Options(parser)
     options.add(RunSettings, ("python", "worker_timeout"), group="")
     check = options.group("doctor")
-    check.add_argument("--check", metavar="NAME", help="check this backend with a model")
+    check.add_argument("--check", metavar="NAME", help="check this backend")
     check.add_argument(
         "--model",
         metavar="FILE",

@@ -17,8 +17,8 @@ examples:
   evalkit bench --model r50.yaml --backends onnxruntime,openvino --precisions fp32,int8
   evalkit bench --model r50.onnx --batch-sizes 1,8,32 --threads 1,2,4 --output bench.json
 
-All configurations are open at once and take turns, so that the machine's other work falls on all
-alike. One that cannot run says why and stops none of the others.
+All configurations are open at the same time and take turns: other work on the machine slows all of
+them. A configuration that cannot run does not stop the others; the table says why.
 """
 
 

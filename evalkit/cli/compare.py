@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 
 _EPILOG = """\
-Both results must be of the same data by the same rules (else exit code 3), with the scores that
---output wrote beside them. Differences are candidate minus baseline.
+Both results must have the same data and rules, else the exit code is 3. The scores files that
+--output wrote must be beside them. A difference is candidate minus baseline.
 
 examples:
   evalkit compare fp32.json int8.json
@@ -18,10 +18,12 @@ examples:
 def configure(parser: argparse.ArgumentParser, name: str) -> None:
     """Add the options."""
     parser.epilog = _EPILOG
-    parser.add_argument("baseline", type=Path, metavar="A.json", help="the result to start from")
-    parser.add_argument("candidate", type=Path, metavar="B.json", help="the result to judge")
-    parser.add_argument("--output", type=Path, metavar="JSON", help="write the comparison there")
-    parser.add_argument("--all", action="store_true", help="show figures by event too")
+    parser.add_argument("baseline", type=Path, metavar="A.json", help="baseline")
+    parser.add_argument("candidate", type=Path, metavar="B.json", help="candidate")
+    parser.add_argument(
+        "--output", type=Path, metavar="JSON", help="write the comparison to this file"
+    )
+    parser.add_argument("--all", action="store_true", help="also show figures by event")
     parser.set_defaults(run=run)
 
 

@@ -14,8 +14,8 @@ examples:
       --out r50-int8.onnx
   evalkit convert scrfd-500m.yaml --to fp16 --calibration WIDER --out scrfd-fp16.onnx
 
-Half of the identities calibrate; cosines to fp32 are of the other half. Exit code 1: the model came
-out wrong and was not written.
+Half of the identities are for calibration, the other half for the cosines to fp32. Exit code 1: the
+model is wrong and was not written.
 """
 
 

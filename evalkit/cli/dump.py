@@ -19,9 +19,9 @@ examples:
   evalkit lfw --data lfw.bin --model r50.yaml --backend outputs --manifest dump \\
       --outputs results/TIME --runtime-info dump/runtime-info.yaml --precision fp16
 
-DIR gets inputs/ (nothing but inputs), manifest.json and items.jsonl (what each file is),
-file_list.txt, inputs.info (number, file, width, height) and runtime-info.yaml to be filled in.
-The same command goes on where an interrupted one stopped.
+DIR has inputs/ (only inputs), manifest.json and items.jsonl (what each file is), file_list.txt,
+inputs.info (number, file, width, height) and runtime-info.yaml, which you fill in.
+After an interruption the same command resumes.
 """
 
 

@@ -18,16 +18,20 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
 
     parser.epilog = _EPILOG
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    make = actions.add_parser("create", help="build one, or go on with one that was interrupted")
-    make.add_argument("name", choices=sorted(ENVIRONMENTS), help="the backend that it brings")
+    make = actions.add_parser("create", help="build an environment, or resume one")
+    make.add_argument("name", choices=sorted(ENVIRONMENTS), help="its backend")
     make.add_argument(
-        "--path", type=Path, metavar="DIR", help="where (default: in the cache, $EVALKIT_CACHE)"
+        "--path", type=Path, metavar="DIR", help="folder (default: in the cache, $EVALKIT_CACHE)"
     )
     make.add_argument(
-        "--base", metavar="PYTHON", help="interpreter to build it from (one that fits is found)"
+        "--base",
+        metavar="PYTHON",
+        help="interpreter to build it from (default: the first that fits)",
     )
     make.set_defaults(run=create)
-    actions.add_parser("list", help="say which there are, and where").set_defaults(run=show)
+    actions.add_parser("list", help="list the environments and their folders").set_defaults(
+        run=show
+    )
 
 
 def create(arguments: argparse.Namespace) -> int:

@@ -9,9 +9,9 @@ _EPILOG = """\
 exit codes: 0 no regression, 1 a figure regressed or too many images failed, 2 wrong use,
 3 cannot be judged (other data, rules or sample counts, a partial run, no figure)
 
-The baseline is a result file, or what --update makes of one: the same without scores, timings and
-paths, small enough to commit. Where $GITHUB_STEP_SUMMARY names a file, the verdict is appended to
-it; where $GITHUB_ACTIONS is true, failures become annotations.
+The baseline is a result file, or what --update makes from one: a file without scores, timings and
+paths, small enough to commit. If $GITHUB_STEP_SUMMARY names a file, the verdict is appended to it.
+If $GITHUB_ACTIONS is true, failures become annotations.
 
 examples:
   evalkit gate result.json --baseline baseline.json --update
@@ -23,19 +23,32 @@ examples:
 def configure(parser: argparse.ArgumentParser, name: str) -> None:
     """Add the options."""
     parser.epilog = _EPILOG
-    parser.add_argument("result", type=Path, metavar="RESULT", help="a result of --output")
     parser.add_argument(
-        "--baseline", type=Path, required=True, metavar="JSON", help="what it is held against"
+        "result", type=Path, metavar="RESULT", help="result file that --output wrote"
     )
     parser.add_argument(
-        "--policy", metavar="YAML", default="default", help="margins: a file, or a ready name"
+        "--baseline",
+        type=Path,
+        required=True,
+        metavar="JSON",
+        help="result or baseline to compare with",
     )
     parser.add_argument(
-        "--update", action="store_true", help="judge nothing: make the result the baseline"
+        "--policy",
+        metavar="YAML",
+        default="default",
+        help="margins: a file, or the name of a ready policy (default: default)",
     )
-    parser.add_argument("--output", type=Path, metavar="JSON", help="write the verdict there")
-    parser.add_argument("--junit", type=Path, metavar="XML", help="a test case for every check")
-    parser.add_argument("--markdown", type=Path, metavar="MD", help="write a summary there")
+    parser.add_argument(
+        "--update", action="store_true", help="make the result the baseline; nothing is judged"
+    )
+    parser.add_argument(
+        "--output", type=Path, metavar="JSON", help="write the verdict to this file"
+    )
+    parser.add_argument(
+        "--junit", type=Path, metavar="XML", help="write a test case for each check"
+    )
+    parser.add_argument("--markdown", type=Path, metavar="MD", help="write a summary to this file")
     parser.set_defaults(run=run)
 
 

@@ -14,7 +14,7 @@ example:
 def configure(parser: argparse.ArgumentParser, name: str) -> None:
     """Add the options."""
     parser.epilog = _EPILOG
-    parser.add_argument("file", type=Path, metavar="FILE", help="a .bin of the LFW family")
+    parser.add_argument("file", type=Path, metavar="FILE", help=".bin file of the LFW family")
     parser.set_defaults(run=run)
 
 

@@ -19,8 +19,8 @@ examples:
       --out my.bin
   evalkit pack lfw --images people --count 6000 --seed 1 --out my.bin    (a folder per identity)
 
-Without --pairs, half of the pairs drawn are same ones, and each of the ten folds has people of its
-own: there must be two in each (20 in all), one of whom has two images.
+Without --pairs, half of the drawn pairs are same pairs, and no person is in two of the ten folds.
+Each fold needs two people, one of them with two images: 20 people in all.
 """
 
 
@@ -29,25 +29,32 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
     from evalkit.datasets.pairs import PACKED
 
     parser.epilog = _EPILOG
-    parser.add_argument("kind", choices=PACKED, help="the format to write")
+    parser.add_argument("kind", choices=PACKED, help="format to write")
     parser.add_argument(
         "--pairs",
         type=Path,
         metavar="FILE",
-        help="LFW's pairs.txt, or a .csv of path1,path2,label; without it pairs are drawn from "
-        "--images, a folder per identity",
+        help="LFW's pairs.txt, or a .csv of path1,path2,label (default: draw pairs from --images, "
+        "a folder for each identity)",
     )
-    parser.add_argument("--images", type=Path, metavar="DIR", help="where the paths start")
-    parser.add_argument("--out", type=Path, required=True, metavar="BIN", help="the file to write")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="folder of the images")
+    parser.add_argument("--out", type=Path, required=True, metavar="BIN", help="file to write")
     _add_alignment(parser)
     parser.add_argument(
-        "--count", type=int, default=6000, help="pairs to draw, a multiple of 20 (6000)"
+        "--count", type=int, default=6000, help="pairs to draw, a multiple of 20 (default: 6000)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the draw, 0 or more (0)")
     parser.add_argument(
-        "--encoding", choices=["png", "jpeg"], default="png", help="of images made anew (png)"
+        "--seed", type=int, default=0, help="seed of the draw, 0 or more (default: 0)"
     )
-    parser.add_argument("--quality", type=int, default=95, help="of JPEG, 1 to 100 (95)")
+    parser.add_argument(
+        "--encoding",
+        choices=["png", "jpeg"],
+        default="png",
+        help="format of aligned images (default: png)",
+    )
+    parser.add_argument(
+        "--quality", type=int, default=95, help="quality of JPEG, 1 to 100 (default: 95)"
+    )
     parser.set_defaults(run=run)
 
 
@@ -57,24 +64,32 @@ def _add_alignment(parser: argparse.ArgumentParser) -> None:
         "--align",
         choices=["none", "5pt", "detector"],
         default="none",
-        help="none: images are aligned already; 5pt: by the points of a file; detector: by those "
-        "of the detected face nearest to the image's centre (none)",
+        help="none: the images are aligned; 5pt: with the points of a file; detector: with the "
+        "points of the detected face that is nearest to the centre (default: none)",
     )
     alignment.add_argument(
-        "--points", type=Path, metavar="FILE", help="for 5pt: image and x1 y1 ... x5 y5 a line"
+        "--points",
+        type=Path,
+        metavar="FILE",
+        help="for 5pt: each line has an image and x1 y1 ... x5 y5",
     )
     alignment.add_argument(
-        "--detector", metavar="MODEL", help="for detector: the YAML of one that gives five points"
+        "--detector",
+        metavar="MODEL",
+        help="for detector: model YAML of a detector that gives five points",
     )
     alignment.add_argument(
-        "--backend", default="onnxruntime", metavar="NAME", help="of the detector (onnxruntime)"
+        "--backend",
+        default="onnxruntime",
+        metavar="NAME",
+        help="runtime of the detector (default: onnxruntime)",
     )
     alignment.add_argument(
         "--score-threshold",
         type=float,
         default=0.5,
         metavar="X",
-        help="the least score of a detected face (0.5)",
+        help="least score of a detected face (default: 0.5)",
     )
 
 

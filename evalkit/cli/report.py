@@ -8,10 +8,9 @@ from pathlib import Path
 from evalkit.cli.options import command_line
 
 _EPILOG = """\
-The page is one file that loads nothing: it opens from disk, without a network. It shows figures
-with intervals, curves, a threshold to move, drift, speed, the worst samples where the data are at
-hand, and every setting and hash. Scores are read from beside the results; without them there are no
-curves. Results of the same data and rules share a part of the page.
+The page is one file and needs no network. It shows figures with intervals, curves, a threshold to
+move, drift, speed, the worst samples if the data are available, and all settings and hashes. Curves
+need the scores files beside the results. Results of the same data and rules share a section.
 
 examples:
   evalkit report fp32.json int8.json --baseline fp32.json --out report.html
@@ -25,7 +24,11 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
     """Add the options."""
     parser.epilog = _EPILOG
     parser.add_argument(
-        "results", type=Path, nargs="+", metavar="RESULT.json", help="results, or one signoff.json"
+        "results",
+        type=Path,
+        nargs="+",
+        metavar="RESULT.json",
+        help="result files, or one signoff.json",
     )
     parser.add_argument(
         "--baseline",
@@ -33,7 +36,7 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
         action="append",
         default=[],
         metavar="JSON",
-        help="the result that others on the same data are compared with; repeatable",
+        help="compare the other results on the same data with this one; repeatable",
     )
     parser.add_argument(
         "--bench",
@@ -41,15 +44,17 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
         action="append",
         default=[],
         metavar="JSON",
-        help="a speed measurement of evalkit bench --output; repeatable",
+        help="file that evalkit bench --output wrote; repeatable",
     )
-    parser.add_argument("--title", default="", help="over the page (the data's names)")
+    parser.add_argument(
+        "--title", default="", help="title of the page (default: names of the data)"
+    )
     parser.add_argument(
         "--out",
         type=Path,
         default=Path("report.html"),
         metavar="FILE",
-        help=".html, .md or .csv (report.html)",
+        help=".html, .md or .csv file to write (default: report.html)",
     )
     parser.set_defaults(run=run)
 

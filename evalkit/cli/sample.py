@@ -17,8 +17,10 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
     from evalkit.datasets.sample import Kind
 
     parser.epilog = _EPILOG
-    parser.add_argument("--kind", choices=get_args(Kind), required=True, help="the format")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder")
+    parser.add_argument("--kind", choices=get_args(Kind), required=True, help="format")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="new folder to write"
+    )
     parser.add_argument(
         "--size", choices=["tiny", "default", "large"], default="default", help="(default)"
     )

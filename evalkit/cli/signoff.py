@@ -11,11 +11,11 @@ _EPILOG = """\
 exit codes: 0 all cells passed, 1 a cell failed, 2 the plan is wrong, 3 cannot be judged: a cell is
 inconclusive or could not run
 
-Every cell of the plan's matrix is an ordinary evaluation, kept in DIR/cells; interrupted, the same
-command goes on where it was. DIR holds report.html, signoff.json (the record), signoff.md, .csv and
-.xml (JUnit).
-A cell passes where the one-sided bound of its change lies within the margin that the plan fixes,
-and fails where the change lies beyond the margin with the same confidence.
+Each cell of the plan's matrix is an ordinary evaluation, stored in DIR/cells. After an interruption
+the same command resumes. DIR has report.html, signoff.json (the record), signoff.md, .csv and .xml
+(JUnit).
+A cell passes if the one-sided bound of its change is within the plan's margin. It fails if the
+change is beyond the margin with the same confidence.
 
 examples:
   evalkit signoff sample                    a ready plan on the embedded samples
@@ -28,21 +28,23 @@ examples:
 def configure(parser: argparse.ArgumentParser, name: str) -> None:
     """Add the options."""
     parser.epilog = _EPILOG
-    parser.add_argument("plan", metavar="PLAN", help="a plan's YAML, or a ready one's name")
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="cells and record (signoff-PLAN in this folder)"
+        "plan", metavar="PLAN", help="YAML file of a plan, or the name of a ready plan"
     )
     parser.add_argument(
-        "--dry-run", action="store_true", help="show the cells; run nothing but short probes"
+        "--out", type=Path, metavar="DIR", help="folder of cells and record (default: signoff-PLAN)"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="show the cells; only short probes run"
     )
     parser.add_argument(
         "--only",
         action="append",
         default=[],
         metavar="CELL",
-        help="run this protocol/backend:precision (or either part) and its reference; repeatable",
+        help="run only this protocol/backend:precision, or a part, and its reference; repeatable",
     )
-    parser.add_argument("--quiet", action="store_true", help="no progress, only the tables")
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
     parser.set_defaults(run=run)
 
 
