@@ -145,8 +145,9 @@ def _alignment(arguments: argparse.Namespace) -> AbstractContextManager[Align | 
 
 
 def _detector(arguments: argparse.Namespace) -> AbstractContextManager[Align]:
+    from evalkit.core.detection import DetectionSettings
     from evalkit.core.errors import InputError
-    from evalkit.core.settings import DetectionSettings, load_model_config
+    from evalkit.core.settings import load_model_config
     from evalkit.run.face_alignment import detector_alignment
 
     if arguments.detector is None:

@@ -153,7 +153,6 @@ MODEL = "model"
 DEVICE = "outputs of a device (--backend outputs)"
 SPEED = "speed"
 PROTOCOL = "protocol"
-DETECTOR = "detector"
 READY = "ready-made input, instead of a model"
 OUTPUT = "output"
 
@@ -314,43 +313,6 @@ class RunSettings(_Config):
         int | None,
         Option("images in a shard: an interruption loses at most one", OUTPUT, "run", "N"),
     ] = Field(default=None, ge=1)
-
-
-class DetectionSettings(RunSettings):
-    """Settings of every run of a detector."""
-
-    takes = "detection"
-
-    head: Annotated[
-        str | None,
-        Option("retinaface, scrfd, yunet, ...", DETECTOR, "figure", "NAME", default="model YAML"),
-    ] = None
-    sizing: Annotated[
-        str | None,
-        Option(
-            "such as 'original' or 'short_side=800 max=1333'",
-            DETECTOR,
-            "figure",
-            "TEXT",
-            default="model YAML",
-        ),
-    ] = None
-    score_threshold: Annotated[
-        float | None,
-        Option(
-            "least score of a detection", DETECTOR, "figure", "X", default="model YAML, else 0.02"
-        ),
-    ] = None
-    nms_threshold: Annotated[
-        float | None,
-        Option(
-            "of two detections that overlap more, drop the weaker",
-            DETECTOR,
-            "figure",
-            "X",
-            default="model YAML, else 0.4",
-        ),
-    ] = None
 
 
 def refuse_limit(config: RunSettings, *names: str) -> None:

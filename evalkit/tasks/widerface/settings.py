@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from evalkit.core.detection import DetectionSettings
 from evalkit.core.option import Option
-from evalkit.core.settings import DATA, OUTPUT, PROTOCOL, READY, DetectionSettings
+from evalkit.core.settings import DATA, OUTPUT, PROTOCOL, READY
 
 _EXAMPLES = """\
 examples:
