@@ -27,8 +27,8 @@ from evalkit.run.pipeline import ImageSource, Normaliser
 from evalkit.run.verify import read_inputs, run_one
 from evalkit.tasks.ijb import evaluation as ijb
 from evalkit.tasks.ijb.settings import IjbSettings
-from evalkit.tasks.lfw import evaluation as lfw
 from evalkit.tasks.lfw.settings import LfwSettings
+from evalkit.tasks.lfw.task import Lfw
 from evalkit.tasks.widerface import evaluation as widerface
 from evalkit.tasks.widerface.settings import WiderFaceSettings
 
@@ -92,11 +92,10 @@ def prepare_inputs(config: DumpSettings, progress: Progress) -> Inputs:
 
 
 def _lfw(config: DumpSettings, progress: Progress) -> OpenImages:
-    settings = _settings(config, LfwSettings)
-    found = lfw.find_sets(settings, progress)
-    if len(found) > 1:
-        raise InputError(f"{config.data} holds {len(found)} sets. Name one .bin with --data.")
-    return lfw.open_images(found[0], settings)
+    samples = next(Lfw().open(_settings(config, LfwSettings), progress))
+    if samples.key or samples.source is None:
+        raise InputError(f"{config.data} holds several sets. Name one .bin with --data.")
+    return OpenImages(samples.source, samples.dataset.name, samples.fingerprint, samples.root)
 
 
 def _ijb(config: DumpSettings, progress: Progress) -> OpenImages:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from evalkit.core.results import READY_MADE, Metric, Result
+from evalkit.core.results import READY_MADE, Result
 from evalkit.report.table import text_table
 
 _FAILURES_SHOWN = 5
-
-_NO_THRESHOLD = 1e30
-"""Where no score is finite, a threshold stands at the end of the floats."""
 
 
 def model_line(result: Result) -> str:
@@ -60,19 +57,3 @@ def foot(result: Result) -> str:
     lines += [f"warning: {warning}" for warning in result.warnings]
     lines += [f"note: {note}" for note in result.ran.notes]
     return "\n".join(lines)
-
-
-def threshold(value: float | None, digits: int = 5) -> str:
-    """Return a threshold, ``-`` for None and for one that no score can reach or miss."""
-    return "-" if value is None or not abs(value) < _NO_THRESHOLD else f"{value:.{digits}f}"
-
-
-def percent(value: float | None) -> str:
-    """Return a rate in per cent with two digits, ``-`` for None."""
-    return "-" if value is None else f"{100 * value:.2f}"
-
-
-def interval(metric: Metric) -> str:
-    """Return a metric's interval in per cent, ``-`` where it has none."""
-    held = metric.interval
-    return "-" if held is None else f"{100 * held.low:.2f}..{100 * held.high:.2f}"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from evalkit.report.common import percent
 from evalkit.report.table import text_table
 from evalkit.report.verdict import printable
+from evalkit.tasks.tables import percent
 from evalkit.verdict.compare import Comparison, DriftSummary, MetricChange
 from evalkit.verdict.compare_scores import Flips
 

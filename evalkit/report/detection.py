@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from evalkit.core.results import Metric, Result
-from evalkit.report.common import foot, interval, model_line, percent, stage_table
+from evalkit.report.common import foot, model_line, stage_table
 from evalkit.report.table import text_table
+from evalkit.tasks.tables import interval, percent
 from evalkit.tasks.widerface.evaluation import FEW_FACES, TOO_FEW
 
 _WORST_EVENTS = 8

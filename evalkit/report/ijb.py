@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from evalkit.core.results import Result
-from evalkit.report.common import foot, interval, model_line, percent, stage_table, threshold
+from evalkit.report.common import foot, model_line, stage_table
 from evalkit.report.table import text_table
-from evalkit.run.frame import rate_name
+from evalkit.tasks.figures import rate_name
+from evalkit.tasks.tables import interval, percent, threshold
 
 _HEADLINE = frozenset({1e-5, 1e-4})
 

@@ -10,24 +10,20 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import evalkit
-from evalkit.backends.outputs.runtime_info import read_runtime_info, read_throughput
 from evalkit.core import machine as environment
 from evalkit.core.errors import InputError
 from evalkit.core.results import (
-    READY_MADE,
     DatasetInfo,
     Failure,
     Metric,
-    ModelInfo,
-    RanInfo,
     Result,
     Stage,
 )
 from evalkit.core.settings import RunSettings
 from evalkit.datasets.ijb import MARKER
 from evalkit.run.inference import Inferred
-from evalkit.run.models import model_sha256
 from evalkit.run.overlap import People, overlap
+from evalkit.run.ready import ready_model, ready_ran, ready_throughput
 
 T = TypeVar("T")
 
@@ -56,18 +52,6 @@ def scorable(work: Callable[[], T]) -> T:
     except ValueError as error:
         reason = str(error).rstrip(".")
         raise InputError(f"These data cannot be scored: {reason}.") from error
-
-
-def rate_name(target: float) -> str:
-    """Return a target rate as metrics name it: the shortest exponent form that is exact.
-
-    Examples
-    --------
-    >>> rate_name(1e-4), rate_name(0.00025), rate_name(0.12)
-    ('1e-04', '2.5e-04', '1.2e-01')
-    """
-    forms = (f"{target:.{digits}e}" for digits in range(17))
-    return next(form for form in forms if float(form) == target)
 
 
 def require_model(config: RunSettings, folder: Path, sample_model: str) -> None:
@@ -132,14 +116,14 @@ def assemble(
         started=clock.started,
         command=command,
         dataset=dataset,
-        model=embedded.model if embedded else _ready_model(ready_file),
-        ran=embedded.ran if embedded else _ready_ran(config),
+        model=embedded.model if embedded else ready_model(ready_file or Path()),
+        ran=embedded.ran if embedded else ready_ran(config),
         settings=settings,
         metrics=tuple(metrics),
         failures_to_enrol=failures,
         stages=tuple(clock.stages),
         wall_seconds=time.perf_counter() - clock.start,
-        throughput=embedded.throughput if embedded else _ready_throughput(config),
+        throughput=embedded.throughput if embedded else ready_throughput(config),
         peak_memory_mb=environment.peak_memory_mb(),
         scores_file=None,
         store=str(embedded.store.folder.absolute()) if embedded else None,
@@ -159,29 +143,3 @@ def _overlap(
         return ()
     who = people() if people else None
     return overlap(Path(embedded.model.file), embedded.store, dataset, who)
-
-
-def _ready_model(file: Path | None) -> ModelInfo:
-    if file is None:
-        raise AssertionError("a result stands on a model or on a ready-made file")
-    return ModelInfo(name=file.stem, file=str(file), sha256=model_sha256(file), preprocessing={})
-
-
-def _ready_ran(config: RunSettings) -> RanInfo:
-    info = read_runtime_info(config.runtime_info, config.precision)
-    note = "Computed elsewhere: evalkit ran no inference and takes the precision on trust."
-    return RanInfo(
-        backend=READY_MADE,
-        version=info.version,
-        device=info.device,
-        precision_requested=config.precision,
-        precision_ran=info.precision_ran,
-        threads=info.threads,
-        batch_size=info.batch_size,
-        details={"runtime": info.runtime} if config.runtime_info else {},
-        notes=(note, *((info.notes,) if info.notes else ())),
-    )
-
-
-def _ready_throughput(config: RunSettings) -> float | None:
-    return None if config.throughput_log is None else read_throughput(config.throughput_log)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -19,12 +19,16 @@ from evalkit.core.files import cache_dir
 from evalkit.core.machine import available_cores
 from evalkit.core.progress import Progress
 from evalkit.core.results import Failure, ModelInfo, RanInfo, Stage
-from evalkit.core.settings import RunSettings, load_model_config
+from evalkit.core.settings import ModelConfig, RunSettings, load_model_config
 from evalkit.core.store import Store, read_layout, store_name
+from evalkit.datasets.ijb import MARKER
+from evalkit.run import detector
 from evalkit.run.embedder import FLIPPED, PLAIN, Embedder
 from evalkit.run.filling import Engine, check_failures, fill_store
 from evalkit.run.models import OpenModel, check_input, face_side, open_model
 from evalkit.run.pipeline import ImageSource, unchanged
+
+Head = Literal["embedding", "detection"]
 
 SAMPLE_MODEL = "sample-recognition"
 PREPARATION_VERSION = 1
@@ -67,6 +71,8 @@ class Inferred:
         Of the hashes of all samples, in order.
     throughput : float or None
         Samples a second of the session.
+    settings : mapping of str to object
+        What a detector was opened with.
     """
 
     store: Store
@@ -76,6 +82,7 @@ class Inferred:
     failures: tuple[Failure, ...]
     content_sha256: str
     throughput: float | None
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 def fill(
@@ -166,7 +173,89 @@ def _store_folder(key: dict[str, Any], fields: Sequence[str], samples: int) -> P
     return cache_dir() / "outputs" / named
 
 
-def embed(
+def sample_model(head: Head) -> str:
+    """Return the name of the embedded network of a kind."""
+    return SAMPLE_MODEL if head == "embedding" else detector.SAMPLE_MODEL
+
+
+def require_model(run: RunSettings, root: Path, head: Head) -> None:
+    """Refuse to judge real data by the embedded network because nobody named a model.
+
+    Parameters
+    ----------
+    run : RunSettings
+    root : Path
+        Where a sample of evalkit has its marker.
+    head : {"embedding", "detection"}
+
+    Raises
+    ------
+    evalkit.core.errors.InputError
+        No model is named, and the data are no sample of evalkit.
+    """
+    if run.model is None and not (root / MARKER).is_file():
+        raise InputError(
+            f"{root} is no sample of evalkit: say with --model which model to evaluate "
+            f"(--model {sample_model(head)} runs the embedded network)."
+        )
+
+
+def infer(
+    source_of: Callable[[int], ImageSource],
+    fingerprint: str,
+    run: RunSettings,
+    progress: Progress,
+    *,
+    head: Head,
+    views: Sequence[str] = ("plain",),
+) -> Inferred:
+    """Run a model over a data set and fill its outputs store.
+
+    Parameters
+    ----------
+    source_of : callable
+        Gives the images, faces at the side length that the model takes.
+    fingerprint, progress
+        As for `fill`.
+    run : RunSettings
+        The embedded network runs where it names no model.
+    head : {"embedding", "detection"}
+    views : sequence of str
+        ``flip`` among them runs mirrored images too.
+
+    Raises
+    ------
+    evalkit.core.errors.EvalkitError
+        The model cannot run, or too many images fail.
+    """
+    if head == "embedding":
+        return _embed(source_of, fingerprint, run, progress, flip="flip" in views)
+    options = _named(run, "score_threshold", "nms_threshold")
+    with detector.open_detector(run, detector_config(run), options) as opened:
+        inferred = fill(opened.model, source_of(0), fingerprint, run, progress, opened.detector)
+    return replace(inferred, settings=opened.settings)
+
+
+def detector_config(run: RunSettings) -> ModelConfig:
+    """Return the configuration of a run's detector; another head takes no settings of the YAML's.
+
+    Raises
+    ------
+    evalkit.core.errors.InputError
+        There is no such model, or its YAML is wrong.
+    """
+    config = load_model_config(run.model or detector.SAMPLE_MODEL, run)
+    changes = _named(run, "head", "sizing")
+    if changes.get("head", config.head) != config.head:
+        changes["head_settings"] = {}
+    return config.model_copy(update=changes)
+
+
+def _named(run: RunSettings, *names: str) -> dict[str, Any]:
+    return {name: value for name in names if (value := getattr(run, name, None)) is not None}
+
+
+def _embed(
     source_of: Callable[[int], ImageSource],
     fingerprint: str,
     run: RunSettings,
@@ -174,17 +263,6 @@ def embed(
     *,
     flip: bool,
 ) -> Inferred:
-    """Run a recognition model over a data set.
-
-    Parameters
-    ----------
-    source_of : callable
-        Gives the images at the side length that the model takes.
-    fingerprint, run, progress
-        As for `fill`.
-    flip : bool
-        Whether mirrored images are run too.
-    """
     config = load_model_config(run.model or SAMPLE_MODEL, run)
     if config.head != "embedding":
         raise InputError(

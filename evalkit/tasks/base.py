@@ -12,17 +12,20 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
-if TYPE_CHECKING:  # the registry reads this module where nothing but a task's name is asked for
-    from pathlib import Path
+from evalkit.core.errors import InputError
+from evalkit.core.files import cache_dir
 
+if TYPE_CHECKING:  # the registry reads this module where nothing but a task's name is asked for
     import numpy as np
     from numpy.typing import NDArray
 
     from evalkit.core.progress import Progress
     from evalkit.core.results import DatasetInfo, Failure, Metric, Result
-    from evalkit.core.settings import ModelConfig, RunSettings
+    from evalkit.core.settings import RunSettings
+    from evalkit.datasets.sample import Kind
     from evalkit.run.clock import Clock
     from evalkit.run.inference import Inferred
     from evalkit.run.overlap import People
@@ -54,12 +57,15 @@ class Samples:
     source : callable or None
         Gives the images, faces at the side length that it is called with; None where no image is
         at hand.
-    partial : str
-        Why the data set is not whole; empty where it is.
+    key : str
+        Tells it from the other data sets of a run in names of files; empty where it is the only
+        one.
+    partial : bool
+        Whether it is a part of the data set.
     groups : ndarray of int64, shape (images,), or None
         Images of one number belong together: calibration and hold-out never split them.
-    people : tuple of str or None
-        Who each group is, where the data tell.
+    people : callable or None
+        Says who is evaluated, where the data tell.
     warnings : tuple of str
     data : object
         The task's own: release, pairs, ground truth.
@@ -69,7 +75,8 @@ class Samples:
     fingerprint: str
     root: Path
     source: Callable[[int], ImageSource] | None = None
-    partial: str = ""
+    key: str = ""
+    partial: bool = False
     groups: NDArray[np.int64] | None = None
     people: Callable[[], People] | None = None
     warnings: tuple[str, ...] = ()
@@ -86,13 +93,13 @@ class Ready:
         Stands for the model in the result.
     data : object
         The task's own: features, scores, predictions.
-    partial : str
-        Why it does not cover the data set; empty where it does.
+    partial : bool
+        Whether it does not cover the data set.
     """
 
     file: Path
     data: Any
-    partial: str = ""
+    partial: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -166,6 +173,8 @@ class Task(ABC, Generic[S]):
         Which kind of model it evaluates.
     Settings : type
         Fields with help texts; the command line, YAML, plan and API are generated from them.
+    sample : str or None
+        The sample of evalkit in this task's format.
     reading : str
         How the tables of a comparison are to be read, in one line.
     probe_images : int
@@ -176,16 +185,24 @@ class Task(ABC, Generic[S]):
     title: ClassVar[str]
     head: ClassVar[Head]
     Settings: ClassVar[type[RunSettings]]
+    sample: ClassVar[Kind | None] = None
     reading: ClassVar[str] = ""
     probe_images: ClassVar[int] = 128
 
     def open(self, settings: S, progress: Progress) -> Iterator[Samples]:
         """Yield the data sets of a run, each loaded when it is needed.
 
-        All are looked for before the first is loaded. What the files alone show to be wrong is an
-        error here, before any inference.
+        All are looked for before the first is loaded.
         """
         raise NotImplementedError
+
+    def check(self, samples: Samples, settings: S) -> None:
+        """Refuse, before hours of inference, what the data or the settings show to be in vain.
+
+        Raises
+        ------
+        evalkit.core.errors.EvalkitError, evalkit.datasets.errors.DatasetError
+        """
 
     def evaluate(
         self, outputs: Inferred | Ready, samples: Samples, settings: S, work: Work
@@ -225,9 +242,26 @@ class Task(ABC, Generic[S]):
         """Return the inputs that are made of an image: ``plain``, or ``plain`` and ``flip``."""
         return ("plain",)
 
-    def model(self, settings: S, config: ModelConfig) -> ModelConfig:
-        """Return a model's configuration with what the settings say otherwise."""
-        return config
+    def root(self, settings: S, progress: Progress) -> Path:
+        """Return where the data lie: ``--data``, else ``$EVALKIT_DATA``, else evalkit's sample.
+
+        Raises
+        ------
+        evalkit.core.errors.InputError
+            None is named, and evalkit has no sample of this task.
+        """
+        named = settings.data or os.environ.get("EVALKIT_DATA")
+        if named:
+            return Path(named)
+        if self.sample is None:
+            raise InputError(f"{self.title} needs data. Name them with --data.")
+        from evalkit.datasets.sample import sample_path  # noqa: PLC0415 - heavy
+
+        progress.say(
+            f"no --data and no EVALKIT_DATA: running on the embedded sample, not on {self.title}"
+        )
+        with progress.counting("rendering the sample", "images") as report:
+            return sample_path(self.sample, cache_dir(), progress=report)
 
     def finds(self, path: Path) -> bool:
         """Whether a path holds data of this task."""

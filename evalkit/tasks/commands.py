@@ -17,14 +17,13 @@ It takes the task's name, its settings, where progress goes, what prints a text,
 the user typed it, for the result.
 """
 
-_COMMANDS: Mapping[str, str] = {
+COMMANDS: Mapping[str, str] = {
     "ijbb": "evalkit.tasks.ijb.command",
     "ijbc": "evalkit.tasks.ijb.command",
-    "lfw": "evalkit.tasks.lfw.command",
     "widerface": "evalkit.tasks.widerface.command",
 }
 
 
 def command_of(name: str) -> Command:
     """Import and return what evaluates a task."""
-    return cast("Command", importlib.import_module(_COMMANDS[name]).run)
+    return cast("Command", importlib.import_module(COMMANDS[name]).run)

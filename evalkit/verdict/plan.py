@@ -14,7 +14,7 @@ from evalkit.core.option import not_for_plans
 from evalkit.core.results import Text
 from evalkit.core.settings import RunSettings
 from evalkit.core.validation import find_yaml, read_yaml, validate
-from evalkit.run.frame import rate_name
+from evalkit.tasks.figures import rate_name
 from evalkit.tasks.ijb.settings import IjbSettings
 from evalkit.tasks.lfw.settings import LfwSettings
 from evalkit.tasks.widerface.settings import WiderFaceSettings

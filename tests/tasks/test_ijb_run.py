@@ -22,8 +22,8 @@ from evalkit.core.store import Store
 from evalkit.datasets.ijb import load_ijb
 from evalkit.protocols.fusion import FusionSwitches
 from evalkit.protocols.templates import evaluate_verification
-from evalkit.run.frame import rate_name
 from evalkit.run.inference import SAMPLE_MODEL
+from evalkit.tasks.figures import rate_name
 from evalkit.tasks.ijb.settings import IjbSettings
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs the cpu extra")

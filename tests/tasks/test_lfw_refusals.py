@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from evalkit.core.results import load_result
 from evalkit.datasets.lfw import LfwPairs, load_bin
 from evalkit.protocols.verification import pair_distances
-from evalkit.report import sheets
 from evalkit.run.inference import SAMPLE_MODEL
+from evalkit.tasks.lfw import sheets
 
 pytest.importorskip("onnxruntime", reason="needs the cpu extra")
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from evalkit.core.errors import InputError
-from evalkit.core.settings import ModelConfig
 from evalkit.tasks import TASKS, settings_of
 from evalkit.tasks.base import Task
 from evalkit.tasks.ijb.settings import IjbSettings
@@ -56,19 +55,6 @@ def test_mirrored_images_are_an_input_where_the_settings_add_them() -> None:
     assert lfw.views(LfwSettings(flip=False)) == ("plain",)
     assert ijbc.views(IjbSettings(flip="none")) == ("plain",)
     assert TASKS.get("widerface")().views(WiderFaceSettings()) == ("plain",)
-
-
-def test_another_head_takes_no_settings_of_the_yamls_head() -> None:
-    task = TASKS.get("widerface")()
-    config = ModelConfig(
-        name="x", files={"any": "x.onnx"}, head="scrfd", head_settings={"anchors": 1}
-    )
-    same = task.model(WiderFaceSettings(head="scrfd", sizing="original"), config)
-    other = task.model(WiderFaceSettings(head="retinaface"), config)
-    assert same.head_settings == {"anchors": 1}
-    assert same.sizing == "original"
-    assert (other.head, other.head_settings) == ("retinaface", {})
-    assert task.model(WiderFaceSettings(), config) == config
 
 
 def test_data_are_recognised_by_what_lies_there(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,7 +28,6 @@ from evalkit.report.page.headline import reason, sentence
 from evalkit.report.page.speed import SpeedBars, bench_bars, bench_charts, bench_modes
 from evalkit.report.page.stagebars import stage_bars
 from evalkit.report.page.tables import (
-    Table,
     bench_problems,
     bench_table,
     change_of,
@@ -41,6 +41,7 @@ from evalkit.report.page.tables import (
 )
 from evalkit.report.page.thumbs import Budget, Gallery, galleries
 from evalkit.report.signoff_tables import TITLES
+from evalkit.tasks.tables import Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ class MatrixRow:
     run: Run
     ran: str
     badge: Badge
-    texts: tuple[str, ...]
+    texts: Sequence[str]
     forest: Markup
     reason: str
     alarm: str

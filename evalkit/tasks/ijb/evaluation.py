@@ -27,9 +27,10 @@ from evalkit.protocols.identification import (
 from evalkit.protocols.roc import OperatingPoint
 from evalkit.protocols.templates import score_pairs, verification_points
 from evalkit.run.filling import check_failures
-from evalkit.run.frame import Clock, assemble, rate_name, require_model, scorable
-from evalkit.run.inference import SAMPLE_MODEL, Inferred, OpenImages, embed, embeddings
+from evalkit.run.frame import Clock, assemble, require_model, scorable
+from evalkit.run.inference import SAMPLE_MODEL, Inferred, OpenImages, embeddings, infer
 from evalkit.run.overlap import People
+from evalkit.tasks.figures import rate_name
 from evalkit.tasks.ijb.intervals import intervals_of_points
 from evalkit.tasks.ijb.settings import IjbSettings
 from evalkit.tasks.ready import flip_of, read_features, read_scores, read_templates
@@ -191,8 +192,14 @@ def _score(release: IjbRelease, config: IjbSettings, progress: Progress, clock: 
         if config.features is not None:
             features, flipped = read_features(config, len(release.images))
         else:
-            embedded = embed(
-                release.faces, _identity(release), config, progress, flip=config.flip != "none"
+            views = ("plain",) if config.flip == "none" else ("plain", "flip")
+            embedded = infer(
+                release.faces,
+                _identity(release),
+                config,
+                progress,
+                head="embedding",
+                views=views,
             )
             clock.stages += embedded.stages
             features, flipped = embeddings(embedded, flip=config.flip != "none")

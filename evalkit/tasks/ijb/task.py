@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from evalkit.core.results import Result
-from evalkit.run.frame import rate_name
 from evalkit.stats.evidence import Array, Evidence
 from evalkit.tasks.base import Task
+from evalkit.tasks.figures import rate_name
 from evalkit.tasks.ijb import evidence
 from evalkit.tasks.ijb.settings import IjbSettings
 

@@ -16,13 +16,12 @@ from evalkit.core.errors import CannotJudgeError, InputError
 from evalkit.core.files import cache_dir, sha256_file
 from evalkit.core.progress import Progress
 from evalkit.core.results import DatasetInfo, Interval, Metric, Result
-from evalkit.core.settings import ModelConfig, load_model_config
 from evalkit.datasets.ijb import MARKER
 from evalkit.datasets.widerface import WiderFace, WiderImages, image_folder, load_widerface
 from evalkit.run.detecting import rows_of
-from evalkit.run.detector import SAMPLE_MODEL, open_detector
+from evalkit.run.detector import SAMPLE_MODEL
 from evalkit.run.frame import Clock, assemble, require_model
-from evalkit.run.inference import Inferred, OpenImages, fill
+from evalkit.run.inference import Inferred, OpenImages, infer
 from evalkit.stats.ap import ImageBootstrap, ImageCounts, image_counts
 from evalkit.stats.subjects import percentile_interval
 from evalkit.tasks.widerface.settings import WiderFaceSettings
@@ -106,7 +105,15 @@ def evaluate(config: WiderFaceSettings, progress: Progress, *, command: str = ""
         settings = {"images_without_predictions": len(lost)}
     else:
         require_model(config, root, SAMPLE_MODEL)
-        inferred, settings = _infer(config, _images(data.images, root), progress, truth_folder)
+        images = _images(data.images, root)
+        inferred = infer(
+            lambda _: images,
+            _fingerprint(truth_folder, images),
+            config,
+            progress,
+            head="detection",
+        )
+        settings = dict(inferred.settings)
         clock.stages += inferred.stages
         detections = _stored(inferred, truth)
         lost = tuple(failure.name for failure in inferred.failures)
@@ -220,37 +227,6 @@ def _read(config: WiderFaceSettings, data: _Data) -> Reading:
         raise CannotJudgeError(str(error)) from error
     except WiderFaceError as error:
         raise InputError(str(error)) from error
-
-
-def _infer(
-    config: WiderFaceSettings, images: WiderImages, progress: Progress, truth_folder: Path
-) -> tuple[Inferred, dict[str, Any]]:
-    given = {
-        name: value
-        for name in ("score_threshold", "nms_threshold")
-        if (value := getattr(config, name)) is not None
-    }
-    with open_detector(config, _model_config(config), given) as opened:
-        inferred = fill(
-            opened.model,
-            images,
-            _fingerprint(truth_folder, images),
-            config,
-            progress,
-            opened.detector,
-        )
-    return inferred, opened.settings
-
-
-def _model_config(config: WiderFaceSettings) -> ModelConfig:
-    """Return the model's configuration with what the command line says otherwise."""
-    held = load_model_config(config.model or SAMPLE_MODEL, config)
-    changes = {
-        name: value for name in ("head", "sizing") if (value := getattr(config, name)) is not None
-    }
-    if "head" in changes and changes["head"] != held.head:
-        changes["head_settings"] = {}
-    return held.model_copy(update=changes)
 
 
 def _fingerprint(truth_folder: Path, images: WiderImages) -> str:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from evalkit.core.results import Result
-from evalkit.core.settings import ModelConfig
 from evalkit.stats.evidence import Array, Evidence
 from evalkit.tasks.base import Task
 from evalkit.tasks.widerface import evidence
@@ -31,17 +29,6 @@ class WiderFaceTask(Task[WiderFaceSettings]):
     def primaries(self, settings: WiderFaceSettings) -> tuple[str, ...]:
         """See `Task.primaries`."""
         return ("ap/easy", "ap/medium", "ap/hard")
-
-    def model(self, settings: WiderFaceSettings, config: ModelConfig) -> ModelConfig:
-        """See `Task.model`: another head takes none of the settings of the one in the YAML."""
-        changes: dict[str, Any] = {
-            name: value
-            for name in ("head", "sizing")
-            if (value := getattr(settings, name)) is not None
-        }
-        if changes.get("head", config.head) != config.head:
-            changes["head_settings"] = {}
-        return config.model_copy(update=changes)
 
     def finds(self, path: Path) -> bool:
         """See `Task.finds`: annotations of either split."""
