@@ -19,19 +19,18 @@ from numpy.typing import NDArray
 
 from evalkit.backends import BACKENDS
 from evalkit.backends.base import PRECISIONS, Precision, Probe, Ran
-from evalkit.backends.outputs.backend import NAME as OUTPUTS
 from evalkit.backends.worker.process import Worker
 from evalkit.backends.worker.session import probe_in
 from evalkit.convert.calibration import Drawn, ImageBatches
 from evalkit.convert.image_sets import ImageSet, load_images
 from evalkit.convert.trials import Prepared, kind_of, side_of
-from evalkit.core.errors import EvalkitError, InputError
+from evalkit.core.errors import EvalkitError, InputError, UnavailableError
 from evalkit.core.files import cache_dir
 from evalkit.core.progress import Progress
 from evalkit.core.registry import Entry
 from evalkit.core.settings import ModelConfig, RunSettings, RuntimeConfig, load_model_config
 from evalkit.datasets.sample import sample_path
-from evalkit.run.models import OpenModel, open_model
+from evalkit.run.models import OpenModel, choose_backend, open_model
 from evalkit.stats.drift import Drift, drift
 
 TESTED_ON = {
@@ -186,16 +185,24 @@ def model_to_check(named: str | None, run: RunSettings) -> ModelConfig:
         There is no such model, or the embedded network is in no format of the backend.
     """
     config = load_model_config(named or _SAMPLE, run)
-    if named is not None or run.backend == OUTPUTS:
+    names = {f"{run.backend}:{run.precision}", run.backend, "any"}
+    if named is not None or config.files.keys() & names:
         return config
     BACKENDS.entry(run.backend)  # a name that is not known is told as that
-    if not config.files.keys() & {f"{run.backend}:{run.precision}", run.backend, "any"}:
+    if not _reads_outputs(run, config):
         raise InputError(
             f"The embedded network has no file in a format of {run.backend!r}, only for "
             f"{', '.join(sorted(config.files))}. Name a model of that format: --check "
             f"{run.backend} --model FILE."
         )
     return config
+
+
+def _reads_outputs(run: RunSettings, config: ModelConfig) -> bool:
+    try:
+        return choose_backend(run, config).probe().reads_outputs
+    except UnavailableError:
+        return False
 
 
 def check(

@@ -11,8 +11,7 @@ from pathlib import Path
 from evalkit.backends import BACKENDS
 from evalkit.backends.base import Backend, Session, SessionOptions
 from evalkit.backends.onnx_files import external_data
-from evalkit.backends.outputs.backend import NAME as OUTPUTS
-from evalkit.backends.outputs.backend import outputs_backend
+from evalkit.backends.outputs.device import DeviceRun
 from evalkit.backends.worker.session import isolated
 from evalkit.core.errors import InputError, UnavailableError
 from evalkit.core.files import sha256_file, sha256_json
@@ -20,6 +19,7 @@ from evalkit.core.machine import available_cores
 from evalkit.core.results import ModelInfo
 from evalkit.core.settings import ModelConfig, RunSettings
 from evalkit.core.sidecar import conversion_of
+from evalkit.run.verify import compare
 
 _HOSTS = {
     "onnxruntime": {".onnx"},
@@ -51,9 +51,11 @@ def open_model(run: RunSettings, config: ModelConfig) -> Iterator[OpenModel]:
     """
     backend = choose_backend(run, config)
     probe = backend.probe()
+    if not probe.reads_outputs:
+        _refuse_device_files(run)
     if not probe.available:
         raise UnavailableError(f"Backend {run.backend!r}: {probe.reason} {probe.remedy}".rstrip())
-    file = _model_file(run, config)
+    file = _outputs(run) if probe.reads_outputs else config.file_for(run.backend, run.precision)
     options = SessionOptions(
         precision=run.precision,
         device=run.device,
@@ -61,6 +63,7 @@ def open_model(run: RunSettings, config: ModelConfig) -> Iterator[OpenModel]:
         architecture=config.architecture,
         image=image_shape(config),
         provider=config.runtime.provider,
+        device_run=_device_run(run, config) if probe.reads_outputs else None,
     )
     sha256 = model_sha256(file)
     info = ModelInfo(
@@ -80,45 +83,56 @@ def open_model(run: RunSettings, config: ModelConfig) -> Iterator[OpenModel]:
 
 
 def choose_backend(run: RunSettings, config: ModelConfig) -> type[Backend]:
-    """Return the run's backend, of another interpreter where the run or the model names one."""
+    """Return the run's backend, of another interpreter where the run or the model names one.
+
+    What a device wrote is always read in this process.
+    """
     python = run.python
     if python is None and config.runtime.python is not None:
         # A bare name is looked up like a command; what has folders is relative to the YAML file.
         python = config.runtime.python.expanduser()
         if python.parent != Path():
             python = config.folder / python
-    if run.backend == OUTPUTS:
-        return _outputs(run, config)
-    given = [name for name in ("outputs", "manifest", "verify") if getattr(run, name) is not None]
-    if given:
-        raise InputError(
-            f"--{given[0]} is of outputs of a device, but the backend is {run.backend!r}, which "
-            "runs the model here. Add --backend outputs, or leave it out."
-        )
-    if python is None:
+    if python is None or _device_files(run):
         return BACKENDS.get(run.backend)
     return isolated(run.backend, python, run.worker_timeout or config.runtime.timeout)
 
 
-def _model_file(run: RunSettings, config: ModelConfig) -> Path:
-    """Return the model's file, or what a device wrote in its place."""
-    if run.backend != OUTPUTS:
-        return config.file_for(run.backend, run.precision)
+def _device_files(run: RunSettings) -> list[str]:
+    """Return the settings that only outputs of a device have."""
+    names = ("outputs", "manifest", "verify")
+    return [name for name in names if getattr(run, name) is not None]
+
+
+def _refuse_device_files(run: RunSettings) -> None:
+    names = _device_files(run)
+    if names:
+        raise InputError(
+            f"--{names[0]} is of outputs of a device, but the backend is {run.backend!r}, which "
+            "runs the model here. Add --backend outputs, or leave it out."
+        )
+
+
+def _outputs(run: RunSettings) -> Path:
+    """Return what a device wrote, which stands in the place of a model file."""
     if run.outputs is None:
-        raise InputError("--backend outputs needs --outputs: the folder that the device wrote.")
+        raise InputError(
+            f"--backend {run.backend} needs --outputs: the folder that the device wrote."
+        )
     if not run.outputs.exists():
         raise InputError(f"There are no outputs {run.outputs}. Name what the device wrote.")
     return run.outputs
 
 
-def _outputs(run: RunSettings, config: ModelConfig) -> type[Backend]:
-    return outputs_backend(
+def _device_run(run: RunSettings, config: ModelConfig) -> DeviceRun:
+    reference = host_reference(config, run.threads)
+    return DeviceRun(
         manifest=run.manifest,
         runtime_info=run.runtime_info,
         throughput_log=run.throughput_log,
-        reference=host_reference(config, run.threads),
-        verify=run.verify,
         task="recognition" if config.head == "embedding" else "detection",
+        verify=run.verify,
+        compare=None if reference is None else partial(compare, reference),
     )
 
 
@@ -199,14 +213,14 @@ def check_input(session: Session, config: ModelConfig) -> None:
             "expected."
         )
     info = session.inputs[0]
-    wanted = image_shape(config)
+    image = image_shape(config)
     fits = len(info.shape) == 4 and all(
-        not isinstance(held, int) or held == want
-        for held, want in zip(info.shape[1:], wanted, strict=False)
+        not isinstance(size, int) or size == configured
+        for size, configured in zip(info.shape[1:], image, strict=False)
     )
     if not fits:
         raise InputError(
             f"The model {config.name!r} takes {info.name} of shape {list(info.shape)}, but its "
-            f"configuration says {config.input.layout} with {list(wanted)} an image. Correct "
+            f"configuration says {config.input.layout} with {list(image)} an image. Correct "
             "'input' in the model's YAML, or --layout."
         )

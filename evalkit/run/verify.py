@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from evalkit.backends.base import Session
 from evalkit.backends.outputs.checks import AGREE, unit
-from evalkit.backends.outputs.manifest import INPUTS, Entry, Manifest, spread
+from evalkit.backends.outputs.device import HostCheck, Read
+from evalkit.backends.outputs.manifest import INPUTS, Dump, Entry, Manifest, spread
 from evalkit.backends.outputs.reading import Outputs
 from evalkit.core.errors import EvalkitError, InputError
 from evalkit.core.settings import InputSpec
@@ -29,70 +30,42 @@ _POSITIONS = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
-    """An output: its image, some of the device's numbers, and those that the model gives here."""
+class Pair:
+    """Some numbers of one output: the image, the device's numbers, and those of the model here."""
 
     name: str
-    found: NDArray[np.float32]
-    wanted: NDArray[np.float32]
+    device: NDArray[np.float32]
+    here: NDArray[np.float32]
 
 
-@dataclass(frozen=True, slots=True)
-class Verified:
-    """What the model's own outputs tell.
-
-    Attributes
-    ----------
-    compared : int
-        Outputs; 0 where the model could not run here.
-    moved : tuple of (str, str)
-        Images that have another's output, and whose.
-    note : str
-        A sentence for the result.
-    """
-
-    compared: int
-    moved: tuple[tuple[str, str], ...]
-    note: str
-
-
-def verify(
-    reference: Reference,
-    entries: Sequence[Entry],
-    read: Callable[[Entry], Outputs],
-    dump: Path,
-    manifest: Manifest,
-    most: int | None,
-) -> Verified:
+def compare(reference: Reference, dump: Dump, read: Read, count: int) -> HostCheck:
     """Run dumped inputs by the same model here, and compare.
 
     Parameters
     ----------
     reference : callable
         Opens the model, at any precision.
-    entries : sequence of Entry
+    dump : Dump
     read : callable
         Gives the device's outputs of an entry.
-    dump : Path
-    manifest : Manifest
-    most : int or None
-        Inputs, taken evenly from the first to the last; None takes all.
+    count : int
+        Inputs, taken evenly from the first to the last.
 
     Raises
     ------
     evalkit.core.errors.InputError
         A device's embedding has another size than the model's.
     """
-    groups: dict[int, list[Compared]] = defaultdict(list)
+    groups: dict[int, list[Pair]] = defaultdict(list)
     try:
         with _opened(reference) as session:
-            for compared in _compared(session, _chosen(entries, most), read, dump, manifest):
-                groups[compared.found.size].append(compared)
+            for pair in _pairs(session, dump, read, count):
+                groups[pair.device.size].append(pair)
     except _NotComparedError as error:
-        return Verified(0, (), f"The outputs were not compared with the model's own here: {error}")
-    moved = [pair for group in groups.values() for pair in _moved(group)]
-    every = [compared for group in groups.values() for compared in group]
-    return Verified(len(every), tuple(moved), _note(every, groups))
+        return HostCheck(0, (), f"The outputs were not compared with the model's own here: {error}")
+    misplaced = [names for group in groups.values() for names in _misplaced(group)]
+    every = [pair for group in groups.values() for pair in group]
+    return HostCheck(len(every), tuple(misplaced), _note(every, groups))
 
 
 class _NotComparedError(Exception):
@@ -106,58 +79,52 @@ def _opened(reference: Reference) -> Session:
         raise _NotComparedError(str(error)) from error
 
 
-def _chosen(entries: Sequence[Entry], most: int | None) -> Iterator[tuple[Entry, list[int]]]:
+def _chosen(dump: Dump, count: int) -> Iterator[tuple[Entry, list[int]]]:
     """Yield entries with the rows of them that are chosen."""
-    count = sum(len(entry.items) for entry in entries)
-    wanted = iter(spread(range(count), count if most is None else most))
-    place = next(wanted, None)
+    places = iter(spread(range(dump.inputs), count))
+    place = next(places, None)
     first = 0
-    for entry in entries:
+    for entry in dump.entries:
         rows = []
         while place is not None and place < first + len(entry.items):
             rows.append(place - first)
-            place = next(wanted, None)
+            place = next(places, None)
         if rows:
             yield entry, rows
         first += len(entry.items)
 
 
-def _compared(
-    session: Session,
-    chosen: Iterator[tuple[Entry, list[int]]],
-    read: Callable[[Entry], Outputs],
-    dump: Path,
-    manifest: Manifest,
-) -> Iterator[Compared]:
-    for entry, rows in chosen:
-        tensors = read_inputs(dump, manifest, entry)
+def _pairs(session: Session, dump: Dump, read: Read, count: int) -> Iterator[Pair]:
+    manifest = dump.manifest
+    for entry, rows in _chosen(dump, count):
+        tensors = read_inputs(dump.folder, manifest, entry)
         if tensors is None:
-            raise _NotComparedError(f"{entry.file} is not in {dump / INPUTS} any more.")
+            raise _NotComparedError(f"{entry.file} is not in {dump.folder / INPUTS} any more.")
         outputs = read(entry)
         for row in rows:
             one = outputs
             if manifest.task == "recognition":
                 one = {name: value[row : row + 1] for name, value in outputs.items()}
-            wanted = run_one(session, tensors[row : row + 1], manifest)
-            yield _pair(entry.items[row].name, one, wanted, manifest)
+            here = run_one(session, tensors[row : row + 1], manifest)
+            yield _pair(entry.items[row].name, one, here, manifest)
 
 
-def _pair(name: str, found: Outputs, wanted: Outputs, manifest: Manifest) -> Compared:
-    if found.keys() == wanted.keys():
-        found = {key: found[key] for key in wanted}
-    mine, other = (
-        np.concatenate([value.ravel() for value in outputs.values()]) for outputs in (found, wanted)
+def _pair(name: str, device: Outputs, here: Outputs, manifest: Manifest) -> Pair:
+    if device.keys() == here.keys():
+        device = {key: device[key] for key in here}
+    theirs, ours = (
+        np.concatenate([value.ravel() for value in outputs.values()]) for outputs in (device, here)
     )
-    if mine.size != other.size:
-        said = f"the device gives {mine.size} numbers for {name}, the model here {other.size}"
-        if manifest.task == "recognition" and len(found) == len(wanted) == 1:
+    if theirs.size != ours.size:
+        said = f"the device gives {theirs.size} numbers for {name}, the model here {ours.size}"
+        if manifest.task == "recognition" and len(device) == len(here) == 1:
             raise InputError(
                 f"These are outputs of another model, or of another element type: {said}. Correct "
                 "--outputs, --model or output_dtype in the runtime info."
             )
         raise _NotComparedError(f"{said}.")
-    places = _places(mine.size)
-    return Compared(name, mine[places], other[places])
+    places = _places(theirs.size)
+    return Pair(name, theirs[places], ours[places])
 
 
 def run_one(session: Session, tensor: NDArray[Any], manifest: Manifest) -> Outputs:
@@ -222,35 +189,38 @@ def _tensors(file: Path, manifest: Manifest) -> NDArray[Any]:
         tensor = normalise.empty(1, (image.shape[0], image.shape[1]))
         normalise(np.ascontiguousarray(image[..., ::-1], np.uint8), tensor[0])
         return tensor
-    held = np.load(file, allow_pickle=False)
-    if isinstance(held, np.ndarray):
-        return held
-    with held:
-        inputs: NDArray[Any] = held["inputs"]
+    content = np.load(file, allow_pickle=False)
+    if isinstance(content, np.ndarray):
+        return content
+    with content:
+        inputs: NDArray[Any] = content["inputs"]
         return inputs
 
 
-def _moved(group: Sequence[Compared]) -> list[tuple[str, str]]:
+def _misplaced(group: Sequence[Pair]) -> list[tuple[str, str]]:
+    """Return the images whose output is nearer to the model's of another one, and which."""
     if len(group) < 2:
         return []
     agreement = _agreement(group)
     own, best = np.diag(agreement), agreement.argmax(axis=1)
-    moved = (agreement[np.arange(len(own)), best] >= _LIKE) & (own < AGREE)
-    return [(group[row].name, group[best[row]].name) for row in np.flatnonzero(moved).tolist()]
+    misplaced = (agreement[np.arange(len(own)), best] >= _LIKE) & (own < AGREE)
+    return [(group[row].name, group[best[row]].name) for row in np.flatnonzero(misplaced).tolist()]
 
 
-def _agreement(group: Sequence[Compared]) -> NDArray[np.float64]:
-    """Return the cosines of what was found (rows) and wanted (columns), about the mean wanted."""
-    wanted = np.stack([compared.wanted for compared in group])
-    found = np.stack([compared.found for compared in group])
-    centre = wanted.mean(axis=0)
-    return unit(found - centre) @ unit(wanted - centre).T
+def _agreement(group: Sequence[Pair]) -> NDArray[np.float64]:
+    """Return cosines of the device's outputs (rows) and of those here, about the latter's mean."""
+    here = np.stack([pair.here for pair in group])
+    device = np.stack([pair.device for pair in group])
+    centre = here.mean(axis=0)
+    return unit(device - centre) @ unit(here - centre).T
 
 
-def _note(every: Sequence[Compared], groups: dict[int, list[Compared]]) -> str:
+def _note(every: Sequence[Pair], groups: dict[int, list[Pair]]) -> str:
     if not every:
         return "No output was compared with the model's own here."
-    cosines = np.array([float(unit(c.found[None])[0] @ unit(c.wanted[None])[0]) for c in every])
+    cosines = np.array(
+        [float(unit(pair.device[None])[0] @ unit(pair.here[None])[0]) for pair in every]
+    )
     lowest = every[int(cosines.argmin())].name
     said = (
         f"{len(every):,} outputs were compared with the model's own here: median cosine "

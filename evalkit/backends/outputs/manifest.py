@@ -128,6 +128,26 @@ class Written:
     failures: tuple[Failure, ...]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Dump:
+    """A complete dump: its folder, its manifest and the files of inputs."""
+
+    folder: Path
+    manifest: Manifest
+    entries: tuple[Entry, ...]
+
+    @property
+    def inputs(self) -> int:
+        """How many inputs it has."""
+        return sum(len(entry.items) for entry in self.entries)
+
+
+def read_dump(folder: Path) -> Dump:
+    """Read a complete dump; see `read_manifest` for what it raises."""
+    manifest, written = read_manifest(folder)
+    return Dump(folder, manifest, tuple(entry for part in written for entry in part.entries))
+
+
 def tensor_hash(tensor: NDArray[Any]) -> str:
     """Return the hash of one input.
 

@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 import evalkit
-from evalkit.backends.outputs.backend import NAME as OUTPUTS
+from evalkit.backends.base import Probe
 from evalkit.core.errors import EvalkitError, InputError
 from evalkit.core.files import atomic_write, cache_dir, sha256_file, sha256_json
 from evalkit.core.progress import Progress
@@ -91,12 +91,12 @@ class Job:
     @property
     def elsewhere(self) -> bool:
         """Whether a device has run it, and its outputs are read."""
-        return self.mode.backend == OUTPUTS
+        return "outputs" in self.settings
 
     @property
     def worker(self) -> str:
         """The interpreter of the backend's worker; empty where it needs none."""
-        return str(self.settings.get("python", ""))
+        return "" if self.elsewhere else str(self.settings.get("python", ""))
 
 
 def jobs_of(plan: Plan, folder: Path, progress: Progress) -> list[Job]:
@@ -240,7 +240,7 @@ def key_of(job: Job, prober: Prober) -> str:
     if not probe.available:
         raise CellError(f"backend {job.mode.backend}: {probe.reason} {probe.remedy}".rstrip())
     try:
-        model = models.model_sha256(_model_file(job))
+        model = models.model_sha256(_model_file(job, probe))
     except InputError as error:
         raise CellError(str(error)) from error
     return sha256_json(
@@ -260,9 +260,9 @@ def key_of(job: Job, prober: Prober) -> str:
     )
 
 
-def _model_file(job: Job) -> Path:
+def _model_file(job: Job, probe: Probe) -> Path:
     """Return the model's file, or what a device wrote in its place."""
-    if not job.elsewhere:
+    if not probe.reads_outputs:
         return job.model.file_for(*job.mode)
     path = Path(job.settings.get("outputs", ""))
     if "outputs" not in job.settings or not path.exists():
