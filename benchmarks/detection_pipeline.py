@@ -27,10 +27,9 @@ from evalkit.core.store import Store
 from evalkit.datasets.sample import sample_path
 from evalkit.datasets.widerface import WiderImages, load_widerface
 from evalkit.run.detecting import Detector
-from evalkit.run.detector import open_detector
+from evalkit.run.detector import SAMPLE_MODEL, open_detector
 from evalkit.run.filling import fill_store
 from evalkit.run.pipeline import Tensor, read_images
-from evalkit.tasks.widerface.evaluation import SAMPLE_MODEL
 from evalkit.tasks.widerface.settings import WiderFaceSettings
 
 

@@ -38,8 +38,9 @@ from evalkit.datasets.sample.scenes import draw_scene
 from evalkit.datasets.sample.traits import FIRST_TRAINING_SUBJECT
 from evalkit.datasets.sample.widerface import EVENTS
 from evalkit.heads.detection import grid
-from evalkit.tasks.widerface.evaluation import evaluate
+from evalkit.tasks.run import run
 from evalkit.tasks.widerface.settings import WiderFaceSettings
+from evalkit.tasks.widerface.task import WiderFaceTask
 
 PACKAGE = Path(sample.__file__).parent
 STRIDES = (8, 16, 32)
@@ -348,9 +349,10 @@ def evaluate_on_sample(model: Path) -> None:
         named.write_text(yaml.safe_dump(values), encoding="utf-8")
         root = sample.sample_path("widerface", Path(scratch))
         config = WiderFaceSettings(data=root, model=str(named))
-        curves = evaluate(config, Progress(quiet=True)).evaluation.curves
-    for subset, curve in curves.items():
-        print(f"held-out scenes: {subset.title()} AP = {curve.ap:.4f}", flush=True)
+        (outcome,) = run(WiderFaceTask(), config, Progress(quiet=True))
+    for metric in outcome.result.metrics:
+        if metric.figure == "ap" and not metric.part:
+            print(f"held-out scenes: {metric.subset.title()} AP = {metric.value:.4f}", flush=True)
 
 
 def main() -> None:

@@ -29,8 +29,8 @@ from evalkit.tasks.ijb import evaluation as ijb
 from evalkit.tasks.ijb.settings import IjbSettings
 from evalkit.tasks.lfw.settings import LfwSettings
 from evalkit.tasks.lfw.task import Lfw
-from evalkit.tasks.widerface import evaluation as widerface
 from evalkit.tasks.widerface.settings import WiderFaceSettings
+from evalkit.tasks.widerface.task import WiderFaceTask
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -105,7 +105,10 @@ def _ijb(config: DumpSettings, progress: Progress) -> OpenImages:
 
 def _widerface(config: DumpSettings, progress: Progress) -> OpenImages:
     settings = _settings(config, WiderFaceSettings, "events", "ground_truth")
-    return widerface.open_images(settings, progress)
+    samples = next(WiderFaceTask().open(settings, progress))
+    if samples.source is None:
+        raise InputError(f"{samples.root} holds no images.")
+    return OpenImages(samples.source, samples.dataset.name, samples.fingerprint, samples.root)
 
 
 _OPEN: Mapping[str, Callable[[DumpSettings, Progress], OpenImages]] = {

@@ -20,7 +20,6 @@ the user typed it, for the result.
 COMMANDS: Mapping[str, str] = {
     "ijbb": "evalkit.tasks.ijb.command",
     "ijbc": "evalkit.tasks.ijb.command",
-    "widerface": "evalkit.tasks.widerface.command",
 }
 
 

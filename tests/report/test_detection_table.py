@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from evalkit.core.results import DatasetInfo, Interval, Metric, ModelInfo, RanInfo, Result, Stage
-from evalkit.report.detection import describe
+from evalkit.report.terminal import describe
+from evalkit.tasks.widerface.task import WiderFaceTask
 
 
 def metric(name, value, faces, recalled, proposals, interval=None, flags=()):
@@ -76,7 +77,7 @@ METRICS = [
 
 @pytest.fixture
 def lines():
-    return describe(result_of(METRICS)).splitlines()
+    return describe(WiderFaceTask(), result_of(METRICS)).splitlines()
 
 
 def cells(lines, first):
@@ -112,13 +113,13 @@ def test_what_moves_the_figure_is_told(lines):
 
 
 def test_a_quick_look_says_so():
-    text = describe(result_of(METRICS, status="partial"))
+    text = describe(WiderFaceTask(), result_of(METRICS, status="partial"))
     assert text.splitlines()[1] == "PARTIAL: a quick look at some images; no gate accepts it"
 
 
 def test_missing_predictions_are_told_apart_from_a_quick_look():
     settings = {"rule": "python", "images_without_predictions": 1234}
-    text = describe(result_of(METRICS, status="partial", settings=settings))
+    text = describe(WiderFaceTask(), result_of(METRICS, status="partial", settings=settings))
     told = "PARTIAL: prediction files missing or of no use: 1,234; no gate accepts it"
     assert text.splitlines()[1] == told
 
@@ -126,14 +127,14 @@ def test_missing_predictions_are_told_apart_from_a_quick_look():
 def test_figures_over_few_faces_are_marked(lines):
     assert not any("few" in line for line in lines)
     few = metric("ap/hard/event=99--Event", 0.01, 9, 9, 20, flags=("too_few_faces",))
-    marked = describe(result_of([*METRICS, few])).splitlines()
+    marked = describe(WiderFaceTask(), result_of([*METRICS, few])).splitlines()
     assert cells(marked, "99--Event")[0][-1] == "few"
     assert cells(marked, "11--Event")[0][-1] != "few"
     assert sum("few: fewer than 30 faces" in line for line in marked) == 1
 
 
 def test_tables_without_content_are_left_out():
-    text = describe(result_of(METRICS[:1], stages=()))
+    text = describe(WiderFaceTask(), result_of(METRICS[:1], stages=()))
     assert "height" not in text
     assert "event" not in text
     assert "seconds" not in text

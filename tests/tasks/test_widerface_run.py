@@ -13,8 +13,9 @@ from command import Command
 
 from evalkit.core.progress import Progress
 from evalkit.core.results import load_result
-from evalkit.tasks.widerface.evaluation import evaluate
+from evalkit.tasks.run import run
 from evalkit.tasks.widerface.settings import WiderFaceSettings
+from evalkit.tasks.widerface.task import WiderFaceTask
 from evalkit.widerface_eval import Detections, read_ground_truth, read_predictions
 
 pytest.importorskip("onnxruntime", reason="needs the cpu extra")
@@ -251,7 +252,8 @@ def test_real_predictions_give_the_published_ap(shared_data: Path, tmp_path: Pat
     config = WiderFaceSettings(
         predictions=folder, ground_truth=shared_data / "widerface" / "ground_truth"
     )
-    result = evaluate(config, Progress(quiet=True)).result
+    (outcome,) = run(WiderFaceTask(), config, Progress(quiet=True))
+    result = outcome.result
     assert result.dataset.name == "WIDER FACE val"
     wanted = {"easy": 0.907076104848709, "medium": 0.8816501731241937, "hard": 0.7382726532319118}
     for subset, ap in wanted.items():
@@ -275,6 +277,7 @@ def test_real_images_and_a_real_detector(shared_data: Path, tmp_path: Path) -> N
     config = WiderFaceSettings(
         data=shared_data / "widerface", events=("22--Picnic",), model=str(model), backend="torch"
     )
-    result = evaluate(config, Progress(quiet=True)).result
+    (outcome,) = run(WiderFaceTask(), config, Progress(quiet=True))
+    result = outcome.result
     for subset, ap in (("easy", 0.89844), ("medium", 0.92361), ("hard", 0.68787)):
         assert result.metric(f"ap/{subset}").value == pytest.approx(ap, abs=5e-6)

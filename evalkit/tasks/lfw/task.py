@@ -38,6 +38,7 @@ class Lfw(Task[LfwSettings]):
     title = "LFW"
     head = "embedding"
     Settings = LfwSettings
+    sample = "lfw"
     reading = (
         "figures in %, differences in points; intervals and tests two-sided, over pairs as if "
         "independent"
