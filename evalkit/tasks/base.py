@@ -31,7 +31,7 @@ if TYPE_CHECKING:  # the registry reads this module where nothing but a task's n
     from evalkit.run.overlap import People
     from evalkit.run.pipeline import ImageSource
     from evalkit.stats.evidence import Array, Evidence
-    from evalkit.tasks.panels import Panel
+    from evalkit.tasks.panels import Gallery, Panel, Runs
     from evalkit.tasks.tables import Summary, Table
 
 S = TypeVar("S", bound="RunSettings")
@@ -134,30 +134,6 @@ class Evaluation:
     failures: tuple[Failure, ...] = ()
     warnings: tuple[str, ...] = ()
     data: Any = None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Scored:
-    """One run among those that a page sets side by side.
-
-    Attributes
-    ----------
-    run : int
-        Its letter, colour and dashes on the page.
-    label : str
-        ``torch:int8``.
-    reference : bool
-        Whether the others are compared with it.
-    result : Result
-    evidence : mapping of str to Evidence
-        By view, the main one first; empty where no scores lie beside the result.
-    """
-
-    run: int
-    label: str
-    reference: bool
-    result: Result
-    evidence: Mapping[str, Evidence]
 
 
 class Task(ABC, Generic[S]):
@@ -286,8 +262,25 @@ class Task(ABC, Generic[S]):
         """Return what makes the figures doubtful, each in a sentence."""
         return ()
 
-    def panels(self, runs: Sequence[Scored]) -> tuple[Panel, ...]:
-        """Return curves, histograms and thresholds of runs on the same data, as plain data."""
+    def panels(self, runs: Runs) -> tuple[Panel, ...]:
+        """Return curves, histograms and thresholds of runs on the same data, as plain data.
+
+        What the evidence of comparisons and of matches shows needs no code of the task.
+        """
+        if self.head == "embedding":
+            from evalkit.tasks.comparison_panels import comparison_panels  # noqa: PLC0415 - heavy
+
+            return comparison_panels(runs)
+        from evalkit.tasks.match_panels import match_panels  # noqa: PLC0415
+
+        return match_panels(runs)
+
+    def pictures(self, runs: Runs) -> tuple[Gallery, ...]:
+        """Cut pictures of a few samples: of errors, and of what changed between runs.
+
+        Images are checked to be those that were evaluated. Where they cannot be shown, a sentence
+        says why.
+        """
         return ()
 
     def write(

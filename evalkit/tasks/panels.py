@@ -2,76 +2,199 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-import numpy as np
-import numpy.typing as npt
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
-Floats = npt.NDArray[np.floating[Any]]
+    from evalkit.core.results import Result
+    from evalkit.stats.evidence import Evidence
+
+    Floats = npt.NDArray[np.floating[Any]]
+    Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scored:
+    """One run among those that a page sets side by side.
+
+    Attributes
+    ----------
+    run : int
+        Its letter, colour and dashes on the page.
+    label : str
+        ``torch:int8``.
+    reference : bool
+        Whether the others are compared with it.
+    result : Result
+    evidence : mapping of str to Evidence
+        By view, the main one first; empty where no scores lie beside the result.
+    problem : str
+        Why the scores beside the result cannot be read; empty where they can, or are not there.
+    moved : sequence of (str, float)
+        Images whose embeddings lie furthest from the reference's, and the cosines; furthest first.
+    """
+
+    run: int
+    label: str
+    reference: bool
+    result: Result
+    evidence: Mapping[str, Evidence] = field(default_factory=dict)
+    problem: str = ""
+    moved: Sequence[tuple[str, float]] = ()
+
+    @property
+    def named(self) -> str:
+        """Letter and label."""
+        return f"{letter(self.run)} {self.label}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Runs:
+    """Runs on the same data.
+
+    Attributes
+    ----------
+    scored : tuple of Scored
+    primary : str
+        Name of the metric that is shown first.
+    drift_limit : float or None
+        Least first percentile of the cosines to the reference that a plan accepts.
+    """
+
+    scored: tuple[Scored, ...]
+    primary: str
+    drift_limit: float | None = None
+
+    @property
+    def reference(self) -> Scored | None:
+        """The run with which the others are compared, if there is one."""
+        return next((run for run in self.scored if run.reference), None)
 
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """An axis: what it shows, and whether its scale is logarithmic."""
+    """An axis.
+
+    Attributes
+    ----------
+    label : str
+    low, high : float
+        Its ends.
+    log, percent : bool
+        Whether it is logarithmic; whether its values are rates that show in per cent.
+    marked : tuple of float
+        The values to mark, where they are not left to the axis.
+    """
 
     label: str
+    low: float
+    high: float
     log: bool = False
+    percent: bool = False
+    marked: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Series:
-    """A curve of one run; `run` is its letter, colour and dashes."""
+class Line:
+    """Points joined by a line, or by steps that keep their value until the next point."""
 
+    name: str
     run: int
-    label: str
     x: Floats
     y: Floats
+    step: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bars:
+    """A histogram: one height between each two edges."""
+
+    name: str
+    run: int
+    edges: Floats
+    heights: Floats
+    kind: Literal["outline", "genuine", "impostor"] = "outline"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Dots:
+    """Measured points; `low` and `high` are their intervals, NaN where there is none.
+
+    Attributes
+    ----------
+    hollow : sequence of bool
+        Points that too few observations stand behind.
+    """
+
+    name: str
+    run: int
+    x: Floats
+    y: Floats
+    low: Floats
+    high: Floats
+    hollow: Sequence[bool] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A figure of a run on its curve, with its interval; hollow where it rests on too little."""
+    """A vertical line at a value, with a text."""
 
-    run: int
     x: float
-    y: float
-    low: float
-    high: float
-    hollow: bool
-    method: str
+    text: str
+
+
+Item: TypeAlias = Line | Bars | Dots | Mark
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Curves:
-    """Curves of several runs over the same axes."""
-
-    key: str
-    title: str
-    x: Axis
-    y: Axis
-    series: tuple[Series, ...]
-    marks: tuple[Mark, ...] = ()
-    note: str = ""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Histogram:
-    """Shares of each run's classes over the same bins.
+class Chart:
+    """Curves or histograms over the same axes.
 
     Attributes
     ----------
-    edges : ndarray of float, shape (bins + 1,)
-    series : tuple of (int, str, str, ndarray)
-        Run, label, class, share of the class in each bin.
+    key : str
+        Unique among the panels of these runs; letters, digits and hyphens.
+    title : str
+    summary : str
+        What it shows, in words, for those who do not see it.
+    follows : str
+        What of it follows the threshold: ``roc``, ``det``, ``score`` or nothing.
+    figures : str
+        The figures that stand under the title.
     """
 
     key: str
     title: str
+    summary: str
     x: Axis
-    edges: Floats
-    series: tuple[tuple[int, str, str, Floats], ...]
-    note: str = ""
+    y: Axis
+    items: tuple[Item, ...]
+    follows: Literal["", "roc", "det", "score"] = ""
+    figures: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Accepted:
+    """How many comparisons a run accepts at each threshold.
+
+    Attributes
+    ----------
+    true, false : ndarray of int, shape (thresholds,)
+        Accepted genuine and impostor comparisons.
+    genuine, impostors : int
+        All comparisons.
+    """
+
+    run: int
+    label: str
+    true: Ints
+    false: Ints
+    genuine: int
+    impostors: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,26 +205,37 @@ class Thresholds:
     ----------
     similarity : ndarray of float, shape (thresholds,)
         Ascending.
-    accepted : mapping of int to (genuine, impostors)
-        By run: accepted comparisons at each threshold, as arrays of int.
-    totals : mapping of int to (int, int)
-        By run: all genuine and all impostor comparisons.
+    runs : tuple of Accepted
     marks : mapping of str to int
-        By metric: the place of the reference's threshold.
+        By metric: the place of the threshold of `reference`.
+    start : int
+        The place to show first.
+    reference : str
+        Label of the run whose thresholds are marked.
     """
 
     similarity: Floats
-    accepted: dict[int, tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]
-    totals: dict[int, tuple[int, int]]
-    marks: dict[str, int]
+    runs: tuple[Accepted, ...]
+    marks: Mapping[str, int]
+    start: int
+    reference: str
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A sentence in the place of a panel: why there is none."""
+
+    text: str
+
+
+Panel: TypeAlias = Chart | Thresholds | Note
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A picture: its JPEG, what it shows, what stands under it."""
+    """A picture: its JPEG, and what it shows."""
 
     jpeg: bytes
-    alt: str
     caption: str
 
 
@@ -111,7 +245,9 @@ class Gallery:
 
     title: str
     note: str = ""
-    pictures: tuple[Picture, ...] = field(default=())
+    pictures: tuple[Picture, ...] = ()
 
 
-Panel: TypeAlias = Curves | Histogram | Thresholds | Gallery
+def letter(run: int) -> str:
+    """Return the letter that a run has in a whole page."""
+    return chr(ord("A") + run) if run < 26 else str(run + 1)

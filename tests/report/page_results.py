@@ -9,6 +9,7 @@ import numpy as np
 
 from evalkit.bench import BenchResult
 from evalkit.core.results import Result
+from evalkit.stats.matches import ImageCounts, weighted_ap
 from evalkit.verdict.plan import Plan
 from evalkit.verdict.signoff.record import Signoff
 
@@ -48,7 +49,7 @@ def result(protocol: str, backend: str, precision: str, **other: Any) -> Result:
         },
         "model": {"name": "net", "file": "net.onnx", "sha256": "a" * 64, "preprocessing": {}},
         "ran": ran(backend, precision),
-        "settings": {"folds": "contiguous"},
+        "settings": {"folds": "contiguous", "flip": "none"},
         "metrics": [],
         "failures_to_enrol": [],
         "stages": [{"name": "inference", "seconds": 2.5, "items": 1200}],
@@ -128,6 +129,7 @@ def detector_result(path: Path, backend: str, precision: str) -> Result:
         "cell_proposals": np.array([[1, 1, 2, 1, 1], [2, 1, 3, 2, 2]]),
         "cell_recalled": np.array([[1, 1, 0, 1, 0], [2, 1, 1, 2, 1]]),
     }
+    aps = weighted_ap(ImageCounts.from_arrays(counts), np.ones((1, 2)))[:, 0]
     interval = {"low": 0.6, "high": 0.8, "method": "image bootstrap", **LEVEL}
     metrics = [
         {
@@ -137,7 +139,7 @@ def detector_result(path: Path, backend: str, precision: str) -> Result:
             "interval": interval,
             "counts": {"faces": 5, "recalled": 4, "proposals": 9},
         }
-        for subset, value in (("easy", 0.6), ("hard", 0.7))
+        for subset, value in zip(counts["subsets"].tolist(), aps.tolist(), strict=True)
     ]
     made = result("WIDERFACE", backend, precision, metrics=metrics)
     return made.save(path, counts)

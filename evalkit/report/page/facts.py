@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from evalkit.core.results import Result
-from evalkit.report.page.chart import letter
 from evalkit.report.page.gather import Report
+from evalkit.tasks.panels import letter
 from evalkit.tasks.tables import Table
 
 Facts = Callable[[Result], Iterable[tuple[str, str]]]

@@ -6,20 +6,18 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import ValidationError
 
 from evalkit.bench import BenchResult, Timing
 from evalkit.core.errors import EvalkitError, InputError
 from evalkit.core.results import READY_MADE, Metric, Result, load_result
+from evalkit.tasks import TASKS
+from evalkit.tasks.panels import Runs, Scored
 from evalkit.verdict.comparable import mismatches, run_label
 from evalkit.verdict.compare import Comparison, compare, load_scores
 from evalkit.verdict.signoff.record import Cell, Overall, ProtocolRecord, Signoff
-
-Kind = Literal["templates", "pairs", "detection"]
-
-_KINDS: dict[str, Kind] = {"lfw": "pairs", "widerface": "detection"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,7 +33,7 @@ class Entry:
     path, result : optional
         Its result file and what that holds; None where there is none.
     cell : Cell or None
-        What a sign-off found of it.
+        The sign-off's verdict on it.
     comparison : Comparison or None
         With the reference.
     problem : str
@@ -53,14 +51,25 @@ class Entry:
 
     def metric(self, name: str) -> Metric | None:
         """Return a figure, None where there is none."""
-        found = self.result.metrics if self.result else ()
-        return next((metric for metric in found if metric.name == name), None)
+        metrics = self.result.metrics if self.result else ()
+        return next((metric for metric in metrics if metric.name == name), None)
 
-    def scores(self) -> dict[str, Any]:
-        """Return the scores beside the result, nothing where there are none."""
-        if self.path is None or self.result is None or self.result.scores_file is None:
-            return {}
-        return load_scores(self.path, self.result)
+    def scored(self, result: Result) -> Scored:
+        """Return the run with the evidence beside its result, for the panels of its task."""
+        drift = (
+            next((one for one in self.comparison.drift if one.worst), None)
+            if self.comparison
+            else None
+        )
+        moved = [(worst.name, worst.cosine) for worst in drift.worst] if drift else []
+        run = Scored(self.run, self.label, self.reference, result, moved=moved)
+        if self.path is None or result.scores_file is None:
+            return run
+        try:
+            arrays = load_scores(self.path, result)
+            return replace(run, evidence=TASKS.get(result.task)().read(arrays, result))
+        except EvalkitError as error:
+            return replace(run, problem=str(error))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,6 +78,8 @@ class Group:
 
     Attributes
     ----------
+    task : str
+        Registered name of the benchmark.
     primary : str
         Name of the figure that is shown first.
     margin : float or None
@@ -81,7 +92,7 @@ class Group:
 
     key: str
     name: str
-    kind: Kind
+    task: str
     primary: str
     entries: tuple[Entry, ...]
     margin: float | None = None
@@ -95,8 +106,13 @@ class Group:
 
     @property
     def reference(self) -> Entry | None:
-        """The run that all others are held against, if there is one."""
+        """The run that all others are compared with, if there is one."""
         return next((entry for entry in self.entries if entry.reference), None)
+
+    def runs(self) -> Runs:
+        """Return the runs that have a result, with the evidence beside each."""
+        scored = tuple(entry.scored(result) for entry, result in self.ran)
+        return Runs(scored, self.primary, self.drift_limit)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -127,16 +143,16 @@ class Report:
 
     @property
     def reference(self) -> str | None:
-        """Label of the run that all others are held against, if there is one."""
-        found = (group.reference for group in self.groups)
-        return next((entry.label for entry in found if entry), None)
+        """Label of the run that all others are compared with, if there is one."""
+        references = (group.reference for group in self.groups)
+        return next((entry.label for entry in references if entry), None)
 
     def timing(self, entry: Entry) -> Timing | None:
         """Return how fast a run's model ran its smallest batch, if that was measured."""
         if entry.result is None:
             return None
         ran, model = entry.result.ran, entry.result.model.sha256
-        found = [
+        timings = [
             timing
             for bench in self.benches
             for timing in bench.timings
@@ -145,7 +161,7 @@ class Report:
             and timing.model.sha256 == model
             and (timing.backend, timing.precision) == (ran.backend, ran.precision_requested)
         ]
-        return min(found, key=lambda timing: timing.batch_size) if found else None
+        return min(timings, key=lambda timing: timing.batch_size) if timings else None
 
 
 def of_signoff(record: Signoff, folder: Path, *, benches: Sequence[BenchResult] = ()) -> Report:
@@ -197,26 +213,26 @@ def of_results(
         A file is missing, or is not what it should be.
     """
     paths = list(dict.fromkeys([*baselines, *results]))
-    held = [(path, load_result(path)) for path in paths]
+    loaded = [(path, load_result(path)) for path in paths]
     groups: list[list[tuple[Path, Result]]] = []
-    for path, result in held:
+    for path, result in loaded:
         like = next((rows for rows in groups if _together(rows[0][1], result)), None)
         if like is None:
             groups.append([(path, result)])
         else:
             like.append((path, result))
     runs: dict[str, int] = {}
-    found = tuple(
+    made = tuple(
         _plain_group(f"g{number}", rows, baselines, runs) for number, rows in enumerate(groups)
     )
-    partial = [str(path) for path, result in held if result.status == "partial"]
+    partial = [str(path) for path, result in loaded if result.status == "partial"]
     return Report(
-        title=title or ", ".join(dict.fromkeys(group.name for group in found)),
+        title=title or ", ".join(dict.fromkeys(group.name for group in made)),
         outcome=None,
         reason="These results were not judged: evalkit gate or evalkit signoff does that.",
-        when=max(result.started for _, result in held),
+        when=max(result.started for _, result in loaded),
         command=command,
-        groups=found,
+        groups=made,
         benches=tuple(load_bench(path) for path in benches),
         warnings=tuple(f"{path} is a quick look at a part of the data" for path in partial),
     )
@@ -240,12 +256,12 @@ def load_bench(path: Path) -> BenchResult:
         ) from error
 
 
-def _benches(held: dict[str, Any] | None) -> tuple[BenchResult, ...]:
+def _benches(bench: dict[str, Any] | None) -> tuple[BenchResult, ...]:
     """Read a record's speed measurement: one, or several by name."""
-    if not held:
+    if not bench:
         return ()
     try:
-        values = [held] if "timings" in held else list(held.values())
+        values = [bench] if "timings" in bench else list(bench.values())
         return tuple(BenchResult.model_validate_json(json.dumps(value)) for value in values)
     except ValidationError as error:
         raise InputError(f"The sign-off's speed measurement is damaged: {error}.") from error
@@ -275,7 +291,7 @@ def _signed_group(record: Signoff, protocol: ProtocolRecord, folder: Path) -> Gr
     return Group(
         key=f"p{record.protocols.index(protocol)}",
         name=protocol.name,
-        kind={"lfw": "pairs", "widerface": "detection"}.get(protocol.kind, "templates"),  # type: ignore[arg-type]
+        task=protocol.kind,
         primary=protocol.primary,
         entries=tuple(entries),
         margin=tests[0].margin if tests else plan.margin.points and plan.margin.points / 100,
@@ -294,7 +310,6 @@ def _plain_group(
 ) -> Group:
     """Make a group; `runs` gives a label the same letter in every group."""
     first = rows[0][1]
-    kind = _KINDS.get(first.task, "templates")
     baseline = next((path for path, _ in rows if path in baselines), None)
     entries = []
     for (path, result), label in zip(rows, _labels(rows), strict=True):
@@ -308,7 +323,7 @@ def _plain_group(
     return Group(
         key=key,
         name=f"{first.task.upper()}: {first.dataset.name}",
-        kind=kind,
+        task=first.task,
         primary=first.headline.name if first.headline else "",
         entries=tuple(entries),
     )
@@ -330,7 +345,7 @@ def _labels(rows: list[tuple[Path, Result]]) -> list[str]:
         return f"{path.name}: {run_label(result)}"
 
     for way in (mode, named, filed):
-        found = [way(*row) for row in rows]
-        if len(set(found)) == len(found):
+        labels = [way(*row) for row in rows]
+        if len(set(labels)) == len(labels):
             break
-    return found
+    return labels

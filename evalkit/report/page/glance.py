@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from evalkit.report.page.chart import letter, run_class
+from evalkit.report.page.chart import run_class
 from evalkit.report.page.gather import Entry, Group, Report
 from evalkit.report.page.tables import change_of, drift_p1
 from evalkit.report.signoff_tables import TITLES
+from evalkit.tasks.panels import letter
 from evalkit.verdict.signoff.record import Cell
 
 KINDS = {

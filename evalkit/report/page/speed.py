@@ -10,7 +10,8 @@ import numpy as np
 from markupsafe import Markup, escape
 
 from evalkit.bench import BenchResult, Timing
-from evalkit.report.page.chart import Axis, Chart, Dots, Line, letter, nice_step, run_class
+from evalkit.report.page.chart import nice_step, run_class
+from evalkit.tasks.panels import Axis, Chart, Dots, Line, letter
 
 Series = dict[tuple[int, str], list[Timing]]
 """Timings by number and name of the run, in the order of their batch sizes."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from markupsafe import Markup, escape
 
-from evalkit.report.page.chart import letter
 from evalkit.report.page.gather import Group
+from evalkit.tasks.panels import letter
 
 WIDTH, ROW, LEFT, RIGHT = 720, 34, 40, 130
 _LETTER = 7

@@ -9,9 +9,9 @@ from evalkit.bench import BenchResult, Timing
 from evalkit.core.results import Metric
 from evalkit.report.bench import HEADER as BENCH_HEADER
 from evalkit.report.bench import row as bench_row
-from evalkit.report.page.chart import letter
 from evalkit.report.page.gather import Entry, Group, Report
 from evalkit.report.signoff_tables import TITLES, Column, facts_of, texts, titles
+from evalkit.tasks.panels import letter
 from evalkit.tasks.tables import Table, interval
 from evalkit.verdict.compare import MetricChange
 

@@ -8,12 +8,11 @@ from typing import Any
 
 from markupsafe import Markup
 
-from evalkit.core.errors import InputError
-from evalkit.report.page.chart import Chart
-from evalkit.report.page.charts import detection_charts, drift_chart, score_charts
-from evalkit.report.page.curves import Decisions, decisions_of, threshold_of, thresholds_of
+from evalkit.core.errors import EvalkitError
+from evalkit.report.page.chart import Drawing
 from evalkit.report.page.facts import hashes, machines, settings
 from evalkit.report.page.forest import forest, scale_of
+from evalkit.report.page.galleries import Album, Budget
 from evalkit.report.page.gather import Entry, Group, Report
 from evalkit.report.page.glance import (
     KINDS,
@@ -39,8 +38,10 @@ from evalkit.report.page.tables import (
     other_precision,
     stages,
 )
-from evalkit.report.page.thumbs import Budget, Gallery, galleries
 from evalkit.report.signoff_tables import TITLES
+from evalkit.tasks import TASKS
+from evalkit.tasks.panels import Chart, Note, Thresholds
+from evalkit.tasks.panels import Panel as Plain
 from evalkit.tasks.tables import Table
 
 
@@ -79,9 +80,9 @@ class Panel:
     matrix: Table
     rows: tuple[MatrixRow, ...]
     runs: tuple[Run, ...]
-    charts: tuple[Chart, ...]
+    charts: tuple[Drawing, ...]
     threshold: dict[str, Any] | None
-    galleries: tuple[Gallery, ...]
+    galleries: tuple[Album, ...]
     tables: tuple[Table, ...]
     notes: tuple[str, ...]
     margin: bool
@@ -106,7 +107,7 @@ class Page:
     modes: tuple[ModeRow, ...]
     concerns: tuple[tuple[str, Badge, str], ...]
     panels: tuple[Panel, ...]
-    speed: tuple[Chart, ...]
+    speed: tuple[Drawing, ...]
     speed_bars: tuple[SpeedBars, ...]
     speed_runs: tuple[Run, ...]
     speed_tables: tuple[Table, ...]
@@ -117,8 +118,8 @@ class Page:
         """What the page's script needs."""
         charts = [chart.spec() for panel in self.panels for chart in panel.charts]
         charts += [chart.spec() for chart in self.speed]
-        held = {panel.key: panel.threshold for panel in self.panels if panel.threshold}
-        return {"charts": charts, "thresholds": held}
+        thresholds = {panel.key: panel.threshold for panel in self.panels if panel.threshold}
+        return {"charts": charts, "thresholds": thresholds}
 
 
 def view(report: Report) -> Page:
@@ -137,7 +138,7 @@ def view(report: Report) -> Page:
         modes=tuple(mode_row(report, run, label) for run, label in enumerate(report.modes)),
         concerns=tuple(_concerns(report)),
         panels=tuple(_panel(report, group, budget) for group in report.groups),
-        speed=tuple(bench_charts(report.benches, names)),
+        speed=tuple(map(Drawing, bench_charts(report.benches, names))),
         speed_bars=tuple(bench_bars(report.benches, names)),
         speed_runs=tuple(Run(names.index(name), name) for name in names if name in timed),
         speed_tables=tuple(
@@ -153,9 +154,9 @@ def view(report: Report) -> Page:
 def _counts(report: Report) -> tuple[tuple[str, int, str], ...]:
     """Count the cells by outcome."""
     cells = report.record.cells if report.record else ()
-    held = [cell.outcome for cell in cells]
-    wanted = ("pass", "fail", "inconclusive", "cannot_run", "not_run")
-    return tuple((TITLES[o], held.count(o), KINDS[o]) for o in wanted if o in held)
+    outcomes = [cell.outcome for cell in cells]
+    order = ("pass", "fail", "inconclusive", "cannot_run", "not_run")
+    return tuple((TITLES[o], outcomes.count(o), KINDS[o]) for o in order if o in outcomes)
 
 
 def _concerns(report: Report) -> list[tuple[str, Badge, str]]:
@@ -163,7 +164,7 @@ def _concerns(report: Report) -> list[tuple[str, Badge, str]]:
 
     Cells with the same reason share an entry, and so do warnings.
     """
-    found: dict[tuple[Badge, str], list[str]] = {}
+    cases: dict[tuple[Badge, str], list[str]] = {}
     for group in report.groups:
         for entry in group.entries:
             cell, badge, why = entry.cell, badge_of(entry), entry.problem
@@ -173,8 +174,8 @@ def _concerns(report: Report) -> list[tuple[str, Badge, str]]:
             elif why:
                 badge = Badge("not compared", "open")
             if why:
-                found.setdefault((badge, why), []).append(f"{group.name} / {entry.label}")
-    concerns = [(", ".join(names), badge, why) for (badge, why), names in found.items()]
+                cases.setdefault((badge, why), []).append(f"{group.name} / {entry.label}")
+    concerns = [(", ".join(names), badge, why) for (badge, why), names in cases.items()]
     if report.warnings:
         concerns.append(("", Badge("note", "open"), "\n".join(report.warnings)))
     order = ("fail", "open", "none", "pass")
@@ -182,11 +183,10 @@ def _concerns(report: Report) -> list[tuple[str, Badge, str]]:
 
 
 def _panel(report: Report, group: Group, budget: Budget) -> Panel:
-    notes: list[str] = []
     table = _for_screen(matrix(report, group))
     scale = scale_of(group)
     rows = []
-    for entry, texts in zip(group.entries, table.rows, strict=True):
+    for entry, row in zip(group.entries, table.rows, strict=True):
         change, low, high = change_of(group, entry)
         badge = badge_of(entry)
         picture = Markup()
@@ -194,13 +194,10 @@ def _panel(report: Report, group: Group, budget: Budget) -> Panel:
             picture = forest(scale, change, (low, high), group.margin, badge.kind)
         why = entry.cell.reason if entry.cell else entry.problem
         rows.append(
-            MatrixRow(
-                _run(entry), other_precision(entry), badge, texts, picture, why, bar_of(entry)
-            )
+            MatrixRow(_run(entry), other_precision(entry), badge, row, picture, why, bar_of(entry))
         )
-    decided = _decided(group, notes) if group.kind != "detection" else {}
-    charts = _charts(group, decided, notes)
-    found = (figures(group), changes(group), flips(group), drifts(group), stages(group))
+    panels, albums = _of_task(group, budget)
+    tables = (figures(group), changes(group), flips(group), drifts(group), stages(group))
     return Panel(
         key=group.key,
         name=group.name,
@@ -208,23 +205,28 @@ def _panel(report: Report, group: Group, budget: Budget) -> Panel:
         matrix=table,
         rows=tuple(rows),
         runs=tuple(_run(entry) for entry, _ in group.ran),
-        charts=tuple(charts),
-        threshold=_threshold(group, decided),
-        galleries=tuple(galleries(group, budget)),
-        tables=tuple(table for table in found if table.rows),
-        notes=tuple(notes),
+        charts=tuple(
+            Drawing(replace(panel, key=f"{group.key}-{panel.key}"))
+            for panel in panels
+            if isinstance(panel, Chart)
+        ),
+        threshold=next((_slider(panel) for panel in panels if isinstance(panel, Thresholds)), None),
+        galleries=tuple(albums),
+        tables=tuple(table for table in tables if table.rows),
+        notes=tuple(panel.text for panel in panels if isinstance(panel, Note)),
         margin=group.margin is not None,
         stages=stage_bars(group),
     )
 
 
-def _charts(group: Group, decided: dict[Entry, Decisions], notes: list[str]) -> list[Chart]:
-    if group.kind != "detection":
-        return score_charts(group, decided) + drift_chart(group, notes)
-    charts = detection_charts(group, notes)
-    if not charts:
-        notes.append("There are no curves: no counts lie beside the results.")
-    return charts
+def _of_task(group: Group, budget: Budget) -> tuple[tuple[Plain, ...], list[Album]]:
+    """Return what the task of a group hands over; a note where the task is not there."""
+    try:
+        task = TASKS.get(group.task)()
+    except EvalkitError as error:
+        return (Note(str(error)),), []
+    runs = group.runs()
+    return task.panels(runs), budget.albums(task.pictures(runs))
 
 
 def _for_screen(table: Table) -> Table:
@@ -245,19 +247,6 @@ def _run(entry: Entry) -> Run:
     return Run(entry.run, entry.label)
 
 
-def _decided(group: Group, notes: list[str]) -> dict[Entry, Decisions]:
-    found: dict[Entry, Decisions | None] = {}
-    for entry, _ in group.ran:
-        try:
-            found[entry] = decisions_of(entry)
-        except InputError as error:
-            notes.append(f"No curves of {entry.label}: {error}")
-    absent = [entry.label for entry, held in found.items() if held is None]
-    if absent:
-        notes.append(f"No scores of both classes lie beside the results of {', '.join(absent)}.")
-    return {entry: held for entry, held in found.items() if held is not None}
-
-
 def _intro(group: Group) -> str:
     for _, result in group.ran:
         data = result.dataset
@@ -266,42 +255,25 @@ def _intro(group: Group) -> str:
     return "No run of this protocol has a result."
 
 
-def _threshold(group: Group, runs: dict[Entry, Decisions]) -> dict[str, Any] | None:
-    """Count accepted comparisons at the slider's thresholds, exactly; None without scores."""
-    if not runs:
-        return None
-    first = next((entry for entry in runs if entry.reference), next(iter(runs)))
-    metrics = first.result.metrics if first.result else ()
-    views = metrics[0].view if metrics else ""
-    rates = (m.name for m in metrics if m.figure in {"tar", "accuracy"} and m.view == views)
-    places = {name: threshold_of(first, name) for name in dict.fromkeys([group.primary, *rates])}
-    marks = {name: value for name, value in places.items() if value is not None}
-    chosen = thresholds_of(list(runs.values()), list(marks.values()))
-    if not len(chosen):
-        return None
-    held = []
-    for entry, decisions in runs.items():
-        genuine, impostors = decisions.accepted(chosen)
-        held.append(
-            {
-                "run": entry.run,
-                "label": entry.label,
-                "genuine": len(decisions.genuine),
-                "impostors": len(decisions.impostors),
-                "true": genuine.tolist(),
-                "false": impostors.tolist(),
-            }
-        )
-    indices = {name: int(abs(chosen - value).argmin()) for name, value in marks.items()}
-    start = indices.get(group.primary, next(iter(indices.values()), len(chosen) // 2))
+def _slider(thresholds: Thresholds) -> dict[str, Any]:
+    """Return what the page's script and the first state of its table need."""
+    marks = sorted(thresholds.marks.items(), key=lambda mark: mark[1])
+    here = (name for name, index in thresholds.marks.items() if index == thresholds.start)
     return {
-        "thresholds": chosen.tolist(),
-        "runs": held,
-        "start": start,
-        "marks": [
-            {"name": name, "index": index}
-            for name, index in sorted(indices.items(), key=lambda row: row[1])
+        "thresholds": thresholds.similarity.tolist(),
+        "runs": [
+            {
+                "run": run.run,
+                "label": run.label,
+                "genuine": run.genuine,
+                "impostors": run.impostors,
+                "true": run.true.tolist(),
+                "false": run.false.tolist(),
+            }
+            for run in thresholds.runs
         ],
-        "reference": first.label,
-        "mark": next((name for name, index in indices.items() if index == start), ""),
+        "start": thresholds.start,
+        "marks": [{"name": name, "index": index} for name, index in marks],
+        "reference": thresholds.reference,
+        "mark": next(here, ""),
     }

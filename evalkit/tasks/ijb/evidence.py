@@ -19,7 +19,8 @@ def read(arrays: Mapping[str, Array], result: Result) -> dict[str, SubjectCompar
     """
     names = ("scores", "genuine", "pairs", "template_id", "subject_id")
     scores, genuine, pairs, template_id, subject_id = required(arrays, *names)
-    targets = [m.at["target"] for m in result.metrics if m.figure == "tar" and m.rule == "at_most"]
+    rates = (m for m in result.metrics if m.figure == "tar" and m.rule == "at_most")
+    targets = [metric.at.get("target") for metric in rates]
     known = [target for target in targets if target is not None]
     try:
         return {"": SubjectComparisons(scores, genuine, pairs, template_id, subject_id, known)}

@@ -10,8 +10,9 @@ from evalkit.core.results import Result
 from evalkit.stats.evidence import Array, Evidence
 from evalkit.tasks.base import Task
 from evalkit.tasks.figures import rate_name
-from evalkit.tasks.ijb import evidence
+from evalkit.tasks.ijb import evidence, pictures
 from evalkit.tasks.ijb.settings import IjbSettings
+from evalkit.tasks.panels import Gallery, Runs
 
 
 class Ijb(Task[IjbSettings]):
@@ -25,6 +26,10 @@ class Ijb(Task[IjbSettings]):
     def read(self, arrays: Mapping[str, Array], result: Result) -> Mapping[str, Evidence]:
         """See `Task.read`."""
         return evidence.read(arrays, result)
+
+    def pictures(self, runs: Runs) -> tuple[Gallery, ...]:
+        """See `Task.pictures`."""
+        return pictures.pictures(runs)
 
     def primaries(self, settings: IjbSettings) -> tuple[str, ...]:
         """See `Task.primaries`."""

@@ -66,12 +66,11 @@ def read(arrays: Mapping[str, Array], result: Result) -> dict[str, FoldedPairs]:
         An array is missing, or the arrays do not fit together.
     """
     distances, genuine = required(arrays, "distances", "issame")
-    flip = result.settings["flip"] == "sum"
-    views = {"flip" if flip else "no flip": distances}
+    views = {"flip" if result.settings.get("flip") == "sum" else "no flip": distances}
     if "distances_no_flip" in arrays:
         views["no flip"] = arrays["distances_no_flip"]
     try:
         layout = result.settings["folds"]
         return {view: FoldedPairs(values, genuine, layout) for view, values in views.items()}
-    except ValueError as error:
+    except (KeyError, ValueError) as error:
         raise damaged(error) from error

@@ -23,10 +23,11 @@ from evalkit.run.inference import Inferred, embeddings
 from evalkit.stats.evidence import Array, Evidence
 from evalkit.tasks.base import Evaluation, Ready, Samples, Task, Work
 from evalkit.tasks.figures import rate_name
-from evalkit.tasks.lfw import evidence, tables
+from evalkit.tasks.lfw import evidence, pictures, tables
 from evalkit.tasks.lfw.figures import metrics_of
 from evalkit.tasks.lfw.settings import LfwSettings
 from evalkit.tasks.lfw.sheets import write_error_sheets
+from evalkit.tasks.panels import Gallery, Runs
 from evalkit.tasks.ready import read_array
 from evalkit.tasks.tables import Summary, Table
 
@@ -48,6 +49,10 @@ class Lfw(Task[LfwSettings]):
     def read(self, arrays: Mapping[str, Array], result: Result) -> Mapping[str, Evidence]:
         """See `Task.read`."""
         return evidence.read(arrays, result)
+
+    def pictures(self, runs: Runs) -> tuple[Gallery, ...]:
+        """See `Task.pictures`."""
+        return pictures.pictures(runs)
 
     def open(self, settings: LfwSettings, progress: Progress) -> Iterator[Samples]:
         """See `Task.open`: the ``.bin`` that is named, or those of a folder."""

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from evalkit.core.errors import InputError
 from evalkit.core.files import atomic_write
 from evalkit.datasets.errors import UnreadableImage
-from evalkit.datasets.widerface import WiderFace
+from evalkit.datasets.widerface import WiderFace, image_folder
+from evalkit.tasks.panels import Gallery, Runs
+from evalkit.tasks.pictures import StoredSamples, first_run, gallery
+from evalkit.tasks.pictures import scene as scene_picture
 from evalkit.tasks.widerface.drawing import (
     Colour,
     Image,
@@ -21,13 +25,42 @@ from evalkit.tasks.widerface.drawing import (
     framed,
     thumbnail,
 )
+from evalkit.tasks.widerface.evidence import SceneMatches
 from evalkit.tasks.widerface.scenes import Scene, best_f1_threshold, worst_scenes
 from evalkit.widerface_eval import Evaluation
+
+_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 _WORST = 12
 """Images a subset."""
 
 _UNREADABLE: Colour = (96, 96, 96)
+
+
+def pictures(runs: Runs) -> tuple[Gallery, ...]:
+    """Return for each run the images with most misses and false alarms."""
+    return gallery("Worst images", lambda: _worst_images(runs))
+
+
+def _worst_images(runs: Runs) -> Iterator[Gallery]:
+    first_run(runs)
+    shown: dict[tuple[str, ...], str] = {}
+    for run in runs.scored:
+        evidence = next(iter(run.evidence.values()), None)
+        if not isinstance(evidence, SceneMatches):
+            raise InputError(run.problem or f"no counts lie beside the result of {run.label}")
+        subset, scenes = evidence.scenes()
+        title = f"{run.named}: worst images"
+        captions = tuple(f"{scene.name}: {'; '.join(scene.counts)}" for scene in scenes)
+        if captions in shown:
+            yield Gallery(title, f"Those of {shown[captions]}, with the same counts.")
+            continue
+        shown[captions] = run.named
+        samples = StoredSamples(run.result, image_folder(Path(run.result.dataset.path)))
+        images = (thumbnail(samples.load(scene.name, _SUFFIXES), scene) for scene in scenes)
+        note = f"Subset {subset}, at its best F1: thin solid boxes are annotated faces that were "
+        note += "hit, dashed ones missed; corners alone are false alarms, dotted boxes ignored."
+        yield Gallery(title, note, tuple(map(scene_picture, images, captions)))
 
 
 def write_detection_pictures(folder: Path, wider: WiderFace, evaluation: Evaluation) -> list[Path]:

@@ -17,11 +17,12 @@ from evalkit.run.inference import Inferred
 from evalkit.stats.ap import image_counts
 from evalkit.stats.evidence import Array, Evidence
 from evalkit.tasks.base import Evaluation, Ready, Samples, Task, Work
+from evalkit.tasks.panels import Gallery, Runs
 from evalkit.tasks.tables import Summary
-from evalkit.tasks.widerface import evidence, tables
+from evalkit.tasks.widerface import evidence, pictures, tables
 from evalkit.tasks.widerface.figures import intervals_of, metrics_of
-from evalkit.tasks.widerface.pictures import write_detection_pictures
 from evalkit.tasks.widerface.samples import Data, load_samples, truth_folder
+from evalkit.tasks.widerface.scenes import scene_arrays
 from evalkit.tasks.widerface.settings import WiderFaceSettings
 from evalkit.widerface_eval import (
     Detections,
@@ -82,7 +83,7 @@ class WiderFaceTask(Task[WiderFaceSettings]):
         settings: WiderFaceSettings,
         work: Work,
     ) -> Evaluation:
-        """See `Task.evaluate`; the arrays are those of `ImageCounts`."""
+        """See `Task.evaluate`; the arrays are those of `ImageCounts`, and scenes for pictures."""
         truth: GroundTruth = samples.data.truth
         applied = settings.model_dump(
             mode="json", include={"rule", "iou", "steps", "events", "limit"}
@@ -105,7 +106,7 @@ class WiderFaceTask(Task[WiderFaceSettings]):
             intervals = intervals_of(counts)
         return Evaluation(
             metrics=metrics_of(scored, intervals),
-            arrays=counts.arrays(),
+            arrays={**counts.arrays(), **scene_arrays(scored)},
             applied={**applied, "normalisation": scored.settings.normalisation},
             failures=failures,
             warnings=(*warnings, *scored.warnings),
@@ -137,7 +138,7 @@ class WiderFaceTask(Task[WiderFaceSettings]):
             if samples.data.images is None:
                 yield "There is no image to draw on: only the curves are written."
             else:
-                written += write_detection_pictures(
+                written += pictures.write_detection_pictures(
                     settings.save_images, samples.data.images, scored
                 )
             yield f"pictures: {len(written)} files in {settings.save_images}"
@@ -145,6 +146,10 @@ class WiderFaceTask(Task[WiderFaceSettings]):
     def read(self, arrays: Mapping[str, Array], result: Result) -> Mapping[str, Evidence]:
         """See `Task.read`."""
         return evidence.read(arrays, result)
+
+    def pictures(self, runs: Runs) -> tuple[Gallery, ...]:
+        """See `Task.pictures`."""
+        return pictures.pictures(runs)
 
     def primaries(self, settings: WiderFaceSettings) -> tuple[str, ...]:
         """See `Task.primaries`."""

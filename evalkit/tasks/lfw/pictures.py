@@ -1,0 +1,78 @@
+"""Pictures of pairs that a run decides wrongly, or otherwise than the reference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from evalkit.core.errors import InputError
+from evalkit.core.results import Result
+from evalkit.datasets.errors import UnreadableImage
+from evalkit.datasets.lfw import LfwImages, load_bin
+from evalkit.tasks.lfw.evidence import FoldedPairs
+from evalkit.tasks.panels import Gallery, Picture, Runs, Scored
+from evalkit.tasks.pictures import SHOWN, Image, face, first_run, flipped, gallery, moved
+
+
+def pictures(runs: Runs) -> tuple[Gallery, ...]:
+    """Return the worst pairs, the decisions that flipped and the images that moved furthest."""
+
+    def errors() -> Iterator[Gallery]:
+        first = first_run(runs)
+        images = _images(first.result)
+        yield _worst_pairs(first, images)
+        yield from flipped(runs, lambda row, caption: _pair(images, row, caption))
+
+    drifted = gallery("Images that moved furthest", lambda: moved(runs, _by_name))
+    return (*gallery("Worst pairs", errors), *drifted)
+
+
+def _images(result: Result) -> LfwImages:
+    pairs = load_bin(result.dataset.path)
+    if pairs.sha256 != result.dataset.sha256:
+        raise InputError(f"{result.dataset.path} is no longer the file that was evaluated")
+    return LfwImages(pairs)
+
+
+def _worst_pairs(run: Scored, images: LfwImages) -> Gallery:
+    """Return the pairs that lie furthest on the wrong side of the threshold."""
+    accuracy = next((m for m in run.result.metrics if m.figure == "accuracy"), None)
+    evidence = next(iter(run.evidence.values()), None)
+    if accuracy is None or not isinstance(evidence, FoldedPairs):
+        raise InputError("the result has no accuracy, or no scores lie beside it")
+    threshold = accuracy.at["distance"] or 0.0
+    distances, genuine = evidence.distances, evidence.genuine
+    wrong = np.flatnonzero((distances < threshold) != genuine)
+    worst = wrong[np.argsort(-np.abs(distances[wrong] - threshold), kind="stable")][:SHOWN]
+    pictures = []
+    for row in worst.tolist():
+        outcome = "same person, refused" if genuine[row] else "different people, accepted"
+        caption = f"pair {row}, {outcome}: similarity {evidence.similarity[row]:.3f}"
+        picture = _pair(images, row, caption)
+        pictures += [picture] if picture else []
+    note = f"{len(wrong):,} of {len(genuine):,} pairs are decided wrongly at similarity "
+    note += f"{1 - threshold / 2:.3f}; the furthest from it first."
+    return Gallery(f"{run.named}: worst pairs", note, tuple(pictures))
+
+
+def _pair(images: LfwImages, row: int, caption: str) -> Picture | None:
+    try:
+        sides = [images.load(2 * row + side)[:, :, ::-1] for side in (0, 1)]
+    except (UnreadableImage, IndexError):
+        return None
+    gap = np.full((sides[0].shape[0], 4, 3), 255, np.uint8)
+    return face(np.hstack([sides[0], gap, sides[1]]), caption)
+
+
+def _by_name(result: Result) -> Callable[[str], Image]:
+    """Return what loads an image of a set by its name."""
+    images = _images(result)
+    rows = {images.name(row): row for row in range(len(images))}
+
+    def load(name: str) -> Image:
+        if name not in rows:
+            raise InputError(f"there is no image {name}")
+        return np.ascontiguousarray(images.load(rows[name])[:, :, ::-1])
+
+    return load
