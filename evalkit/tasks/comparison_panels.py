@@ -264,9 +264,9 @@ def _drift(runs: Runs) -> Iterable[Panel]:
 
 
 def _drift_chart(moved: Sequence[tuple[Scored, Floats]], limit: float | None) -> Chart:
-    marks = ()
+    marks: list[Mark] = []
     if limit is not None and limit < 1:
-        marks = (Mark(1 - limit, "limit on the worst 1 %"),)
+        marks.append(Mark(1 - limit, "limit on the worst 1 %"))
     ends = [mark.x for mark in marks]
     high = 3 * max([*ends, *(float(values.max()) for _, values in moved), 1e-5])
     edges = np.geomspace(_SAME / 2, min(high, 2.5), _DRIFT_BINS + 1)

@@ -70,7 +70,7 @@ def read(arrays: Mapping[str, Array], result: Result) -> dict[str, FoldedPairs]:
     if "distances_no_flip" in arrays:
         views["no flip"] = arrays["distances_no_flip"]
     try:
-        layout = result.settings["folds"]
+        layout = result.settings.get("folds", "")
         return {view: FoldedPairs(values, genuine, layout) for view, values in views.items()}
-    except (KeyError, ValueError) as error:
+    except ValueError as error:
         raise damaged(error) from error
