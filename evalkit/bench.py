@@ -238,7 +238,7 @@ class _Cell:
     session: Session | None = None
     batch: NDArray[Any] | None = None
     repetitions: list[NDArray[np.float64]] = field(default_factory=list)
-    told: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
 
     def run(self) -> float:
         """Run once; return the seconds."""
@@ -251,7 +251,7 @@ class _Cell:
     def timing(self) -> Timing:
         """Put the record together."""
         setup = self.setup
-        asked: dict[str, Any] = {
+        settings: dict[str, Any] = {
             "backend": setup.backend,
             "precision": setup.precision,
             "batch_size": setup.batch_size,
@@ -259,13 +259,13 @@ class _Cell:
             "device": setup.device,
         }
         if self.problem is not None or not self.repetitions:
-            return Timing(**asked, problem=self.problem or "no repetition was asked for")
+            return Timing(**settings, problem=self.problem or "no repetition was asked for")
         rates = [setup.batch_size * len(runs) / runs.sum() for runs in self.repetitions]
         runs = np.concatenate(self.repetitions)
         p50, p90, p99 = np.percentile(1000 * runs, [50, 90, 99]).tolist()
         return Timing(
-            **asked,
-            **self.told,
+            **settings,
+            **self.facts,
             images_per_second=Spread(
                 median=float(np.median(rates)), low=float(min(rates)), high=float(max(rates))
             ),
@@ -278,9 +278,9 @@ def _sharing(cells: Sequence[_Cell]) -> Iterator[list[_Cell]]:
     """Group the configurations that one session serves, the smallest batch first."""
 
     def session(cell: _Cell) -> tuple[str, str, int, str, str, float]:
-        held = cell.setup
-        worker = str(held.python or ""), held.worker_timeout or 0.0
-        return held.backend, held.precision, held.threads or 0, held.device, *worker
+        setup = cell.setup
+        worker = str(setup.python or ""), setup.worker_timeout or 0.0
+        return setup.backend, setup.precision, setup.threads or 0, setup.device, *worker
 
     ordered = sorted(cells, key=lambda cell: (session(cell), cell.setup.batch_size))
     for _, group in groupby(ordered, session):
@@ -290,11 +290,10 @@ def _sharing(cells: Sequence[_Cell]) -> Iterator[list[_Cell]]:
 def _open(model: ModelConfig, cells: list[_Cell], stack: ExitStack) -> None:
     """Open the session of some configurations and warm each up."""
     setup = cells[0].setup
-    asked = {
-        name: value for name, value in asdict(setup).items() if name in RunSettings.model_fields
-    }
+    known = RunSettings.model_fields
+    settings = {name: value for name, value in asdict(setup).items() if name in known}
     try:
-        run = validate(RunSettings, asked, f"{setup.backend} at {setup.precision}")
+        run = validate(RunSettings, settings, f"{setup.backend} at {setup.precision}")
         choose_backend(run, model).probe()  # loads its library, which is no part of the model
         memory = _Memory()
         start = time.perf_counter()
@@ -314,7 +313,7 @@ def _open(model: ModelConfig, cells: list[_Cell], stack: ExitStack) -> None:
         except EvalkitError as error:
             cell.problem = str(error)
         ran = {**asdict(opened.session.ran), "batch_size": size}
-        cell.told = {
+        cell.facts = {
             "ran": RanInfo.model_validate(ran),
             "model": opened.info,
             "open_seconds": seconds,
@@ -349,7 +348,7 @@ def random_batch(session: Session, model: ModelConfig, count: int) -> NDArray[An
     """Make a batch of random pixels, normalised as the model wants them."""
     info = session.inputs[0]
     sizes = zip(info.shape[1:], image_shape(model), strict=True)
-    shape = [held if isinstance(held, int) else guess for held, guess in sizes]
+    shape = [size if isinstance(size, int) else guess for size, guess in sizes]
     height, width = shape[1:] if model.input.layout == "nchw" else shape[:2]
     normalise = Normaliser(model.input, info.dtype)
     batch = normalise.empty(count, (height, width))
@@ -390,8 +389,8 @@ class _Memory:
 
 def _workers() -> int:
     """Bytes that the processes started by this one hold."""
-    held = 0
+    total = 0
     for child in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):
-            held += child.memory_info().rss
-    return held
+            total += child.memory_info().rss
+    return total

@@ -19,8 +19,6 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from typing import Self  # Python 3.10, which a worker may run, has none
 
-    from evalkit.backends.outputs.device import DeviceRun
-
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
 
@@ -65,7 +63,8 @@ class Probe:
     reason, remedy : str
         Where it is not available: why not, and the command that mends it.
     reads_outputs : bool
-        Whether it reads what a device wrote (``--outputs``) in place of running a model file.
+        Whether it reads what a device wrote (``--outputs``) in place of running a model file: it is
+        given `evalkit.backends.outputs.device.OutputsOptions`.
     """
 
     available: bool
@@ -193,8 +192,6 @@ class SessionOptions:
     provider : str or None
         What runs a CUDA device where a runtime has several: ``cuda`` or ``tensorrt`` of ONNX
         Runtime; None takes the runtime's own CUDA kernels.
-    device_run : DeviceRun or None
-        What goes with the outputs, for a backend that reads outputs of a device.
     """
 
     precision: Precision = "fp32"
@@ -203,7 +200,6 @@ class SessionOptions:
     architecture: str | None = None
     image: tuple[int, int, int] | None = None
     provider: Literal["cuda", "tensorrt"] | None = None
-    device_run: DeviceRun | None = None
 
 
 class Backend(ABC):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from evalkit.backends.outputs.manifest import INPUTS
 from evalkit.convert.calibration import draw
-from evalkit.convert.image_sets import ImageSet, load_images
+from evalkit.convert.image_sets import Kind, load_images
 from evalkit.core.errors import InputError
 from evalkit.core.files import atomic_write, sha256_json
 from evalkit.core.progress import Progress
@@ -61,12 +61,12 @@ def dump_calibration(config: DumpSettings, inputs: Inputs, progress: Progress) -
     """
     if config.calibration is None:
         raise InputError("--calibration says how many images to draw.")
-    detection = config.kind == "widerface"
+    detection = inputs.manifest.task == "detection"
     side = 0 if detection else face_side(inputs.model)
-    kind = "photographs" if detection else "faces"
-    evaluated = _set(config.data, kind, side, progress)
-    own = config.calibration_data is None
-    images = evaluated if own else _set(config.calibration_data, kind, side, progress)
+    kind: Kind = "photographs" if detection else "faces"
+    images = evaluated = load_images(config.data, kind, side, progress)
+    if config.calibration_data is not None:
+        images = load_images(config.calibration_data, kind, side, progress)
     drawn = draw(
         images,
         samples=config.calibration,
@@ -90,7 +90,3 @@ def dump_calibration(config: DumpSettings, inputs: Inputs, progress: Progress) -
     with atomic_write(folder / "drawn.json") as file:
         file.write(json.dumps(drawn.record, indent=2).encode())
     return Calibration(folder / INPUTS, done.inputs, drawn.warnings)
-
-
-def _set(path: Path | None, kind: str, side: int, progress: Progress) -> ImageSet:
-    return load_images(path, "photographs" if kind == "photographs" else "faces", side, progress)

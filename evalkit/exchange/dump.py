@@ -122,12 +122,12 @@ def _begin(folder: Path, manifest: Manifest) -> int:
     """Return how many images are done already."""
     for name in (HEADER, INCOMPLETE):
         if (folder / name).is_file():
-            held = read_header(folder / name)
-            if held != manifest:
+            before = read_header(folder / name)
+            if before != manifest:
                 differ = [
                     field
                     for field in Manifest.model_fields
-                    if getattr(held, field) != getattr(manifest, field)
+                    if getattr(before, field) != getattr(manifest, field)
                 ]
                 raise InputError(
                     f"{folder} holds another dump: {', '.join(differ)} "

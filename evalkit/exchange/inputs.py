@@ -10,7 +10,7 @@ from typing import Any, Literal
 import cv2
 
 import evalkit
-from evalkit.backends.outputs.manifest import Manifest, Task, read_manifest
+from evalkit.backends.outputs.manifest import Manifest, Task, read_dump
 from evalkit.backends.outputs.runtime_info import OutputSpec
 from evalkit.core.errors import InputError
 from evalkit.core.files import sha256_json
@@ -56,9 +56,9 @@ def prepare_inputs(config: DumpSettings, progress: Progress) -> Inputs:
     sample_model = SAMPLE_DETECTOR if detection else SAMPLE_MODEL
     model = load_model_config(config.model or sample_model, config)
     if detection == (model.head == "embedding"):
-        wanted = "a detector" if detection else "a recognition model"
+        needs = "a detector" if detection else "a recognition model"
         raise InputError(
-            f"The model {model.name!r} has the head {model.head!r}; {config.kind} needs {wanted}."
+            f"The model {model.name!r} has the head {model.head!r}; {config.kind} needs {needs}."
         )
     if config.sizing is not None:
         model = model.model_copy(update={"sizing": config.sizing})
@@ -158,23 +158,23 @@ def model_outputs(model: ModelConfig, folder: Path, threads: int | None) -> tupl
     Two dumped inputs of unlike shape tell which sizes vary; where several do, a file of the device
     must tell its shape itself.
     """
-    manifest, written = read_manifest(folder)
+    dump = read_dump(folder)
     reference = host_reference(model, threads)
-    if manifest.task != "detection" or reference is None:
+    if dump.manifest.task != "detection" or reference is None:
         return ()
-    by_shape = {entry.items[0].shape: entry for part in written for entry in part.entries}
+    by_shape = {entry.items[0].shape: entry for entry in dump.entries}
     chosen = [by_shape[shape] for shape in (min(by_shape), max(by_shape))] if by_shape else []
-    found = []
+    runs = []
     with reference() as session:
         for entry in chosen:
-            tensor = read_inputs(folder, manifest, entry)
+            tensor = read_inputs(dump, entry)
             if tensor is not None:
-                found.append(run_one(session, tensor, manifest))
-    if not found:
+                runs.append(run_one(session, tensor, dump.manifest))
+    if not runs:
         return ()
     return tuple(
-        OutputSpec(name=name, shape=_common([outputs[name].shape for outputs in found]))
-        for name in found[0]
+        OutputSpec(name=name, shape=_common([outputs[name].shape for outputs in runs]))
+        for name in runs[0]
     )
 
 

@@ -37,17 +37,17 @@ class Buffers:
         """Return an array with anything in it."""
         kind = np.dtype(dtype)
         size = math.prod(shape) * kind.itemsize
-        return self._held(size)[:size].view(kind).reshape(shape)
+        return self._buffer(size)[:size].view(kind).reshape(shape)
 
     def give(self, array: NDArray[Any]) -> None:
         """Return what `take` gave; the caller uses it no more."""
-        held = array.base
-        if not isinstance(held, np.ndarray):
+        buffer = array.base
+        if not isinstance(buffer, np.ndarray):
             raise TypeError("this array does not come from the buffers")
         with self._lock:
-            insort(self._free, held.reshape(-1), key=len)
+            insort(self._free, buffer.reshape(-1), key=len)
 
-    def _held(self, size: int) -> Bytes:
+    def _buffer(self, size: int) -> Bytes:
         """Return the smallest free buffer that is large enough, or a new one for the largest."""
         with self._lock:
             place = bisect_left(self._free, size, key=len)

@@ -78,7 +78,9 @@ def open_detector(
         yield OpenDetector(detector, model, settings)
 
 
-def _options(head: DetectionHead, model: ModelConfig, given: Mapping[str, Any]) -> DetectionOptions:
+def _options(
+    head: DetectionHead, model: ModelConfig, changes: Mapping[str, Any]
+) -> DetectionOptions:
     known = {field.name for field in dataclasses.fields(DetectionOptions)}
     unknown = sorted(model.detection.keys() - known)
     if unknown:
@@ -86,7 +88,7 @@ def _options(head: DetectionHead, model: ModelConfig, given: Mapping[str, Any]) 
             f"The model {model.name!r} has unknown 'detection' settings: {', '.join(unknown)}; "
             f"known: {', '.join(sorted(known))}."
         )
-    return dataclasses.replace(head.options(), **{**model.detection, **given})
+    return dataclasses.replace(head.options(), **{**model.detection, **changes})
 
 
 def _check_sizing(model: OpenModel, sizing: Sizing) -> None:

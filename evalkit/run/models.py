@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 
 from evalkit.backends import BACKENDS
 from evalkit.backends.base import Backend, Session, SessionOptions
 from evalkit.backends.onnx_files import external_data
-from evalkit.backends.outputs.device import DeviceRun
+from evalkit.backends.outputs.device import OutputsOptions
 from evalkit.backends.worker.session import isolated
 from evalkit.core.errors import InputError, UnavailableError
 from evalkit.core.files import sha256_file, sha256_json
@@ -63,8 +63,9 @@ def open_model(run: RunSettings, config: ModelConfig) -> Iterator[OpenModel]:
         architecture=config.architecture,
         image=image_shape(config),
         provider=config.runtime.provider,
-        device_run=_device_run(run, config) if probe.reads_outputs else None,
     )
+    if probe.reads_outputs:
+        options = _outputs_options(options, run, config)
     sha256 = model_sha256(file)
     info = ModelInfo(
         name=config.name,
@@ -124,9 +125,12 @@ def _outputs(run: RunSettings) -> Path:
     return run.outputs
 
 
-def _device_run(run: RunSettings, config: ModelConfig) -> DeviceRun:
+def _outputs_options(
+    options: SessionOptions, run: RunSettings, config: ModelConfig
+) -> OutputsOptions:
     reference = host_reference(config, run.threads)
-    return DeviceRun(
+    return OutputsOptions(
+        **{field.name: getattr(options, field.name) for field in fields(options)},
         manifest=run.manifest,
         runtime_info=run.runtime_info,
         throughput_log=run.throughput_log,

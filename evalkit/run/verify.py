@@ -97,7 +97,7 @@ def _chosen(dump: Dump, count: int) -> Iterator[tuple[Entry, list[int]]]:
 def _pairs(session: Session, dump: Dump, read: Read, count: int) -> Iterator[Pair]:
     manifest = dump.manifest
     for entry, rows in _chosen(dump, count):
-        tensors = read_inputs(dump.folder, manifest, entry)
+        tensors = read_inputs(dump, entry)
         if tensors is None:
             raise _NotComparedError(f"{entry.file} is not in {dump.folder / INPUTS} any more.")
         outputs = read(entry)
@@ -158,7 +158,7 @@ def _spec(manifest: Manifest) -> InputSpec:
     return InputSpec.model_validate({name: manifest.preprocessing[name] for name in known})
 
 
-def read_inputs(dump: Path, manifest: Manifest, entry: Entry) -> NDArray[Any] | None:
+def read_inputs(dump: Dump, entry: Entry) -> NDArray[Any] | None:
     """Read a dumped file of inputs, shape (batch, ...); None if it is not there.
 
     Raises
@@ -166,11 +166,12 @@ def read_inputs(dump: Path, manifest: Manifest, entry: Entry) -> NDArray[Any] | 
     evalkit.core.errors.InputError
         It is not what the manifest says.
     """
-    file = dump / INPUTS / entry.file
+    file = dump.folder / INPUTS / entry.file
     if not file.is_file():
         return None
     try:
-        return _tensors(file, manifest).reshape(manifest.batch, *entry.items[0].shape)
+        tensors = _tensors(file, dump.manifest)
+        return tensors.reshape(dump.manifest.batch, *entry.items[0].shape)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
         raise InputError(
             f"{file} is not the input that was dumped ({error}). Dump again into another folder, "

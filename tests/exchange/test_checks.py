@@ -18,14 +18,14 @@ def faces(seed: int, count: int, noise: float, shared: float = 0.0) -> list[Halv
     """Draw faces whose two halves differ by noise; a part may be common to all of them."""
     rng = np.random.default_rng(seed)
     common = shared * rng.normal(0, 1, DIM)
-    made = []
+    pairs = []
     for number in range(count):
         face = rng.normal(0, 1, DIM)
         plain, flipped = (
             (common + face + noise * rng.normal(0, 1, DIM)).astype(np.float32) for _ in range(2)
         )
-        made.append(Halves(str(number), plain, flipped))
-    return made
+        pairs.append(Halves(str(number), plain, flipped))
+    return pairs
 
 
 @given(st.integers(0, 10**6), st.integers(3, 40), st.data())
@@ -63,9 +63,9 @@ def test_two_images_of_one_person_are_no_exchange() -> None:
 
 
 def test_a_wrecked_model_is_doubtful_as_a_whole() -> None:
-    found = disagreement(faces(3, 100, 3.0))
-    assert found.images == 100
-    assert found.doubtful > 50
+    result = disagreement(faces(3, 100, 3.0))
+    assert result.images == 100
+    assert result.doubtful > 50
 
 
 def test_what_is_not_finite_is_no_exchange() -> None:

@@ -40,13 +40,13 @@ def manifest(batch: int, samples: int, task: str = "recognition") -> Manifest:
 
 def entries(batch: int, samples: int, lost: frozenset[int] = frozenset()) -> list[Entry]:
     """As a dump lists them: files of a batch, in which images that could not be read have none."""
-    made = []
+    files = []
     for number, first in enumerate(range(0, samples, batch)):
         rows = [row for row in range(first, min(first + batch, samples)) if row not in lost]
         if rows:
             items = tuple(Item(row, str(row), "plain", (3, 2, 2), str(row)) for row in rows)
-            made.append(Entry(f"{number:08d}.bin", items))
-    return made
+            files.append(Entry(f"{number:08d}.bin", items))
+    return files
 
 
 def embedding(sample: int) -> np.ndarray:
@@ -76,73 +76,73 @@ def test_rows_of_any_batch(
     tmp_path_factory: pytest.TempPathFactory, batch: int, samples: int, lost: set[int]
 ) -> None:
     """Also where the last file, or one with an unreadable image, is filled up."""
-    made = entries(batch, samples, frozenset(lost))
-    if not made:
+    files = entries(batch, samples, frozenset(lost))
+    if not files:
         return
     folder = tmp_path_factory.mktemp("outputs")
-    for entry in made:
+    for entry in files:
         filled(entry, batch).tofile(folder / f"{entry.stem}_0.bin")
-    reader = OutputFolder(folder, made, RuntimeInfo(), manifest(batch, samples))
-    for entry in made:
-        (found,) = reader.read(entry).values()
-        np.testing.assert_array_equal(found, filled(entry, batch)[: len(entry.items)])
+    reader = OutputFolder(folder, files, RuntimeInfo(), manifest(batch, samples))
+    for entry in files:
+        (rows,) = reader.read(entry).values()
+        np.testing.assert_array_equal(rows, filled(entry, batch)[: len(entry.items)])
 
 
 @pytest.mark.parametrize("form", WRITERS)
 @pytest.mark.parametrize("batch", [1, 4])
 def test_every_form_gives_the_same_rows(tmp_path: Path, form: str, batch: int) -> None:
-    made = entries(batch, 7)
+    files = entries(batch, 7)
     if form in {"_1.txt", "_2.txt"}:
         form, write = "_0.txt", WRITERS[form]
     else:
         write = WRITERS[form]
-    for entry in made:
+    for entry in files:
         write(tmp_path / f"{entry.stem}{form}", filled(entry, batch))
-    reader = OutputFolder(tmp_path, made, RuntimeInfo(), manifest(batch, 7))
-    for entry in made:
-        (found,) = reader.read(entry).values()
-        np.testing.assert_allclose(found, filled(entry, batch)[: len(entry.items)], rtol=1e-6)
+    reader = OutputFolder(tmp_path, files, RuntimeInfo(), manifest(batch, 7))
+    for entry in files:
+        (rows,) = reader.read(entry).values()
+        np.testing.assert_allclose(rows, filled(entry, batch)[: len(entry.items)], rtol=1e-6)
 
 
 @pytest.mark.parametrize("shape", [(1, DIM, 1, 1), (DIM,), (DIM, 1)])
 def test_a_vector_of_any_shape_is_one_row(tmp_path: Path, shape: tuple[int, ...]) -> None:
-    made = entries(1, 3)
-    for entry in made:
+    files = entries(1, 3)
+    for entry in files:
         np.save(tmp_path / f"{entry.stem}.npy", filled(entry, 1).reshape(shape))
-    reader = OutputFolder(tmp_path, made, RuntimeInfo(), manifest(1, 3))
-    np.testing.assert_array_equal(reader.read(made[1])["output0"], filled(made[1], 1))
+    reader = OutputFolder(tmp_path, files, RuntimeInfo(), manifest(1, 3))
+    np.testing.assert_array_equal(reader.read(files[1])["output0"], filled(files[1], 1))
 
 
 def test_rows_that_fill_up_may_be_left_out(tmp_path: Path) -> None:
-    made = entries(4, 6)
-    for entry in made:
+    files = entries(4, 6)
+    for entry in files:
         filled(entry, 4)[: len(entry.items)].tofile(tmp_path / f"{entry.stem}_0.bin")
-    reader = OutputFolder(tmp_path, made, RuntimeInfo(), manifest(4, 6))
-    assert reader.read(made[1])["output0"].shape == (2, DIM)
+    reader = OutputFolder(tmp_path, files, RuntimeInfo(), manifest(4, 6))
+    assert reader.read(files[1])["output0"].shape == (2, DIM)
 
 
 def test_half_precision_files(tmp_path: Path) -> None:
-    made = entries(1, 2)
-    for entry in made:
+    files = entries(1, 2)
+    for entry in files:
         filled(entry, 1).astype("<f2").tofile(tmp_path / f"{entry.stem}_0.bin")
     info = RuntimeInfo(output_dtype="float16")
-    found = OutputFolder(tmp_path, made, info, manifest(1, 2)).read(made[0])["output0"]
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, filled(made[0], 1), rtol=1e-3)
+    outputs = OutputFolder(tmp_path, files, info, manifest(1, 2)).read(files[0])["output0"]
+    assert outputs.dtype == np.float32
+    np.testing.assert_allclose(outputs, filled(files[0], 1), rtol=1e-3)
 
 
 @pytest.mark.parametrize("place", [0, 3, 6])
 @pytest.mark.parametrize("form", ["_0.bin", "_0.npy", ".npz", "_0.txt"])
 def test_the_file_that_is_cut_is_the_one_named(tmp_path: Path, form: str, place: int) -> None:
-    made = entries(1, 7)
-    for entry in made:
+    files = entries(1, 7)
+    for entry in files:
         WRITERS[form](tmp_path / f"{entry.stem}{form}", filled(entry, 1))
-    bad = tmp_path / f"{made[place].stem}{form}"
+    bad = tmp_path / f"{files[place].stem}{form}"
     bad.write_bytes(bad.read_bytes()[: bad.stat().st_size // 2])
 
     def read_all() -> None:
-        reader = OutputFolder(tmp_path, made, RuntimeInfo(), manifest(1, 7))
-        for entry in made:
+        reader = OutputFolder(tmp_path, files, RuntimeInfo(), manifest(1, 7))
+        for entry in files:
             reader.read(entry)
 
     with pytest.raises(InputError, match=bad.name):
@@ -150,32 +150,32 @@ def test_the_file_that_is_cut_is_the_one_named(tmp_path: Path, form: str, place:
 
 
 def test_a_pickle_is_not_opened(tmp_path: Path) -> None:
-    made = entries(1, 1)
+    files = entries(1, 1)
     np.save(tmp_path / "00000000.npy", np.array([{"a": 1}], object), allow_pickle=True)
     with pytest.raises(InputError, match="cannot be read as an output"):
-        OutputFolder(tmp_path, made, RuntimeInfo(), manifest(1, 1))
+        OutputFolder(tmp_path, files, RuntimeInfo(), manifest(1, 1))
 
 
 def test_two_outputs_of_one_name_need_names(tmp_path: Path) -> None:
-    made = entries(1, 1)
+    files = entries(1, 1)
     for number in range(2):
-        np.savez(tmp_path / f"00000000_{number}.npz", filled(made[0], 1))
+        np.savez(tmp_path / f"00000000_{number}.npz", filled(files[0], 1))
     with pytest.raises(InputError, match="several outputs 'arr_0'"):
-        OutputFolder(tmp_path, made, RuntimeInfo(), manifest(1, 1))
+        OutputFolder(tmp_path, files, RuntimeInfo(), manifest(1, 1))
     specs = (OutputSpec(name="a"), OutputSpec(name="b"))
-    reader = OutputFolder(tmp_path, made, RuntimeInfo(outputs=specs), manifest(1, 1))
-    assert list(reader.read(made[0])) == ["a", "b"]
+    reader = OutputFolder(tmp_path, files, RuntimeInfo(outputs=specs), manifest(1, 1))
+    assert list(reader.read(files[0])) == ["a", "b"]
 
 
 def test_an_output_that_only_some_files_have(tmp_path: Path) -> None:
-    made = entries(1, 2)
-    for entry, name in zip(made, "ab", strict=True):
+    files = entries(1, 2)
+    for entry, name in zip(files, "ab", strict=True):
         np.savez(tmp_path / f"{entry.stem}.npz", **{name: filled(entry, 1)})
-    reader = OutputFolder(tmp_path, made[:1] + made[1:], RuntimeInfo(), manifest(1, 2))
+    reader = OutputFolder(tmp_path, files[:1] + files[1:], RuntimeInfo(), manifest(1, 2))
     # Both are known names; a third file has one that none of those looked at had.
-    np.savez(tmp_path / "00000001.npz", c=filled(made[1], 1))
+    np.savez(tmp_path / "00000001.npz", c=filled(files[1], 1))
     with pytest.raises(InputError, match="holds an output 'c'"):
-        reader.read(made[1])
+        reader.read(files[1])
 
 
 @pytest.mark.parametrize(
@@ -202,24 +202,24 @@ def test_predictions_are_told_from_outputs(tmp_path: Path) -> None:
 
 
 def test_what_tools_write_beside_is_left_alone(tmp_path: Path) -> None:
-    made = entries(1, 1)
-    filled(made[0], 1).tofile(tmp_path / "00000000_0.bin")
+    files = entries(1, 1)
+    filled(files[0], 1).tofile(tmp_path / "00000000_0.bin")
     for name in ("sumary.json", "run_summary.json", "ais.log", ".hidden"):
         (tmp_path / name).write_text("{}")
-    assert OutputFolder(tmp_path, made, RuntimeInfo(), manifest(1, 1)).read(made[0])
+    assert OutputFolder(tmp_path, files, RuntimeInfo(), manifest(1, 1)).read(files[0])
 
 
 @pytest.mark.parametrize("name", ["all.npy", "all.npz"])
 def test_a_matrix(tmp_path: Path, name: str) -> None:
-    made = entries(4, 6)
+    files = entries(4, 6)
     rows = np.stack([embedding(sample) for sample in range(6)])
     if name.endswith("npz"):
         np.savez(tmp_path / name, output=rows)
     else:
         np.save(tmp_path / name, rows)
-    reader = OutputMatrix(tmp_path / name, made)
-    (found,) = reader.read(made[1]).values()
-    np.testing.assert_array_equal(found, rows[4:])
+    reader = OutputMatrix(tmp_path / name, files)
+    (outputs,) = reader.read(files[1]).values()
+    np.testing.assert_array_equal(outputs, rows[4:])
 
 
 def test_a_matrix_of_another_kind_is_refused(tmp_path: Path) -> None:

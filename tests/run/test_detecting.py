@@ -27,17 +27,17 @@ OPTIONS = DetectionOptions(score_threshold=0.0, nms_threshold=None)
 
 
 class Corners(Session):
-    """Gives one box an image, made of its pixels; remembers what it was given."""
+    """Gives one box an image, made of its pixels; remembers its batches."""
 
     outputs = (TensorInfo("boxes", "float32", ("n", 1, 5)),)
     ran = Ran("test", "0", "cpu", "fp32", "fp32", 1)
 
     def __init__(self, batch: int | None = None) -> None:
         self.inputs = (TensorInfo("input", "float32", (batch or "n", 3, None, None)),)
-        self.given: list[NDArray[Any]] = []
+        self.batches: list[NDArray[Any]] = []
 
     def run(self, batch: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
-        self.given.append(batch.copy())
+        self.batches.append(batch.copy())
         means = np.abs(batch.mean(axis=(2, 3)))
         first = means[:, :2]
         boxes = np.concatenate([first, first + 1, 0.5 + 0 * means[:, :1]], axis=1)
@@ -95,11 +95,13 @@ def test_views_are_joined_before_the_fractions_go(threshold: float | None, voted
         np.testing.assert_array_equal(faces.boxes, np.trunc(exact.boxes))
 
 
-def found(folder: Path, images: Photographs, held: Detector) -> list[NDArray[np.float32] | None]:
+def stored_rows(
+    folder: Path, images: Photographs, network: Detector
+) -> list[NDArray[np.float32] | None]:
     store = Store(folder, {}, len(images), FIELDS, 32)
     with store.writing():
         fill_store(
-            store, store.missing(), images, held,
+            store, store.missing(), images, network,
             decode_threads=3, max_failures=100, advance=lambda _: None,
         )  # fmt: skip
     return [rows for _, shard in store.shards() for rows in rows_of(shard)]
@@ -108,7 +110,7 @@ def found(folder: Path, images: Photographs, held: Detector) -> list[NDArray[np.
 @pytest.mark.parametrize("fixed", [None, 3])
 def test_every_image_keeps_its_own_faces(tmp_path: Path, fixed: int | None) -> None:
     images = Photographs(70, bad=(3, 40))
-    together = found(tmp_path, images, detector(Corners(fixed)))
+    together = stored_rows(tmp_path, images, detector(Corners(fixed)))
     for index, rows in enumerate(together):
         if index in images.bad:
             assert rows is None
@@ -124,22 +126,22 @@ def test_every_image_keeps_its_own_faces(tmp_path: Path, fixed: int | None) -> N
 def test_batches_hold_the_images_and_zeros(tmp_path: Path, fixed: int | None) -> None:
     """Used memory shows through nowhere, whatever was in it before."""
     images, session = Photographs(40), Corners(fixed)
-    held = detector(session)
-    found(tmp_path / "first", images, held)
-    session.given.clear()
-    found(tmp_path / "second", images, held)
+    network = detector(session)
+    stored_rows(tmp_path / "first", images, network)
+    session.batches.clear()
+    stored_rows(tmp_path / "second", images, network)
     normalise = Normaliser(SPEC)
-    wanted = []
+    expected = []
     for pixels in images.pixels:
-        (view,) = held.sizing.views(pixels.shape[:2])
+        (view,) = network.sizing.views(pixels.shape[:2])
         row = normalise.empty(1, view.input)[0]
-        normalise(place(pixels, view, held.colour), row)
-        wanted.append(row)
-    given = [row for batch in session.given for row in batch]
-    shown = [row for row in given if row.any()]
-    assert len(shown) == len(wanted)
-    assert sorted(row.tobytes() for row in shown) == sorted(row.tobytes() for row in wanted)
-    assert (len(given) > len(shown)) == (fixed is not None)
+        normalise(place(pixels, view, network.colour), row)
+        expected.append(row)
+    rows = [row for batch in session.batches for row in batch]
+    images_only = [row for row in rows if row.any()]
+    assert len(images_only) == len(expected)
+    assert sorted(row.tobytes() for row in images_only) == sorted(row.tobytes() for row in expected)
+    assert (len(rows) > len(images_only)) == (fixed is not None)
 
 
 def test_buffers_are_used_again_and_never_twice_at_once() -> None:

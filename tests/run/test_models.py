@@ -19,6 +19,7 @@ from evalkit.backends.base import (
     Speed,
     TensorInfo,
 )
+from evalkit.backends.outputs.device import OutputsOptions
 from evalkit.core.errors import InputError
 from evalkit.core.progress import Progress
 from evalkit.core.settings import InputSpec, ModelConfig, RunSettings
@@ -101,10 +102,10 @@ def test_a_backend_that_reads_outputs_opens_them_in_place_of_a_model(
         assert model.info.file == str(outputs)
     ((path, options),) = reader.opened
     assert path == outputs
-    assert options.device_run is not None
-    assert (options.device_run.manifest, options.device_run.verify) == (tmp_path, 3)
-    assert options.device_run.task == "recognition"
-    assert options.device_run.compare is None  # no backend has a .bin
+    assert isinstance(options, OutputsOptions)
+    assert (options.manifest, options.verify, options.image) == (tmp_path, 3, (3, 4, 4))
+    assert options.task == "recognition"
+    assert options.compare is None  # no backend has a .bin
 
 
 def test_a_backend_that_reads_outputs_needs_some(
@@ -130,7 +131,7 @@ def test_a_backend_that_runs_models_refuses_a_devices_files(
     with open_model(RunSettings(backend="reader"), config):
         ((path, options),) = reader.opened
     assert path == config.folder / "model.bin"
-    assert options.device_run is None
+    assert not isinstance(options, OutputsOptions)
 
 
 @pytest.mark.parametrize(

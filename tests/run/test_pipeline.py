@@ -142,14 +142,14 @@ def test_normalising_equals_the_formula(color: str, layout: str, dtype: str) -> 
     tensor = normalise.empty(1)
     normalise(image, tensor[0])
     ordered = image if color == "rgb" else image[:, :, ::-1]
-    wanted = ordered.astype(np.float32)
+    expected = ordered.astype(np.float32)
     if dtype == "float32":
-        wanted = (wanted - np.array([10, 20, 30], np.float32)) / np.float32(2)
+        expected = (expected - np.array([10, 20, 30], np.float32)) / np.float32(2)
     if layout == "nchw":
-        wanted = wanted.transpose(2, 0, 1)
-    np.testing.assert_array_equal(tensor[0], wanted.astype(dtype))
+        expected = expected.transpose(2, 0, 1)
+    np.testing.assert_array_equal(tensor[0], expected.astype(dtype))
     mirrored = normalise.flipped(tensor)[0]
-    np.testing.assert_array_equal(mirrored, np.flip(wanted, 2 if layout == "nchw" else 1))
+    np.testing.assert_array_equal(mirrored, np.flip(expected, 2 if layout == "nchw" else 1))
 
 
 def test_images_of_any_size_share_a_normaliser_and_its_threads() -> None:

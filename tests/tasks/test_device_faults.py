@@ -47,7 +47,7 @@ class Case:
 
 
 @pytest.fixture(scope="module")
-def made(
+def cases(
     tiny_lfw: Path,
     tiny_ijbc: Path,
     tiny_wider: Path,
@@ -69,11 +69,11 @@ def made(
 
 
 @pytest.fixture(params=KINDS)
-def case(request: pytest.FixtureRequest, made: dict[str, Case], tmp_path: Path) -> Case:
-    held = made[request.param]
+def case(request: pytest.FixtureRequest, cases: dict[str, Case], tmp_path: Path) -> Case:
+    source = cases[request.param]
     outputs = tmp_path / "device outputs"
-    shutil.copytree(held.outputs, outputs)
-    return Case(held.kind, held.data, held.dump, outputs)
+    shutil.copytree(source.outputs, outputs)
+    return Case(source.kind, source.data, source.dump, outputs)
 
 
 def refused(case: Case, capsys: pytest.CaptureFixture[str], *more: object) -> str:
@@ -115,9 +115,9 @@ def test_exchanged_outputs_are_named(case: Case, capsys: pytest.CaptureFixture[s
     first, second = 1, 3
     for one in list(case.outputs.glob(f"{first:08d}_[0-9]*.bin")):
         other = case.outputs / one.name.replace(f"{first:08d}", f"{second:08d}")
-        held = one.read_bytes()
+        content = one.read_bytes()
         one.write_bytes(other.read_bytes())
-        other.write_bytes(held)
+        other.write_bytes(content)
     lines = [json.loads(line) for line in (case.dump / "items.jsonl").read_text().splitlines()]
     names = {
         item["sample"]: item["name"]
@@ -144,11 +144,11 @@ def test_nan_is_a_failure_that_is_named(
 
 
 @pytest.fixture
-def lfw(made: dict[str, Case], tmp_path: Path) -> Case:
-    held = made["lfw"]
-    shutil.copytree(held.outputs, tmp_path / "outputs")
-    shutil.copytree(held.dump, tmp_path / "dump")
-    return Case("lfw", held.data, tmp_path / "dump", tmp_path / "outputs")
+def lfw(cases: dict[str, Case], tmp_path: Path) -> Case:
+    source = cases["lfw"]
+    shutil.copytree(source.outputs, tmp_path / "outputs")
+    shutil.copytree(source.dump, tmp_path / "dump")
+    return Case("lfw", source.data, tmp_path / "dump", tmp_path / "outputs")
 
 
 def first_line(case: Case, change: Callable[[dict[str, list[dict[str, object]]]], object]) -> None:
@@ -224,8 +224,8 @@ def test_disordered_outputs_of_the_right_size_are_told(
     lfw: Case, capsys: pytest.CaptureFixture[str]
 ) -> None:
     files = sorted(lfw.outputs.iterdir())
-    held = [file.read_bytes() for file in files]
-    for file, content in zip(files, [*held[6:], *held[:6]], strict=True):
+    contents = [file.read_bytes() for file in files]
+    for file, content in zip(files, [*contents[6:], *contents[:6]], strict=True):
         file.write_bytes(content)
     assert "is that of" in refused(lfw, capsys, "--verify", "all")
 
@@ -247,21 +247,21 @@ def test_a_comparison_that_cannot_be_made_is_no_silence(
 
 @pytest.mark.parametrize("kind", ["lfw", "widerface"])
 def test_a_dump_for_another_task_is_refused(
-    made: dict[str, Case], capsys: pytest.CaptureFixture[str], kind: str
+    cases: dict[str, Case], capsys: pytest.CaptureFixture[str], kind: str
 ) -> None:
-    other = made["widerface" if kind == "lfw" else "lfw"]
-    mine = made[kind]
+    other = cases["widerface" if kind == "lfw" else "lfw"]
+    mine = cases[kind]
     message = refused(Case(kind, mine.data, other.dump, other.outputs), capsys)
     assert "is a dump of" in message
 
 
 def test_two_outputs_of_one_image_are_refused(
-    made: dict[str, Case], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    cases: dict[str, Case], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The sample's pairs share images: pretend that the second image is the first."""
-    held = made["lfw"]
-    shutil.copytree(held.dump, tmp_path / "dump")
-    case = Case("lfw", held.data, tmp_path / "dump", held.outputs)
+    source = cases["lfw"]
+    shutil.copytree(source.dump, tmp_path / "dump")
+    case = Case("lfw", source.data, tmp_path / "dump", source.outputs)
 
     def same(value: dict[str, list[dict[str, object]]]) -> None:
         hashes = [item["hash"] for entry in value["entries"][:1] for item in entry["items"]]  # type: ignore[attr-defined]
@@ -286,11 +286,11 @@ def test_an_unreadable_image_takes_no_row_of_another(
     direct, carried = tmp_path / "direct.json", tmp_path / "carried.json"
     words = ["ijbc", "--data", data, "--quiet", "--output"]
     assert evalkit(*words, direct) == 0
-    given = ["--backend", "outputs", "--manifest", dump, "--outputs", outputs, "--verify", "all"]
-    assert evalkit(*words, carried, *given) == 0
-    wanted, found = load_result(direct), load_result(carried)
-    assert len(found.failures_to_enrol) == len(wanted.failures_to_enrol) == 1
-    assert [m.value for m in found.metrics] == pytest.approx([m.value for m in wanted.metrics])
+    options = ["--backend", "outputs", "--manifest", dump, "--outputs", outputs, "--verify", "all"]
+    assert evalkit(*words, carried, *options) == 0
+    here, device = load_result(direct), load_result(carried)
+    assert len(device.failures_to_enrol) == len(here.failures_to_enrol) == 1
+    assert [m.value for m in device.metrics] == pytest.approx([m.value for m in here.metrics])
 
 
 @pytest.mark.parametrize("form", ["npy", "image"])
@@ -305,12 +305,12 @@ def test_scales_of_a_detector(
     run_detector(dump, outputs)
     direct, carried = tmp_path / "direct.json", tmp_path / "carried.json"
     assert evalkit("widerface", *words, "--output", direct) == 0
-    given = ["--backend", "outputs", "--manifest", dump, "--outputs", outputs]
-    assert evalkit("widerface", *words, *given, "--output", carried) == 0
-    wanted, found = load_result(direct), load_result(carried)
-    pairs = zip(found.metrics, wanted.metrics, strict=True)
+    options = ["--backend", "outputs", "--manifest", dump, "--outputs", outputs]
+    assert evalkit("widerface", *words, *options, "--output", carried) == 0
+    here, device = load_result(direct), load_result(carried)
+    pairs = zip(device.metrics, here.metrics, strict=True)
     assert all(mine.value == pytest.approx(other.value, abs=1e-6) for mine, other in pairs)
-    assert any("median cosine 1.0000" in note for note in found.ran.notes)
+    assert any("median cosine 1.0000" in note for note in device.ran.notes)
 
 
 def run_detector(dump: Path, outputs: Path) -> None:

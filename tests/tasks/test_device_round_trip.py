@@ -40,13 +40,13 @@ def evaluated(evalkit: Command, tmp_path: Path, *words: object) -> Result:
     return load_result(file)
 
 
-def assert_same_figures(found: Result, wanted: Result) -> None:
-    assert [metric.name for metric in found.metrics] == [metric.name for metric in wanted.metrics]
-    for mine, other in zip(found.metrics, wanted.metrics, strict=True):
+def assert_same_figures(device: Result, here: Result) -> None:
+    assert [metric.name for metric in device.metrics] == [metric.name for metric in here.metrics]
+    for mine, other in zip(device.metrics, here.metrics, strict=True):
         assert (mine.value is None) == (other.value is None), mine.name
         if mine.value is not None and other.value is not None:
             assert mine.value == pytest.approx(other.value, abs=1e-6), mine.name
-    assert found.dataset == wanted.dataset
+    assert device.dataset == here.dataset
 
 
 @pytest.fixture
@@ -74,15 +74,15 @@ def test_lfw(evalkit: Command, tiny_lfw: Path, tmp_path: Path, lfw: tuple[Path, 
     )
     log = tmp_path / "ais.log"
     log.write_text("[INFO] throughput 1000*batchsize.mean(4)/NPU_compute_time.mean(2.0): 2000.5\n")
-    found = evaluated(evalkit, tmp_path, *words, "--runtime-info", info, "--throughput-log", log)
-    assert_same_figures(found, direct)
-    assert (found.ran.device, found.ran.batch_size, found.throughput) == ("board", 4, 2000.5)
-    assert found.ran.details["runtime"] == "runner"
+    device = evaluated(evalkit, tmp_path, *words, "--runtime-info", info, "--throughput-log", log)
+    assert_same_figures(device, direct)
+    assert (device.ran.device, device.ran.batch_size, device.throughput) == ("board", 4, 2000.5)
+    assert device.ran.details["runtime"] == "runner"
     info.write_text("{device: board, precision: int8}")
     named = evaluated(evalkit, tmp_path, *words, "--runtime-info", info)
     assert named.ran.precision_requested == "int8"
-    assert found.ran.precision_ran == "fp32 (as its user says)"
-    assert any("compared with the model's own" in note for note in found.ran.notes)
+    assert device.ran.precision_ran == "fp32 (as its user says)"
+    assert any("compared with the model's own" in note for note in device.ran.notes)
 
 
 def test_ijbc(evalkit: Command, tiny_ijbc: Path, tmp_path: Path, board: Board) -> None:
@@ -106,8 +106,8 @@ def test_widerface(
     info.write_text(info.read_text().replace("precision: fp16", "precision: fp32"))
     words = ["--backend", "outputs", "--outputs", outputs, "--manifest", dump]
     words += ["--runtime-info", info, "--verify", "all"]
-    found = evaluated(evalkit, tmp_path, "widerface", "--data", tiny_wider, *words)
-    assert_same_figures(found, direct)
+    device = evaluated(evalkit, tmp_path, "widerface", "--data", tiny_wider, *words)
+    assert_same_figures(device, direct)
 
 
 def planted(evalkit: Command, words: list[object], capsys: pytest.CaptureFixture[str]) -> str:
@@ -325,8 +325,12 @@ def test_predictions_say_what_device_made_them(
     info, log = tmp_path / "info.yaml", tmp_path / "mm.log"
     info.write_text("{device: MLU370-S4, runtime: mm_run, precision: int8, batch_size: 16}")
     log.write_text("Throughput (qps): 4096.5\n")
-    given = ["--predictions", predictions, "--runtime-info", info, "--throughput-log", log]
-    found = evaluated(evalkit, tmp_path, *words[:3], *given, "--precision", "int8")
-    assert (found.ran.device, found.ran.batch_size, found.throughput) == ("MLU370-S4", 16, 4096.5)
-    assert found.ran.precision_ran == "int8 (as its user says)"
-    assert found.model.sha256 is not None
+    options = ["--predictions", predictions, "--runtime-info", info, "--throughput-log", log]
+    device = evaluated(evalkit, tmp_path, *words[:3], *options, "--precision", "int8")
+    assert (device.ran.device, device.ran.batch_size, device.throughput) == (
+        "MLU370-S4",
+        16,
+        4096.5,
+    )
+    assert device.ran.precision_ran == "int8 (as its user says)"
+    assert device.model.sha256 is not None

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import evalkit
 from evalkit.backends.base import PRECISIONS, Backend, Probe, Session, SessionOptions
-from evalkit.backends.outputs.device import DeviceRun
+from evalkit.backends.outputs.device import OutputsOptions
 from evalkit.backends.outputs.examination import examine
 from evalkit.backends.outputs.manifest import read_dump
 from evalkit.backends.outputs.runtime_info import read_runtime_info, read_throughput
@@ -16,7 +16,7 @@ from evalkit.core.errors import InputError
 
 
 class OutputsBackend(Backend):
-    """Outputs that were computed elsewhere; `SessionOptions.device_run` names what goes with them.
+    """Outputs that were computed elsewhere; `OutputsOptions` names what goes with them.
 
     Before a session is given, all outputs are read once and looked through for those of other
     inputs, so that what is wrong is told before anything is stored.
@@ -34,27 +34,27 @@ class OutputsBackend(Backend):
         """See `Backend.open`; the model is the folder of outputs, or one file of them all."""
         if not model.exists():
             raise InputError(f"There are no outputs {model}. Name what the device wrote.")
-        device = options.device_run or DeviceRun()
-        info = read_runtime_info(device.runtime_info, options.precision)
-        rate = None if device.throughput_log is None else read_throughput(device.throughput_log)
-        dump = read_dump(_dump_folder(device.manifest, model))
-        session = OutputsSession(cls.name, model, dump, info, rate, options)
-        if device.task not in {None, dump.manifest.task}:
+        if not isinstance(options, OutputsOptions) or options.manifest is None:
             raise InputError(
-                f"{dump.folder} is a dump of {dump.manifest.protocol}, for {device.task} another "
+                f"Which inputs {model} are the outputs of is not said: name the folder that "
+                "'evalkit dump' wrote with --manifest. (A detector's predictions in WIDER FACE's "
+                "layout go to --predictions instead.)"
+            )
+        info = read_runtime_info(options.runtime_info, options.precision)
+        log = options.throughput_log
+        rate = None if log is None else read_throughput(log)
+        dump = read_dump(_dump_folder(options.manifest))
+        session = OutputsSession(cls.name, model, dump, info, rate, options)
+        if options.task not in {None, dump.manifest.task}:
+            raise InputError(
+                f"{dump.folder} is a dump of {dump.manifest.protocol}, for {options.task} another "
                 "is needed. Name the right one with --manifest."
             )
-        session.add_notes(examine(model, dump, session.read, device.verify, device.compare))
+        session.add_notes(examine(model, dump, session.read, options.verify, options.compare))
         return session
 
 
-def _dump_folder(manifest: Path | None, outputs: Path) -> Path:
-    if manifest is None:
-        raise InputError(
-            f"Which inputs {outputs} are the outputs of is not said: name the folder that 'evalkit "
-            "dump' wrote with --manifest. (A detector's predictions in WIDER FACE's layout go to "
-            "--predictions instead.)"
-        )
+def _dump_folder(manifest: Path) -> Path:
     if not manifest.exists():
         raise InputError(
             f"There is no manifest {manifest}. Name the folder that 'evalkit dump' wrote."

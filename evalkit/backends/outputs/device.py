@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from evalkit.backends.base import SessionOptions
 from evalkit.backends.outputs.manifest import Dump, Entry, Task
 from evalkit.backends.outputs.reading import Outputs
 
@@ -40,8 +41,8 @@ Compare = Callable[[Dump, Read, int], HostCheck]
 
 
 @dataclass(frozen=True, slots=True)
-class DeviceRun:
-    """A run on a device, as far as its user names it.
+class OutputsOptions(SessionOptions):
+    """How to open outputs of a device.
 
     Attributes
     ----------

@@ -83,36 +83,38 @@ class OutputFolder:
         evalkit.core.errors.InputError
             A file is cut short, has another size than the others or cannot be read.
         """
-        found: Outputs = {}
+        outputs: Outputs = {}
         for place, (path, name, value) in enumerate(self._values(entry)):
             if self.manifest.task == "recognition":
                 shaped = self._rows(path, name, value, len(entry.items))
             else:
                 specs = self.info.outputs
                 shaped = _shaped(path, value, specs[place].shape if specs else None)
-            found[name] = shaped.astype(np.float32, copy=False)
-        return found
+            outputs[name] = shaped.astype(np.float32, copy=False)
+        return outputs
 
     def _values(self, entry: Entry) -> list[tuple[Path, str, NDArray[Any]]]:
         """Return the arrays of an input file's outputs as they lie there, each with its name."""
         paths = [self.folder / name for name in self.naming.names(entry.stem)]
-        found = [(path, *held) for path in paths for held in _read(path, self.info.output_dtype)]
+        dtype = self.info.output_dtype
+        arrays = [(path, *array) for path in paths for array in _read(path, dtype)]
         specs = self.info.outputs
-        if specs and len(specs) != len(found):
+        if specs and len(specs) != len(arrays):
             raise InputError(
-                f"{paths[0]}: the device wrote {len(found)} outputs of this input, but the "
+                f"{paths[0]}: the device wrote {len(arrays)} outputs of this input, but the "
                 f"runtime info names {len(specs)}. Correct 'outputs' there."
             )
         if specs:
-            named = zip(found, specs, strict=True)
-            return [(path, spec.name, value) for (path, _, value), spec in named]
-        twice = [name for name, count in Counter(name for _, name, _ in found).items() if count > 1]
+            pairs = zip(arrays, specs, strict=True)
+            return [(path, spec.name, value) for (path, _, value), spec in pairs]
+        counts = Counter(name for _, name, _ in arrays)
+        twice = [name for name, count in counts.items() if count > 1]
         if twice:
             raise InputError(
                 f"{paths[0]} and its other files hold several outputs {twice[0]!r}. Name them "
                 "under 'outputs' in the runtime info."
             )
-        return found
+        return arrays
 
     def _find_widths(self, entries: Sequence[Entry]) -> dict[str, int]:
         """Return the numbers a row of each output: those of most of a few files, full ones first.
@@ -135,7 +137,8 @@ class OutputFolder:
                     )
                 seen[name][value.size // count] += 1
         return {
-            name: max(held, key=lambda width: (held[width], width)) for name, held in seen.items()
+            name: max(widths, key=lambda width: (widths[width], width))
+            for name, widths in seen.items()
         }
 
     def _rows(self, path: Path, name: str, value: NDArray[Any], rows: int) -> NDArray[Any]:
@@ -204,36 +207,36 @@ class OutputMatrix:
 
 
 def _check_names(file: Path, names: list[str], entries: Sequence[Entry]) -> None:
-    wanted = [entry.stem for entry in entries for _ in entry.items]
-    for row, (found, want) in enumerate(zip(names, wanted, strict=False)):
-        if Path(found).stem != want:
+    stems = [entry.stem for entry in entries for _ in entry.items]
+    for row, (name, stem) in enumerate(zip(names, stems, strict=False)):
+        if Path(name).stem != stem:
             raise InputError(
-                f"{file}: row {row} is named {found!r}, but the manifest has {want!r} there: the "
+                f"{file}: row {row} is named {name!r}, but the manifest has {stem!r} there: the "
                 "rows are misordered. Write them in the manifest's order."
             )
-    if len(names) != len(wanted):
-        raise InputError(f"{file} names {len(names)} rows; the manifest has {len(wanted)}.")
+    if len(names) != len(stems):
+        raise InputError(f"{file} names {len(names)} rows; the manifest has {len(stems)}.")
 
 
 def _naming(folder: Path, present: set[str], entries: Sequence[Entry]) -> Naming:
-    """Find out from the files of the first input that has some how outputs are called."""
-    called: dict[str, list[tuple[str, str | None]]] = defaultdict(list)
+    """Tell from the files of the first input that has some how outputs are called."""
+    by_stem: dict[str, list[tuple[str, str | None]]] = defaultdict(list)
     for name in present:
         if whole := _WHOLE.fullmatch(name):
-            called[whole["stem"]].append((whole["suffix"], None))
+            by_stem[whole["stem"]].append((whole["suffix"], None))
         if part := _NUMBERED.fullmatch(name):
-            called[part["stem"]].append((part["suffix"], part["number"]))
+            by_stem[part["stem"]].append((part["suffix"], part["number"]))
     for entry in entries:
-        found = called.get(entry.stem)
-        if not found:
+        files = by_stem.get(entry.stem)
+        if not files:
             continue
-        suffixes = sorted({suffix for suffix, _ in found})
+        suffixes = sorted({suffix for suffix, _ in files})
         if len(suffixes) > 1:
             raise InputError(
                 f"{folder} holds outputs of {entry.stem} as {' and '.join(suffixes)}. Keep one."
             )
-        numbers = sorted(int(number) for _, number in found if number is not None)
-        if any(number is None for _, number in found):
+        numbers = sorted(int(number) for _, number in files if number is not None)
+        if any(number is None for _, number in files):
             if numbers:
                 raise InputError(
                     f"{folder} holds {entry.stem}{suffixes[0]} and numbered outputs of it. Keep "
@@ -241,16 +244,19 @@ def _naming(folder: Path, present: set[str], entries: Sequence[Entry]) -> Naming
                 )
             return Naming(suffixes[0], None)
         return Naming(suffixes[0], tuple(range(numbers[-1] + 1)))
+    raise _no_outputs(folder, entries[0].stem if entries else "NAME")
+
+
+def _no_outputs(folder: Path, stem: str) -> CannotJudgeError:
     inside = sorted(path.name for path in folder.iterdir() if path.is_dir())
     hint = f" Did you mean its folder {inside[0]}?" if len(inside) == 1 else ""
     if any(next((folder / name).glob("*.txt"), None) for name in inside):
         hint += (
             " Predictions in WIDER FACE's layout are given to --predictions, without a manifest."
         )
-    wanted = entries[0].stem if entries else "NAME"
-    raise CannotJudgeError(
-        f"{folder} holds no output of any input: files such as {wanted}_0.bin, {wanted}_0.txt or "
-        f"{wanted}.npy are expected.{hint}"
+    return CannotJudgeError(
+        f"{folder} holds no output of any input: files such as {stem}_0.bin, {stem}_0.txt or "
+        f"{stem}.npy are expected.{hint}"
     )
 
 
@@ -290,13 +296,13 @@ def _read(path: Path, dtype: str, *, matrix: bool = False) -> list[tuple[str, ND
             return [(_output_name(path), value)]
         if path.suffix == ".txt":
             return [(_output_name(path), _text(path))]
-        held = np.load(path, mmap_mode="r" if matrix else None, allow_pickle=False)
-        if isinstance(held, np.ndarray):
-            return [(_output_name(path), _numbers(held))]
-        with held:
+        content = np.load(path, mmap_mode="r" if matrix else None, allow_pickle=False)
+        if isinstance(content, np.ndarray):
+            return [(_output_name(path), _numbers(content))]
+        with content:
             return [
-                (name, held[name] if matrix and name == "names" else _numbers(held[name]))
-                for name in held.files
+                (name, content[name] if matrix and name == "names" else _numbers(content[name]))
+                for name in content.files
             ]
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(
