@@ -1,4 +1,4 @@
-"""What a conversion gave, for the terminal."""
+"""The summary of a conversion, for the terminal."""
 
 from __future__ import annotations
 
@@ -9,54 +9,54 @@ from evalkit.report.table import text_table
 _SHOWN = 10
 
 
-def describe(found: Conversion) -> str:
+def describe(conversion: Conversion) -> str:
     """Lay out source and built model, the calibration, and the trade of excluded layers."""
-    record, final = found.record, found.final
-    fp32 = ["fp32", _megabytes(found.source_size), f"{found.source_speed:.1f}", "1", "1", "1"]
+    record, final, ran = conversion.record, conversion.final, conversion.ran
+    source = _megabytes(conversion.source_size), f"{conversion.source_speed:.1f}"
     table = text_table(
         ["precision", "MB", "images/s", "cosine mean", "p1", "min"],
-        [fp32, [record["precision"], *_figures(final)]],
+        [["fp32", *source, "1", "1", "1"], [record["precision"], *_figures(final)]],
     )
     lines = [
         f"source     {record['source']['file']}",
-        f"out        {found.out}" + ("" if found.failure is None else " (not written)"),
+        f"out        {conversion.out}" + ("" if conversion.failure is None else " (not written)"),
         f"toolchain  {', '.join(f'{k} {v}' for k, v in record['toolchain'].items())}",
-        f"ran        {found.ran.backend} {found.ran.version}, {found.ran.precision_ran}, on "
-        f"{found.ran.device} with {found.ran.threads} threads",
-        *_calibration(found),
-        f"compared   on {final.agreement.images} images that were held out{_chose(found)}",
+        f"ran        {ran.backend} {ran.version}, {ran.precision_ran}, on {ran.device} with "
+        f"{ran.threads} threads",
+        *_calibration(conversion),
+        f"compared   on {final.agreement.images} images that were held out{_chose(conversion)}",
         f"excluded   {_names(final.excluded)}",
     ]
     parts = ["\n".join(lines), table]
-    if found.ranked:
-        rows = [[name, f"{loss:.2e}"] for name, loss in found.ranked[:_SHOWN]]
+    if conversion.ranked:
+        rows = [[name, f"{loss:.2e}"] for name, loss in conversion.ranked[:_SHOWN]]
         parts.append(text_table(["layer, quantised alone", "1 - cosine"], rows))
-    if found.trials:
-        parts.append(_trade(found.trials))
-    parts += [f"note: {note}" for note in found.warnings]
-    if found.failure is None:
+    if conversion.trials:
+        parts.append(_trade(conversion.trials))
+    parts += [f"note: {note}" for note in conversion.warnings]
+    if conversion.failure is None:
         key = f"{record['backend']}:{record['precision']}"
-        if found.yaml is None:
-            parts.append(f"in a model YAML, under 'files':  {key}: {found.out}")
+        if conversion.yaml is None:
+            parts.append(f"in a model YAML, under 'files':  {key}: {conversion.out}")
         else:
-            parts.append(f"added to {found.yaml} as {key}")
+            parts.append(f"added to {conversion.yaml} as {key}")
     return "\n\n".join(parts)
 
 
-def _chose(found: Conversion) -> str:
-    """Say what the held-out images were used for beside the comparison."""
-    if not found.record["figures"]["held_out_chose_layers"]:
+def _chose(conversion: Conversion) -> str:
+    """Say where the images of the comparison chose the excluded layers too."""
+    if not conversion.record["figures"]["held_out_chose_layers"]:
         return ""
     return " from calibration, but chose the excluded layers: the figures flatter the model"
 
 
-def _calibration(found: Conversion) -> list[str]:
-    calibration = found.record["calibration"]
+def _calibration(conversion: Conversion) -> list[str]:
+    calibration = conversion.record["calibration"]
     if calibration is None:
         return []
     people = calibration["identities"]
     of = "" if people is None else f" of {len(people)} identities"
-    settings = found.record["settings"]
+    settings = conversion.record["settings"]
     return [
         f"calibrated {settings['method']}, {calibration['count']} images{of} from "
         f"{calibration['data']}, seed {calibration['seed']}, sha256 {calibration['sha256'][:12]}"

@@ -78,21 +78,21 @@ def _table(comparisons: Sequence[Comparison]) -> str:
 
 
 def _row(comparison: Comparison) -> list[str]:
-    held = comparison.drift
-    usable = held.cosines[np.isfinite(held.cosines)]
+    drift = comparison.drift
+    usable = drift.cosines[np.isfinite(drift.cosines)]
     quantiles = np.percentile(usable, [0, 1, 50]).tolist() if len(usable) else [np.nan] * 3
-    changed = [f"{held.lost} not finite"] if held.lost else []
-    changed += [f"{held.gained} finite only here"] if held.gained else []
+    changed = [f"{drift.lost} not finite"] if drift.lost else []
+    changed += [f"{drift.gained} finite only here"] if drift.gained else []
     verdict = "agrees" if comparison.agrees else ", ".join(["DIFFERS", *changed])
     return [
         comparison.images,
         printable(comparison.output),
-        str(len(held.cosines)),
+        str(len(drift.cosines)),
         *(f"{value:.6f}" for value in quantiles),
         "-" if comparison.least_cosine is None else f"{comparison.least_cosine:g}",
-        f"{held.largest_absolute:.2e}",
-        f"{held.largest_relative:.2e}",
-        f"{held.atol_needed:.2e}",
+        f"{drift.largest_absolute:.2e}",
+        f"{drift.largest_relative:.2e}",
+        f"{drift.atol_needed:.2e}",
         verdict if comparison.least_cosine is not None or not comparison.agrees else "not judged",
     ]
 

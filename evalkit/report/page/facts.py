@@ -38,19 +38,19 @@ def _facts(
     title: str, report: Report, facts_of: Callable[[Result], Iterable[tuple[str, str]]]
 ) -> Table:
     """Put facts of all runs into rows: those that all runs share once."""
-    held = [
+    runs = [
         (f"{group.name}, {letter(entry.run)} {entry.label}", dict(facts_of(result)))
         for group in report.groups
         for entry, result in group.ran
     ]
     rows = []
-    for name in dict.fromkeys(name for _, facts in held for name in facts):
+    for name in dict.fromkeys(name for _, facts in runs for name in facts):
         by_value: dict[str, list[str]] = {}
-        for label, facts in held:
+        for label, facts in runs:
             if name in facts:
                 by_value.setdefault(facts[name], []).append(label)
         for value, labels in by_value.items():
-            whose = "all" if len(labels) == len(held) else "; ".join(labels)
+            whose = "all" if len(labels) == len(runs) else "; ".join(labels)
             rows.append((name, whose, value))
     return Table(("what", "of", "value"), tuple(rows), title, 3)
 

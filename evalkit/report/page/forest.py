@@ -31,8 +31,8 @@ def scale_of(group: Group) -> Scale | None:
 
     The margin sets it where there is one, so that a wrecked run does not flatten the others.
     """
-    found = [change_of(group, entry) for entry in group.entries]
-    values = [abs(value) for row in found for value in row if value is not None]
+    changes = [change_of(group, entry) for entry in group.entries]
+    values = [abs(value) for row in changes for value in row if value is not None]
     if not values:
         return None
     if group.margin is not None:

@@ -94,15 +94,15 @@ def badge_of(entry: Entry) -> Badge:
 
 def mode_row(report: Report, run: int, label: str) -> ModeRow:
     """Return one mode over all protocols."""
-    found = [
+    entries = [
         next((entry for entry in group.entries if entry.label == label), None)
         for group in report.groups
     ]
     cells = tuple(
         None if entry is None else _glance(group, entry)
-        for group, entry in zip(report.groups, found, strict=True)
+        for group, entry in zip(report.groups, entries, strict=True)
     )
-    outcomes = [entry.cell.outcome for entry in found if entry and entry.cell]
+    outcomes = [entry.cell.outcome for entry in entries if entry and entry.cell]
     worst = ("fail", "inconclusive", "cannot_run", "not_run", "pass", "reference")
     outcome = next((o for o in worst if o in outcomes), None)
     text = TITLES[outcome] if outcome else ("reference" if label == report.reference else "")
@@ -135,7 +135,7 @@ def alarms_of(entry: Entry) -> Iterable[Alarm]:
         if limit.outcome in {"fail", "flag"}:
             shown = "" if limit.value is None else f" {limit.value:.4g}"
             yield Alarm(f"{limit.name.replace('drift cosine', 'drift')}{shown}", "fail")
-    # Some kernels of an int8 model may run in fp32: that is told beside the run, and no alarm.
+    # Some kernels of an int8 model may run in fp32: the page says so without an alarm.
     if cell and cell.run and not cell.run.ran.precision_ran.startswith(cell.precision):
         yield Alarm(f"ran {cell.run.ran.precision_ran}", "open")
     lowest = drift_p1(entry)

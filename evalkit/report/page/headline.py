@@ -26,9 +26,9 @@ def sentence(report: Report) -> str:
     if report.outcome != "fail":
         return _SENTENCES[report.outcome]
     causes = [cause for cell in _cells(report) if cell.outcome == "fail" for cause in _causes(cell)]
-    found = sorted(dict.fromkeys(causes), key=lambda cause: cause != _LOST) or [_LOST]
-    text = "; ".join(f"at least one mode {cause}" for cause in found)
-    if _LOST not in found:
+    distinct = sorted(dict.fromkeys(causes), key=lambda cause: cause != _LOST) or [_LOST]
+    text = "; ".join(f"at least one mode {cause}" for cause in distinct)
+    if _LOST not in distinct:
         text += "; none fails the test of its accuracy"
     return f"{text[0].upper()}{text[1:]}."
 
@@ -42,19 +42,19 @@ def _causes(cell: Cell) -> list[str]:
 
 def reason(report: Report) -> tuple[str, int]:
     """Return which cells the verdict comes from, the worst first, and how many more there are."""
-    held = [
+    cells = [
         cell
         for outcome in _OPEN
         for cell in _cells(report)
         if cell.outcome == outcome and not (cell.optional and outcome in {"cannot_run", "not_run"})
     ]
-    if not held:
+    if not cells:
         return report.reason, 0
     shown: dict[str, list[str]] = {}
-    for cell in held[:_SHOWN]:
+    for cell in cells[:_SHOWN]:
         shown.setdefault(TITLES[cell.outcome], []).append(f"{cell.protocol}/{cell.mode}")
     listed = "; ".join(f"{title}: {', '.join(names)}" for title, names in shown.items())
-    return listed, len(held) - len(held[:_SHOWN])
+    return listed, len(cells) - len(cells[:_SHOWN])
 
 
 def _cells(report: Report) -> tuple[Cell, ...]:

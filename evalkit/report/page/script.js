@@ -25,8 +25,8 @@
   }
   function valueAt(axis, share) {
     const low = scaled(axis, axis.low);
-    const found = low + share * (scaled(axis, axis.high) - low);
-    return axis.log ? 10 ** found : found;
+    const value = low + share * (scaled(axis, axis.high) - low);
+    return axis.log ? 10 ** value : value;
   }
   function shown(axis, value) {
     if (axis.percent) return `${(100 * value).toPrecision(4)} %`;
@@ -39,20 +39,20 @@
     if (axis.log) {
       const first = Math.ceil(Math.log10(low) - 1e-9), last = Math.floor(Math.log10(limit) + 1e-9);
       if (last - first < 1) return linear(low, limit, 1).map((v) => [v, Number(v.toPrecision(3)).toString()]);
-      const every = Math.max(1, Math.ceil((last - first) / 7)), found = [];
+      const every = Math.max(1, Math.ceil((last - first) / 7)), marks = [];
       for (let power = first; power <= last; power += every)
-        found.push([10 ** power, power === 0 ? "1" : superscript(power)]);
-      return found;
+        marks.push([10 ** power, power === 0 ? "1" : superscript(power)]);
+      return marks;
     }
     const factor = axis.percent ? 100 : 1;
     return linear(low, limit, factor);
     function linear(from, to, times) {
       const least = (times * (to - from)) / 5, power = 10 ** Math.floor(Math.log10(least));
       const step = power * [1, 2, 5, 10].find((m) => power * m >= least * (1 - 1e-9));
-      const digits = Math.max(0, -Math.floor(Math.log10(step) + 1e-9)), found = [];
+      const digits = Math.max(0, -Math.floor(Math.log10(step) + 1e-9)), marks = [];
       for (let n = Math.ceil((times * from) / step - 1e-9); n * step <= times * to + step * 1e-9; n++)
-        found.push([(n * step) / times, (n * step).toFixed(digits)]);
-      return axis.log ? found.map((row) => row[0]) : found;
+        marks.push([(n * step) / times, (n * step).toFixed(digits)]);
+      return axis.log ? marks.map((row) => row[0]) : marks;
     }
   }
 
@@ -178,10 +178,10 @@
       const texts = [];
       for (const line of this.spec.lines) {
         if (this.hidden(line.run)) continue;
-        const found = at(line, value);
-        if (found === null) continue;
-        texts.push(`${line.name} ${shown(ys, found)}`);
-        const y = this.y(found);
+        const height = at(line, value);
+        if (height === null) continue;
+        texts.push(`${line.name} ${shown(ys, height)}`);
+        const y = this.y(height);
         if (y >= top && y <= top + high)
           make(make(this.cursor, "g", { class: `c${line.run % data.colours}` }), "circle", { class: "spot", cx: x, cy: y, r: 4 });
       }
@@ -244,17 +244,17 @@
   // The threshold.
   const exponent = (value) => value.toExponential(3).replace(/e([+-])(\d)$/, "e$10$2");
   for (const card of all("[data-threshold]")) {
-    const held = data.thresholds[card.dataset.threshold];
+    const counts = data.thresholds[card.dataset.threshold];
     const slider = card.querySelector("input"), output = card.querySelector("output");
     const panel = card.closest(".panel");
     const count = (value) => value.toLocaleString("en-US");
     const update = () => {
-      const index = Number(slider.value), threshold = held.thresholds[index];
+      const index = Number(slider.value), threshold = counts.thresholds[index];
       const text = threshold.toFixed(5);
       output.textContent = text;
       card.querySelector(".at").textContent = text;
       slider.setAttribute("aria-valuetext", text);
-      const rates = held.runs.map((run) => {
+      const rates = counts.runs.map((run) => {
         const wrong = run.false[index], lost = run.genuine - run.true[index];
         const row = card.querySelector(`tr[data-run="${run.run}"]`);
         row.querySelector(".far").textContent = exponent(wrong / run.impostors);
@@ -265,7 +265,7 @@
       });
       for (const chart of within(panel)) chart.follow(threshold, rates);
     };
-    slider.value = held.start;  // a browser may keep the value of an earlier visit
+    slider.value = counts.start;  // a browser may keep the value of an earlier visit
     slider.addEventListener("input", update);
     for (const button of all("[data-index]", card))
       button.addEventListener("click", () => { slider.value = button.dataset.index; update(); });

@@ -53,13 +53,13 @@ class SpeedBars:
 
     def svg(self) -> Markup:
         """Return the picture."""
-        told = "; ".join(f"{name} {value:.3g}" for _, name, value, _, _ in self.rows)
+        words = "; ".join(f"{name} {value:.3g}" for _, name, value, _, _ in self.rows)
         height = len(self.rows) * _ROW + 4
         return Markup(
             f'<svg class="chart speed" id="{self.key}" viewBox="0 0 {_WIDTH} {height}" role="img" '
             f'aria-labelledby="{self.key}-t {self.key}-d"><title id="{self.key}-t">'
             f'{escape(self.title)}</title><desc id="{self.key}-d">{escape(self.note)}. '
-            f'{escape(told)}.</desc><g class="data">{"".join(self._bars())}</g></svg>'
+            f'{escape(words)}.</desc><g class="data">{"".join(self._bars())}</g></svg>'
         )
 
     def _bars(self) -> Iterator[str]:
@@ -120,10 +120,10 @@ def bench_bars(benches: Sequence[BenchResult], modes: Sequence[str]) -> list[Spe
         batches = _batches(series)
         if len(batches) != 1:
             continue
-        for key, name, unit in (("rate", "Throughput", _RATE), ("time", "Latency", _TIME)):
-            rows = [(run, label, *_figures(held[0], unit)) for (run, label), held in series.items()]
+        for part, name, unit in (("rate", "Throughput", _RATE), ("time", "Latency", _TIME)):
+            rows = [(*key, *_figures(timings[0], unit)) for key, timings in series.items()]
             title = f"{name}{named}, batch size {batches[0]}"
-            pictures.append(SpeedBars(f"b{number}-{key}", title, unit, _SPREAD[unit], tuple(rows)))
+            pictures.append(SpeedBars(f"b{number}-{part}", title, unit, _SPREAD[unit], tuple(rows)))
     return pictures
 
 
@@ -156,17 +156,17 @@ def _series(bench: BenchResult, modes: Sequence[str]) -> Series:
 
 def _speed_chart(key: str, title: str, unit: Unit, x: Axis, series: Series) -> Chart:
     items: list[Line | Dots] = []
-    told = []
+    words = []
     for (run, name), timings in series.items():
         size = np.array([float(timing.batch_size) for timing in timings])
         value, low, high = np.array([_figures(timing, unit) for timing in timings]).T
         items += [Line(name, run, size, value), Dots(name, run, size, value, low, high)]
-        told.append(f"{name}: {', '.join(f'{v:.3g}' for v in value)}")
+        words.append(f"{name}: {', '.join(f'{v:.3g}' for v in value)}")
     spread = _SPREAD[unit]
     return Chart(
         key,
         title,
-        f"{title} in {unit} by batch size; bars from the {spread}. {'; '.join(told)}.",
+        f"{title} in {unit} by batch size; bars from the {spread}. {'; '.join(words)}.",
         x,
         _speed_axis(unit, spread, items),
         tuple(items),

@@ -23,7 +23,7 @@ def stage_bars(group: Group) -> Markup:
         return Markup()
     names = list(dict.fromkeys(stage.name for *_, stages in runs for stage in stages))
     parts = []
-    told = []
+    words = []
     for row, (entry, batch_size, stages) in enumerate(runs):
         top = row * ROW + 4
         parts.append(f'<text class="label" x="4" y="{top + 18}">{letter(entry.run)}</text>')
@@ -42,11 +42,11 @@ def stage_bars(group: Group) -> Markup:
         total = f"{sum(stage.seconds for stage in stages):.1f} s{batch}"
         parts.append(f'<text x="{left + 6:.1f}" y="{top + 17}">{total}</text>')
         listed = ", ".join(f"{stage.name} {stage.seconds:.2f} s" for stage in stages)
-        told.append(f"{entry.label}{batch}: {listed}")
+        words.append(f"{entry.label}{batch}: {listed}")
     height = len(runs) * ROW + 4
     key = f"{group.key}-stages"
     return Markup(
         f'<svg class="chart bars" viewBox="0 0 {WIDTH} {height}" role="img" '
         f'aria-labelledby="{key}-t {key}-d"><title id="{key}-t">Busy time of each stage</title>'
-        f'<desc id="{key}-d">{escape("; ".join(told))}</desc>{"".join(parts)}</svg>'
+        f'<desc id="{key}-d">{escape("; ".join(words))}</desc>{"".join(parts)}</svg>'
     )

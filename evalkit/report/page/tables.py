@@ -38,8 +38,8 @@ MATRIX = (
 
 def group_tables(report: Report, group: Group) -> list[Table]:
     """Return a group's tables: the matrix first."""
-    found = [matrix(report, group), figures(group), changes(group), flips(group), drifts(group)]
-    return [table for table in (*found, stages(group)) if table.rows]
+    tables = [matrix(report, group), figures(group), changes(group), flips(group), drifts(group)]
+    return [table for table in (*tables, stages(group)) if table.rows]
 
 
 def matrix(report: Report, group: Group) -> Table:
@@ -94,7 +94,7 @@ def _timing_facts(timing: Timing, facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def other_precision(entry: Entry) -> str:
-    """Say what ran where that is not simply what was asked for."""
+    """Say what ran where it differs from the precision in the run's name."""
     ran = entry.result.ran if entry.result else None
     if ran is None or ran.precision_ran == ran.precision_requested:
         return ""
@@ -102,7 +102,7 @@ def other_precision(entry: Entry) -> str:
 
 
 def verdict_of(entry: Entry) -> str:
-    """Return what was decided of a run, in a word."""
+    """Return the verdict on a run, in a word."""
     if entry.cell is not None:
         return TITLES[entry.cell.outcome]
     return "reference" if entry.reference else "not judged"
@@ -116,22 +116,21 @@ def change_of(group: Group, entry: Entry) -> tuple[float | None, float | None, f
     change = metric_change(entry, group.primary)
     if change is None:
         return None, None, None
-    held = change.interval
-    if held is None:
+    if change.interval is None:
         return change.difference, None, None
-    return change.difference, held.low, held.high
+    return change.difference, change.interval.low, change.interval.high
 
 
 def metric_change(entry: Entry, name: str) -> MetricChange | None:
     """Return the change of a figure against the reference, None where it was not compared."""
-    found = entry.comparison.metrics if entry.comparison else ()
-    return next((change for change in found if change.name == name), None)
+    changes = entry.comparison.metrics if entry.comparison else ()
+    return next((change for change in changes if change.name == name), None)
 
 
 def drift_p1(entry: Entry) -> float | None:
     """Return the lowest first percentile of the cosines to the reference."""
-    found = entry.comparison.drift if entry.comparison else ()
-    return min((d.cosine_p1 for d in found if d.cosine_p1 is not None), default=None)
+    views = entry.comparison.drift if entry.comparison else ()
+    return min((d.cosine_p1 for d in views if d.cosine_p1 is not None), default=None)
 
 
 def figures(group: Group) -> Table:
@@ -148,10 +147,10 @@ def figures(group: Group) -> Table:
         header += [f"{letter(entry.run)} {entry.label}", "95 %"]
     rows = []
     for name in names:
-        held = [entry.metric(name) for entry in entries]
-        rule = next((metric.rule for metric in held if metric), "")
+        metrics = [entry.metric(name) for entry in entries]
+        rule = next((metric.rule for metric in metrics if metric), "")
         cells = [name, rule]
-        for metric in held:
+        for metric in metrics:
             cells += [_value(metric), _interval(metric)]
         rows.append(tuple(cells))
     note = "Rates in per cent. *: fewer than 30 false accepts are expected, too few to judge on."
@@ -259,12 +258,12 @@ def stages(group: Group) -> Table:
     names = dict.fromkeys(stage.name for _, result in group.ran for stage in result.stages)
     rows = []
     for entry, result in group.ran:
-        held = {stage.name: stage.seconds for stage in result.stages}
+        seconds = {stage.name: stage.seconds for stage in result.stages}
         rows.append(
             (
                 f"{letter(entry.run)} {entry.label}",
                 str(result.ran.batch_size or "-"),
-                *(_number(held.get(name), ".2f") for name in names),
+                *(_number(seconds.get(name), ".2f") for name in names),
                 f"{result.wall_seconds:.2f}",
             )
         )

@@ -16,11 +16,11 @@ from evalkit.tasks.tables import Table
 
 def report_tables(report: Report) -> list[Table]:
     """Return all tables of a report."""
-    found = [table for group in report.groups for table in group_tables(report, group)]
+    tables = [table for group in report.groups for table in group_tables(report, group)]
     for bench in report.benches:
-        found += [bench_table(bench), bench_problems(bench)]
-    found += [settings(report), hashes(report), machines(report)]
-    return [table for table in found if table.rows]
+        tables += [bench_table(bench), bench_problems(bench)]
+    tables += [settings(report), hashes(report), machines(report)]
+    return [table for table in tables if table.rows]
 
 
 def markdown(report: Report) -> str:

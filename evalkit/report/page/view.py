@@ -231,15 +231,15 @@ def _of_task(group: Group, budget: Budget) -> tuple[tuple[Plain, ...], list[Albu
 
 def _for_screen(table: Table) -> Table:
     """Drop the margin, which the caption has, and columns in which no row has anything."""
-    kept = [
+    shown = [
         n
         for n, text in enumerate(table.header)
         if n < 2 or (text != "margin, points" and any(row[n] != "-" for row in table.rows))
     ]
     return replace(
         table,
-        header=tuple(table.header[n] for n in kept),
-        rows=tuple(tuple(row[n] for n in kept) for row in table.rows),
+        header=tuple(table.header[n] for n in shown),
+        rows=tuple(tuple(row[n] for n in shown) for row in table.rows),
     )
 
 
