@@ -58,22 +58,28 @@ def external_data(model: Path) -> list[External]:
     return _read(model.read_bytes()) or []
 
 
-def check_external_data(model: Path) -> None:
+def check_external_data(model: Path, content: bytes) -> None:
     """Refuse a model whose external data is missing, cut short, or outside its folder.
+
+    Parameters
+    ----------
+    model : Path
+        The ONNX file.
+    content : bytes
+        Of that file.
 
     Raises
     ------
     evalkit.core.errors.InputError
         Names the data's file.
     """
-    content = model.read_bytes()
-    found = _read(content)
-    if found is None and b"location" in content:  # what cannot be checked is not loaded
+    external = _read(content)
+    if external is None and b"location" in content:  # what cannot be checked is not loaded
         raise InputError(
             f"{model} keeps weights in other files, but is damaged: it cannot be read to its end. "
             "Fetch or export it again."
         )
-    for data in dict.fromkeys(found or []):
+    for data in dict.fromkeys(external or []):
         if not data.inside:
             raise InputError(
                 f"{model} keeps weights in {data.location!r}, which is no path below its own "
@@ -94,7 +100,7 @@ def check_external_data(model: Path) -> None:
             )
 
 
-def check_versions(model: Path, runtime: str, *, opset: int, ir: int) -> None:
+def check_versions(model: Path, content: bytes, runtime: str, *, opset: int, ir: int) -> None:
     """Refuse a model that is newer than a runtime that does not look.
 
     Such a runtime takes an operator for its newest one of that name, which may mean another thing.
@@ -103,6 +109,8 @@ def check_versions(model: Path, runtime: str, *, opset: int, ir: int) -> None:
     ----------
     model : Path
         The ONNX file; a damaged one is left to the runtime.
+    content : bytes
+        Of that file.
     runtime : str
         Its name and version, for the message.
     opset, ir : int
@@ -113,16 +121,16 @@ def check_versions(model: Path, runtime: str, *, opset: int, ir: int) -> None:
     evalkit.core.errors.InputError
         Names the version, what is known, and what to do.
     """
-    held_ir, held_opset = _versions(model.read_bytes())
-    for held, known, name, plural in (
-        (held_opset, opset, "opset", "opsets"),
-        (held_ir, ir, "IR version", "IR versions"),
+    model_ir, model_opset = _versions(content)
+    for version, known, name, plural in (
+        (model_opset, opset, "opset", "opsets"),
+        (model_ir, ir, "IR version", "IR versions"),
     ):
-        if held > known:
+        if version > known:
             raise InputError(
-                f"{model} is of ONNX {name} {held}, and {runtime} knows {plural} up to {known}; it "
-                f"would run the model by what it knows. Export it with {name} {known} or older, or "
-                "choose another backend."
+                f"{model} is of ONNX {name} {version}, and {runtime} knows {plural} up to {known}; "
+                f"it would run the model by what it knows. Export it with {name} {known} or older, "
+                "or choose another backend."
             )
 
 
@@ -137,8 +145,8 @@ def _versions(content: bytes) -> tuple[int, int]:
             if number == _IR_VERSION and isinstance(value, int):
                 ir = max(ir, value)
             elif number == _OPSETS and not isinstance(value, int):
-                held = dict(_all_fields(value))
-                domain, version = held.get(1, b""), held.get(2, 0)
+                fields = dict(_all_fields(value))
+                domain, version = fields.get(1, b""), fields.get(2, 0)
                 if not isinstance(domain, int) and bytes(domain) in {b"", b"ai.onnx"}:
                     opset = max(opset, version if isinstance(version, int) else 0)
     except (ValueError, IndexError):

@@ -114,8 +114,6 @@ class OpenVinoBackend(Backend):
         """
         check_offered(cls.name, cls.probe(), options.device, options.precision)
         check_file(model)
-        if model.suffix.lower() == ".onnx":
-            check_external_data(model)
         return OpenVinoSession(model, options)
 
 
@@ -245,7 +243,9 @@ def read_graph(model: Path) -> Any:
             "of them."
         )
     if model.suffix.lower() == ".onnx":
-        check_versions(model, f"OpenVINO {_version()}", opset=NEWEST_OPSET, ir=NEWEST_IR)
+        content = model.read_bytes()
+        check_external_data(model, content)
+        check_versions(model, content, f"OpenVINO {_version()}", opset=NEWEST_OPSET, ir=NEWEST_IR)
     front_end = FrontEndManager().load_by_framework(FRONT_ENDS[model.suffix.lower()])
     try:
         return front_end.convert(front_end.load(str(model)))

@@ -1,4 +1,4 @@
-"""External data of ONNX files: found without the onnx package, and held to the folder."""
+"""External data of ONNX files: found without the onnx package, and proto to the folder."""
 
 from __future__ import annotations
 
@@ -34,20 +34,24 @@ def model(tiny: Tiny, tmp_path: Path) -> Path:
     return out
 
 
+def check_external(model: Path) -> None:
+    check_external_data(model, model.read_bytes())
+
+
 def renamed(model: Path, location: str) -> Path:
-    held = onnx.load(model, load_external_data=False)
-    for tensor in held.graph.initializer:
+    proto = onnx.load(model, load_external_data=False)
+    for tensor in proto.graph.initializer:
         for entry in tensor.external_data:
             if entry.key == "location":
                 entry.value = location
-    onnx.save(held, model)
+    onnx.save(proto, model)
     return model
 
 
 def test_it_finds_what_the_onnx_package_finds(model: Path) -> None:
-    held = onnx.load(model, load_external_data=False)
+    proto = onnx.load(model, load_external_data=False)
     expected = []
-    for tensor in external_data_helper._get_all_tensors(held):
+    for tensor in external_data_helper._get_all_tensors(proto):
         if external_data_helper.uses_external_data(tensor):
             info = external_data_helper.ExternalDataInfo(tensor)
             expected.append(External(info.location, info.offset, info.length))
@@ -67,10 +71,10 @@ def test_it_finds_tensors_in_attributes_and_subgraphs(tmp_path: Path, tiny: Tiny
     constant = helper.make_node("Constant", [], ["c"], value=outside("constant"))
     branch = helper.make_graph([constant], "branch", [], [], [outside("inner")])
     node = helper.make_node("If", ["x"], ["y"], then_branch=branch, else_branch=branch)
-    held = helper.make_model(helper.make_graph([node], "g", [], []))
-    function = held.functions.add(name="f", domain="local")
+    proto = helper.make_model(helper.make_graph([node], "g", [], []))
+    function = proto.functions.add(name="f", domain="local")
     function.attribute_proto.append(helper.make_attribute("default", outside("default")))
-    onnx.save(held, tmp_path / "m.onnx")
+    onnx.save(proto, tmp_path / "m.onnx")
     named = {data.location for data in external_data(tmp_path / "m.onnx")}
     assert named == {"constant.data", "inner.data", "default.data"}
 
@@ -93,7 +97,7 @@ def test_a_name_that_leaves_the_folder_is_refused_before_loading(
 ) -> None:
     (model.parent.parent / "secret").write_bytes(bytes(9999))
     with pytest.raises(InputError, match="no path below its own folder"):
-        check_external_data(renamed(model, location))
+        check_external(renamed(model, location))
     assert weights_beside(model) == set()  # nor is it read for the model's hash
     model_sha256(model)
 
@@ -115,29 +119,29 @@ def test_missing_and_short_data_are_told(model: Path) -> None:
     whole = data.read_bytes()
     data.write_bytes(whole[:-1])
     with pytest.raises(InputError, match=r"up to byte .*, but that file has"):
-        check_external_data(model)
+        check_external(model)
     data.unlink()
     with pytest.raises(InputError, match=r"model\.data is missing"):
-        check_external_data(model)
+        check_external(model)
 
 
 def test_what_cannot_be_checked_is_not_loaded(model: Path) -> None:
-    held = onnx.load(renamed(model, "../secret"), load_external_data=False)
-    held.graph.initializer[0].external_data.add(key="offset", value="none")
-    onnx.save(held, model)
+    proto = onnx.load(renamed(model, "../secret"), load_external_data=False)
+    proto.graph.initializer[0].external_data.add(key="offset", value="none")
+    onnx.save(proto, model)
     with pytest.raises(InputError, match="is damaged"):
-        check_external_data(model)
+        check_external(model)
     model.write_bytes(model.read_bytes()[:-3])
     with pytest.raises(InputError, match="is damaged"):
-        check_external_data(model)
+        check_external(model)
     model.write_bytes(b"no protobuf at all")
-    check_external_data(model)  # for the runtime to tell
+    check_external(model)  # for the runtime to tell
 
 
 def test_a_folder_below_is_fine(model: Path) -> None:
     (model.parent / "weights").mkdir()
     model.with_name("model.data").rename(model.parent / "weights" / "a..b.data")
-    check_external_data(renamed(model, "weights/a..b.data"))
+    check_external(renamed(model, "weights/a..b.data"))
 
 
 @settings(max_examples=200, deadline=None)
@@ -156,22 +160,23 @@ def test_damaged_files_are_left_to_the_runtime(
             location="source.data",
             size_threshold=0,
         )
-    held = source.read_bytes()
-    (folder / "bad.onnx").write_bytes((held[:at] + noise + held[at:])[: max(cut, 1)])
+    whole = source.read_bytes()
+    (folder / "bad.onnx").write_bytes((whole[:at] + noise + whole[at:])[: max(cut, 1)])
     for data in external_data(folder / "bad.onnx"):
         assert isinstance(data, External)
-    check_versions(folder / "bad.onnx", "Any", opset=2**70, ir=2**70)
+    content = (folder / "bad.onnx").read_bytes()
+    check_versions(folder / "bad.onnx", content, "Any", opset=2**70, ir=2**70)
 
 
 def versioned(tiny: Tiny, path: Path, *, ir: int = 8, **opsets: int) -> Path:
     """Write a model of any versions; ``ai_onnx`` is the default domain's other name."""
-    held = onnx.load(write_onnx(tiny, path))
-    held.ir_version = ir
-    held.ClearField("opset_import")
+    proto = onnx.load(write_onnx(tiny, path))
+    proto.ir_version = ir
+    proto.ClearField("opset_import")
     for domain, version in opsets.items():
         name = {"default": "", "ai_onnx": "ai.onnx"}.get(domain, domain)
-        held.opset_import.append(helper.make_opsetid(name, version))
-    path.write_bytes(held.SerializeToString())
+        proto.opset_import.append(helper.make_opsetid(name, version))
+    path.write_bytes(proto.SerializeToString())
     return path
 
 
@@ -193,10 +198,10 @@ def test_newer_versions_are_refused(
 ) -> None:
     file = versioned(tiny, tmp_path / "model.onnx", **versions)
     if told is None:
-        check_versions(file, "Some 1.0", opset=20, ir=9)
+        check_versions(file, file.read_bytes(), "Some 1.0", opset=20, ir=9)
     else:
         with pytest.raises(InputError, match=rf"model\.onnx {told}" if "is of" in told else told):
-            check_versions(file, "Some 1.0", opset=20, ir=9)
+            check_versions(file, file.read_bytes(), "Some 1.0", opset=20, ir=9)
 
 
 @pytest.mark.parametrize("backend", ["openvino", "tvm"])

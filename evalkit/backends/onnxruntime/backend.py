@@ -109,7 +109,7 @@ class OnnxRuntimeBackend(Backend):
         check_offered(cls.name, cls.probe(), options.device, options.precision)
         check_provider(options)
         check_file(model)
-        check_external_data(model)
+        check_external_data(model, model.read_bytes())
         return OnnxRuntimeSession(model, options)
 
 

@@ -160,6 +160,6 @@ def _digest(model: Path) -> str:
     evalkit.core.errors.InputError
         One of them is missing or outside the model's folder.
     """
-    check_external_data(model)
+    check_external_data(model, model.read_bytes())
     beside = sorted({data.file(model) for data in external_data(model)})
     return sha256_json([sha256_file(file) for file in (model, *beside)])

@@ -37,8 +37,10 @@ def load_onnx(model: Path) -> Any:
         It is no ONNX model, is too new, names data outside its folder, uses operators of other
         domains, or has several inputs.
     """
-    check_external_data(model)
-    check_versions(model, f"TVM {tvm.__version__}", opset=newest_opset(), ir=onnx.IR_VERSION)
+    content = model.read_bytes()
+    check_external_data(model, content)
+    runtime = f"TVM {tvm.__version__}"
+    check_versions(model, content, runtime, opset=newest_opset(), ir=onnx.IR_VERSION)
     try:
         proto = onnx.load(model)
     except Exception as error:
