@@ -189,11 +189,21 @@ def batches_ahead(
     """Yield what work makes of the tasks, in order, with a bounded number of them in the making.
 
     The tasks are taken one by one, as room for them comes: they may themselves be in the making.
+    Where taking one fails, those that were taken before are yielded first.
     """
     with _one_opencv_thread(), ThreadPoolExecutor(threads, "ahead", _give_way) as pool:
         waiting: deque[tuple[T, Future[B]]] = deque()
+        source = iter(tasks)
+        error: BaseException | None = None
         try:
-            for task in tasks:
+            while True:
+                try:
+                    task = next(source)
+                except StopIteration:
+                    break
+                except BaseException as failure:  # Ctrl-C too: finished work is kept
+                    error = failure
+                    break
                 waiting.append((task, pool.submit(work, task)))
                 if len(waiting) >= threads + _BATCHES_AHEAD:
                     done, future = waiting.popleft()
@@ -204,6 +214,8 @@ def batches_ahead(
         finally:
             for _, future in waiting:
                 future.cancel()
+        if error is not None:
+            raise error
 
 
 def _give_way() -> None:
