@@ -41,7 +41,7 @@ setup(
             "report/page/*.js",
         ],
         "evalkit.configs": ["*/*.yaml"],
-        "evalkit.datasets.sample": ["*.onnx", "*.pt"],
+        "evalkit.datasets.sample": ["*.onnx", "*.pt", "data/**/*"],
         "evalkit.protocols": ["*.pyi"],
         "evalkit.widerface_eval": ["*.pyi"],
     },

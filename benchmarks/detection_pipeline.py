@@ -20,7 +20,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from evalkit.core.files import cache_dir
 from evalkit.core.machine import available_cores
 from evalkit.core.settings import load_model_config
 from evalkit.core.store import Store
@@ -114,7 +113,7 @@ def main() -> None:
         sizing=options.sizing,
         batch_size=options.batch_size,
     )
-    root = options.data or sample_path("widerface", cache_dir())
+    root = options.data or sample_path("widerface")
     once = load_widerface(root, events=options.events or None).images
     images = once.take(list(range(len(once))) * options.rounds)
     model_config = load_model_config(config.model or SAMPLE_MODEL, config)

@@ -18,7 +18,6 @@ from pathlib import Path
 
 import numpy as np
 
-from evalkit.core.files import cache_dir
 from evalkit.core.machine import available_cores
 from evalkit.core.settings import RunSettings, load_model_config
 from evalkit.core.store import Store
@@ -76,7 +75,7 @@ def main() -> None:
     run = RunSettings(
         model=arguments.model, backend=arguments.backend, mean=arguments.mean, std=arguments.std
     )
-    release = load_ijb(arguments.data or sample_path("ijbc", cache_dir()), "IJBC")
+    release = load_ijb(arguments.data or sample_path("ijbc"), "IJBC")
     source = release.faces()
     with open_model(run, load_model_config(run.model or SAMPLE_MODEL, run)) as model:
         embedder = Embedder(

@@ -33,14 +33,14 @@ import evalkit.configs
 from evalkit.core.progress import Progress
 from evalkit.core.validation import read_yaml
 from evalkit.datasets import sample
-from evalkit.datasets.sample.photo import encode
-from evalkit.datasets.sample.scenes import draw_scene
-from evalkit.datasets.sample.traits import FIRST_TRAINING_SUBJECT
-from evalkit.datasets.sample.widerface import EVENTS
 from evalkit.heads.detection import grid
 from evalkit.tasks.run import run
 from evalkit.tasks.widerface.settings import WiderFaceSettings
 from evalkit.tasks.widerface.task import WiderFaceTask
+from sample_painter.photo import encode
+from sample_painter.scenes import draw_scene
+from sample_painter.traits import FIRST_TRAINING_SUBJECT
+from sample_painter.widerface import EVENTS
 
 PACKAGE = Path(sample.__file__).parent
 STRIDES = (8, 16, 32)
@@ -150,7 +150,7 @@ class Drawn:
 
 
 def _scene(number: int) -> tuple[NDArray[np.uint8], NDArray[np.int32], NDArray[np.uint8]]:
-    """One training scene through the JPEG of a written sample."""
+    """One training scene through JPEG."""
     crowd = list(EVENTS.values())[number % len(EVENTS)]
     first = FIRST_TRAINING_SUBJECT + number * SUBJECTS
     scene = draw_scene(SEED, FIRST_SCENE + number, crowd, SCENE, first)
@@ -347,8 +347,7 @@ def evaluate_on_sample(model: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         named = Path(scratch) / "model.yaml"
         named.write_text(yaml.safe_dump(values), encoding="utf-8")
-        root = sample.sample_path("widerface", Path(scratch))
-        config = WiderFaceSettings(data=root, model=str(named))
+        config = WiderFaceSettings(data=sample.sample_path("widerface"), model=str(named))
         (outcome,) = run(WiderFaceTask(), config, Progress(quiet=True))
     for metric in outcome.result.metrics:
         if metric.figure == "ap" and not metric.part:

@@ -13,7 +13,6 @@ import argparse
 import io
 import math
 import multiprocessing
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,8 +27,8 @@ from torchscript import without_debug_records
 
 from evalkit.datasets import sample
 from evalkit.datasets.alignment import align
-from evalkit.datasets.sample.photo import photograph
-from evalkit.datasets.sample.traits import FIRST_TRAINING_SUBJECT
+from sample_painter.photo import photograph
+from sample_painter.traits import FIRST_TRAINING_SUBJECT
 
 PACKAGE = Path(sample.__file__).parent
 EMBEDDING = 128
@@ -242,25 +241,22 @@ def evaluate_faces(net: nn.Module, workers: int) -> None:
         print(f"held-out faces: TAR@FAR {far:g} = {tar:.4f} ({false} false accepts)", flush=True)
 
 
-def evaluate_sample(net: nn.Module, size: str) -> None:
+def evaluate_sample(net: nn.Module) -> None:
     """Templates of the IJB-C sample: norm kept, detector score on, flip sum, rule `at_most`."""
+    root = sample.sample_path("ijbc")
+    meta = root / "meta"
     begun = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder:
-        root = sample.write_sample("ijbc", Path(folder) / "IJBC", size=size)
-        meta = root / "meta"
-        print(f"sample written in {time.perf_counter() - begun:.1f} s", flush=True)
-        begun = time.perf_counter()
-        table = np.loadtxt(meta / "ijbc_name_5pts_score.txt", dtype=str)
-        numbers = table[:, 1:].astype(float)
-        faces = [
-            align(
-                cv2.cvtColor(cv2.imread(str(root / "loose_crop" / name)), cv2.COLOR_BGR2RGB),
-                row[:10].reshape(5, 2),
-            )
-            for name, row in zip(table[:, 0], numbers, strict=True)
-        ]
-        media = np.loadtxt(meta / "ijbc_face_tid_mid.txt", dtype=str)[:, 1:].astype(int)
-        pairs = np.loadtxt(meta / "ijbc_template_pair_label.txt", dtype=int)
+    table = np.loadtxt(meta / "ijbc_name_5pts_score.txt", dtype=str)
+    numbers = table[:, 1:].astype(float)
+    faces = [
+        align(
+            cv2.cvtColor(cv2.imread(str(root / "loose_crop" / name)), cv2.COLOR_BGR2RGB),
+            row[:10].reshape(5, 2),
+        )
+        for name, row in zip(table[:, 0], numbers, strict=True)
+    ]
+    media = np.loadtxt(meta / "ijbc_face_tid_mid.txt", dtype=str)[:, 1:].astype(int)
+    pairs = np.loadtxt(meta / "ijbc_template_pair_label.txt", dtype=int)
     features = embed(net, np.stack(faces)) * numbers[:, 10:].astype(np.float32)
     templates = {}
     for template in np.unique(media[:, 0]):
@@ -273,9 +269,7 @@ def evaluate_sample(net: nn.Module, size: str) -> None:
     print(f"{len(faces)} faces, {len(templates)} templates, {len(pairs)} pairs")
     for far in (1e-4, 1e-3, 1e-2):
         tar, false = tar_at_far(scores, pairs[:, 2] == 1, far)
-        print(
-            f"sample ijbc {size}: TAR@FAR {far:g} = {tar:.4f} ({false} false accepts)", flush=True
-        )
+        print(f"sample ijbc: TAR@FAR {far:g} = {tar:.4f} ({false} false accepts)", flush=True)
 
 
 def main() -> None:
@@ -298,7 +292,7 @@ def main() -> None:
         export(train(training_faces(options), options.images, options), options.out)
     net = torch.jit.load(str(options.out / "recognition.pt"))
     evaluate_faces(net, options.workers)
-    evaluate_sample(net, "default")
+    evaluate_sample(net)
 
 
 def training_faces(options: argparse.Namespace) -> NDArray[np.uint8]:

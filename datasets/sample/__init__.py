@@ -1,79 +1,100 @@
-"""The embedded sample: drawn faces in the real on-disk formats, and a network trained on them.
+"""The embedded sample: painted faces in the real on-disk formats, and networks trained on others.
 
-Everything here is drawn from numbers (`faces`), so it may be written, shown and shipped freely.
-Each written folder holds a marker file, `evalkit-sample.json`, so that nobody takes its figures
-for those of the data set whose format it has.
+The images are data files of the package and are read where they lie. tools/paint_sample.py of the
+repository painted them from numbers, so they may be written, shown and shipped freely. Each folder
+holds a marker file, `evalkit-sample.json`, so that nobody takes its figures for those of the data
+set whose format it has.
 """
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal, get_args
 
 from evalkit.datasets.errors import DatasetError
-from evalkit.datasets.sample._write import (
-    GENERATOR_VERSION,
-    MARKER,
-    Progress,
-    atomic_folder,
-    write_marker,
-)
-from evalkit.datasets.sample.ijb import SUBJECTS, write_ijb
-from evalkit.datasets.sample.lfw import FILE_NAME as LFW_FILE_NAME
-from evalkit.datasets.sample.lfw import PAIRS, write_lfw
-from evalkit.datasets.sample.widerface import IMAGES, write_widerface
 
 __all__ = [
-    "GENERATOR_VERSION",
+    "KINDS",
     "LFW_FILE_NAME",
-    "MARKER",
+    "SAMPLE_OF",
+    "SIZES",
+    "Content",
     "Kind",
+    "Size",
+    "atomic_folder",
+    "calibration_path",
     "recognition_model",
     "sample_path",
     "write_sample",
 ]
 
 Kind = Literal["ijbc", "ijbb", "lfw", "widerface"]
+Size = Literal["default", "tiny"]
+Content = Literal["faces", "photographs"]
 
-_SIZES = {"ijbc": SUBJECTS, "ijbb": SUBJECTS, "lfw": PAIRS, "widerface": IMAGES}
-_LIMITS = {"ijbc": (2, 10_000), "ijbb": (2, 10_000), "lfw": (40, 100_000), "widerface": (1, 10_000)}
-_MODELS = {"onnx": "recognition.onnx", "torchscript": "recognition.pt"}
+KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
+"""The formats of the sample."""
 
+SIZES: Final[tuple[Size, ...]] = get_args(Size)
+"""``tiny`` is for quick looks and tests."""
 
-def _count(kind: str, size: str | int) -> int:
-    """Subjects, pairs or images of a named or given size."""
-    if kind not in _SIZES:
-        raise DatasetError(
-            f"There is no sample {kind!r}", remedy=f"It is one of {', '.join(_SIZES)}."
-        )
-    if isinstance(size, str):
-        if size not in _SIZES[kind]:
-            names = ", ".join(_SIZES[kind])
-            raise DatasetError(
-                f"There is no size {size!r}", remedy=f"Give a whole number or {names}."
-            )
-        return _SIZES[kind][size]
-    low, high = _LIMITS[kind]
-    if not low <= size <= high or (kind == "lfw" and size % 20):
-        step = " in steps of 20" if kind == "lfw" else ""
-        raise DatasetError(
-            f"Size {size} of the {kind} sample is out of range",
-            remedy=f"Give {low} to {high}{step}.",
-        )
-    return size
+LFW_FILE_NAME: Final = "evalkit-sample-lfw.bin"
+
+SAMPLE_OF: Final[Mapping[Content, Kind]] = {"faces": "lfw", "photographs": "widerface"}
+"""The kind of sample that holds aligned faces, and the one that holds whole photographs."""
+
+_DATA: Final = Path(__file__).parent / "data"
+_FOLDERS: Final[Mapping[Kind, str]] = {
+    "ijbc": "evalkit-sample-ijb",  # one release folder holds the meta files of both
+    "ijbb": "evalkit-sample-ijb",
+    "lfw": "evalkit-sample-lfw",
+    "widerface": "evalkit-sample-widerface",
+}
+_MODELS: Final = {"onnx": "recognition.onnx", "torchscript": "recognition.pt"}
 
 
-def write_sample(
-    kind: Kind,
-    out: Path,
-    *,
-    size: str | int = "default",
-    seed: int = 0,
-    progress: Progress | None = None,
-) -> Path:
-    """Draw a sample and write it in the real format.
+def sample_path(kind: Kind, size: Size = "default") -> Path:
+    """Path of the packaged sample.
 
-    The folder appears complete or not at all. The same arguments give the same bytes.
+    Parameters
+    ----------
+    kind : {'ijbc', 'ijbb', 'lfw', 'widerface'}
+        The format.
+    size : {'default', 'tiny'}
+
+    Returns
+    -------
+    Path
+        What a loader takes: a folder, or for LFW the `.bin`. It may be read-only.
+
+    Raises
+    ------
+    DatasetError
+        There is no such kind or size.
+    """
+    return _entry(kind, _folder(kind, size))
+
+
+def calibration_path(content: Content) -> Path:
+    """Path of packaged images of other people than any that `sample_path` gives.
+
+    Parameters
+    ----------
+    content : {'faces', 'photographs'}
+        Aligned faces in a `.bin`, or scenes in the layout of WIDER FACE.
+    """
+    kind = SAMPLE_OF[content]
+    return _entry(kind, _DATA / "calibration" / _FOLDERS[kind])
+
+
+def write_sample(kind: Kind, out: Path, *, size: Size = "default") -> Path:
+    """Copy the packaged sample to a folder of the user's.
+
+    The folder appears complete or not at all.
 
     Parameters
     ----------
@@ -81,12 +102,7 @@ def write_sample(
         The format.
     out : Path
         Folder to write, which must not exist or be empty.
-    size : {'tiny', 'default', 'large'} or int
-        A number is of subjects (IJB), pairs (LFW, a multiple of 20) or images (WIDER FACE).
-    seed : int
-        Another seed is another population of people.
-    progress : callable, optional
-        Called with (pictures done, pictures in all).
+    size : {'default', 'tiny'}
 
     Returns
     -------
@@ -98,40 +114,55 @@ def write_sample(
     DatasetError
         For an unknown kind or size, or an `out` that is not empty.
     """
-    count = _count(kind, size)
+    source = _folder(kind, size)
+    others = tuple(f"{other}_" for other in KINDS if other != kind)
     with atomic_folder(out) as work:
-        if kind == "lfw":
-            plan = write_lfw(work, count, seed, progress)
-        elif kind == "widerface":
-            plan = write_widerface(work, count, seed, progress)
-        else:
-            plan = write_ijb(work, kind, count, seed, progress)
-        write_marker(work, kind, seed, plan)
-    return out / LFW_FILE_NAME if kind == "lfw" else out
+        for file in sorted(source.rglob("*")):
+            if file.is_file() and not file.name.startswith(others):
+                copy = work / file.relative_to(source)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, copy)  # without the mode: an installation may be read-only
+    return _entry(kind, out)
 
 
-def sample_path(
-    kind: Kind,
-    cache_dir: Path,
-    *,
-    size: str | int = "default",
-    seed: int = 0,
-    progress: Progress | None = None,
-) -> Path:
-    """Path of a sample in a cache folder, written there on first use.
+def _folder(kind: Kind, size: Size) -> Path:
+    if kind not in KINDS:
+        raise DatasetError(
+            f"There is no sample {kind!r}", remedy=f"It is one of {', '.join(KINDS)}."
+        )
+    if size not in SIZES:
+        raise DatasetError(
+            f"There is no size {size!r}",
+            remedy=f"Give {' or '.join(SIZES)}. tools/paint_sample.py in evalkit's repository "
+            "paints samples of any size.",
+        )
+    return _DATA / size / _FOLDERS[kind]
 
-    The folder's name holds the generator's version, the size and the seed, so that a sample that
-    another version drew is never mistaken for this one's. Parameters are those of `write_sample`.
+
+def _entry(kind: Kind, folder: Path) -> Path:
+    return folder / LFW_FILE_NAME if kind == "lfw" else folder
+
+
+@contextmanager
+def atomic_folder(out: Path) -> Iterator[Path]:
+    """Give a temporary sibling of `out` to fill; it becomes `out` only if nothing fails.
+
+    Raises
+    ------
+    DatasetError
+        If `out` exists and is not an empty folder.
     """
-    name = f"evalkit-sample-{kind}-v{GENERATOR_VERSION}-{_count(kind, size)}-{seed}"
-    out = cache_dir / name
-    if not (out / MARKER).is_file():
-        try:
-            write_sample(kind, out, size=size, seed=seed, progress=progress)
-        except (DatasetError, OSError):
-            if not (out / MARKER).is_file():  # otherwise another process wrote it meanwhile
-                raise
-    return out / LFW_FILE_NAME if kind == "lfw" else out
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise DatasetError("It already exists", path=out, remedy="Name a new or an empty folder.")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        work.chmod(0o755)
+        yield work
+        work.replace(out)
+    except BaseException:
+        shutil.rmtree(work, ignore_errors=True)
+        raise
 
 
 def recognition_model(format: Literal["onnx", "torchscript"] = "onnx") -> Path:

@@ -25,11 +25,10 @@ from evalkit.convert.calibration import Drawn, ImageBatches
 from evalkit.convert.image_sets import ImageSet, load_images
 from evalkit.convert.trials import Prepared, kind_of, side_of
 from evalkit.core.errors import EvalkitError, InputError, UnavailableError
-from evalkit.core.files import cache_dir
 from evalkit.core.progress import Progress
 from evalkit.core.registry import Entry
 from evalkit.core.settings import ModelConfig, RunSettings, RuntimeConfig, load_model_config
-from evalkit.datasets.sample import sample_path
+from evalkit.datasets.sample import SAMPLE_OF, sample_path
 from evalkit.run.models import OpenModel, choose_backend, open_model
 from evalkit.stats.drift import Drift, drift
 
@@ -342,8 +341,7 @@ def _words(outputs: dict[str, NDArray[np.float32]]) -> str:
 def _real(config: ModelConfig, data: Path | None, progress: Progress) -> ImageSet:
     kind = kind_of(config)
     if data is None:
-        sample: Literal["lfw", "widerface"] = "lfw" if kind == "faces" else "widerface"
-        data = sample_path(sample, cache_dir(), size="tiny")
+        data = sample_path(SAMPLE_OF[kind], size="tiny")
     return load_images(data, kind, side_of(config), progress)
 
 

@@ -17,14 +17,12 @@ from evalkit.core.progress import Progress
 from evalkit.datasets.ijb import load_ijb
 from evalkit.datasets.lfw import LfwImages, load_bin
 from evalkit.datasets.pairs import SUFFIXES
+from evalkit.datasets.sample import Content, calibration_path
 from evalkit.datasets.widerface import WiderImages, load_widerface
 from evalkit.run.overlap import release_people
 from evalkit.run.pipeline import ImageSource
 
-Kind = Literal["faces", "photographs"]
-
-SAMPLE_SEED = 1  # other people than those of the sample that is evaluated
-_SAMPLE_PAIRS = 320
+Kind = Content
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,15 +89,8 @@ def load_images(path: Path | None, kind: Kind, size: int, progress: Progress) ->
 
 
 def _sample(kind: Kind, progress: Progress) -> Path:
-    from evalkit.datasets.sample import sample_path  # noqa: PLC0415 - heavy
-
     progress.say("no --calibration: taking the embedded sample, which suits its own models")
-    with progress.counting("rendering the sample", "images") as report:
-        if kind == "faces":
-            return sample_path(
-                "lfw", cache_dir(), size=_SAMPLE_PAIRS, seed=SAMPLE_SEED, progress=report
-            )
-        return sample_path("widerface", cache_dir(), seed=SAMPLE_SEED, progress=report)
+    return calibration_path(kind)
 
 
 def _find(path: Path, kind: Kind, size: int) -> ImageSet:

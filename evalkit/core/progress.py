@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import TextIO
 
 from tqdm import tqdm
@@ -66,22 +66,6 @@ class Progress:
                 yield lambda count: _discard(bar.update(count))
         else:
             yield _Lines(name, total, unit, done, self.say)
-
-    @contextmanager
-    def counting(self, name: str, unit: str) -> Iterator[Callable[[int, int], None]]:
-        """Report a stage whose total is known only once it runs: yields ``report(done, total)``."""
-        with ExitStack() as stack:
-            advance: Advance | None = None
-            seen = 0
-
-            def report(done: int, total: int) -> None:
-                nonlocal advance, seen
-                if advance is None:
-                    advance = stack.enter_context(self.stage(name, total, unit))
-                advance(done - seen)
-                seen = done
-
-            yield report
 
 
 def _discard(_: object) -> None:

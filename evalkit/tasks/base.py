@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 from evalkit.core.errors import InputError
-from evalkit.core.files import cache_dir
+from evalkit.datasets.sample import Kind, sample_path
 
 if TYPE_CHECKING:  # the registry reads this module where nothing but a task's name is asked for
     import numpy as np
@@ -25,7 +25,6 @@ if TYPE_CHECKING:  # the registry reads this module where nothing but a task's n
     from evalkit.core.progress import Progress
     from evalkit.core.results import DatasetInfo, Failure, Metric, Result
     from evalkit.core.settings import RunSettings
-    from evalkit.datasets.sample import Kind
     from evalkit.run.clock import Clock
     from evalkit.run.inference import Inferred
     from evalkit.run.overlap import People
@@ -231,13 +230,10 @@ class Task(ABC, Generic[S]):
             return Path(named)
         if self.sample is None:
             raise InputError(f"{self.title} needs data. Name them with --data.")
-        from evalkit.datasets.sample import sample_path  # noqa: PLC0415 - heavy
-
         progress.say(
             f"no --data and no EVALKIT_DATA: running on the embedded sample, not on {self.title}"
         )
-        with progress.counting("rendering the sample", "images") as report:
-            return sample_path(self.sample, cache_dir(), progress=report)
+        return sample_path(self.sample)
 
     def finds(self, path: Path) -> bool:
         """Whether a path holds data of this task."""

@@ -193,7 +193,7 @@ LINES: dict[str, list[str]] = {
     "inspect": ["f.bin", ""],
     "sample": [
         "--kind lfw --out D",
-        "--kind ijbb --out D --size tiny --seed 3",
+        "--kind ijbb --out D --size tiny",
         "--kind x --out D",
     ],
     "env": ["create mxnet", "create mxnet --path P --base B", "list", "create nothing", ""],

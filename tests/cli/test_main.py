@@ -101,7 +101,7 @@ def test_wrong_use_exits_2(words: list[str]) -> None:
     ("words", "usage", "meant"),
     [
         (["lfw", "--modle", "m.onnx"], "evalkit lfw", " (did you mean --model?)"),
-        ([*SAMPLE, "--sead=3"], "evalkit sample", " (did you mean --seed?)"),
+        ([*SAMPLE, "--sise=tiny"], "evalkit sample", " (did you mean --size?)"),
         (["lfw", "my.bin"], "evalkit lfw", ""),
         (["inspect", "my.bin", "--qqqq"], "evalkit inspect", ""),
         (["--verzion", "lfw"], "evalkit", " (did you mean --version?)"),
@@ -222,4 +222,4 @@ def test_a_cache_that_cannot_be_made_is_one_clear_line() -> None:
 
 def test_the_parser_fills_only_the_chosen_command() -> None:
     parser = cli.build_parser("sample")
-    assert parser.parse_args(SAMPLE).seed == 0
+    assert parser.parse_args(SAMPLE).size == "default"

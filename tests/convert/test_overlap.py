@@ -13,11 +13,13 @@ pytest.importorskip("onnx", reason="needs the test extra")
 from small_network import write_network, write_pairs, write_people, write_yaml
 
 from evalkit.cli import main
-from evalkit.convert.image_sets import SAMPLE_SEED
+from evalkit.convert.image_sets import load_images
+from evalkit.core.progress import Progress
 from evalkit.core.sidecar import sidecar_path
 from evalkit.datasets.ijb import load_ijb
 from evalkit.datasets.lfw import load_bin
 from evalkit.datasets.sample import sample_path, write_sample
+from sample_painter import paint
 
 
 @pytest.fixture(autouse=True)
@@ -116,19 +118,19 @@ def test_what_needs_no_calibration_is_not_warned_of(network: Path, tmp_path: Pat
 def test_the_same_numbers_of_other_people_are_no_overlap(
     network: Path, release: Path, tmp_path: Path
 ) -> None:
-    other = write_sample("ijbc", tmp_path / "other", size="tiny", seed=SAMPLE_SEED)
+    other = tmp_path / "other"
+    paint("ijb", other, size=6, seed=1)
     model = convert(network, tmp_path / "int8.onnx", other)
     calibration = json.loads(sidecar_path(tmp_path / "int8.onnx").read_text())["calibration"]
     assert "IJBC subject" in calibration["identities"][0]
     assert warnings("ijbc", model, release) == []
 
 
-def test_the_embedded_sample_calibrates_with_others_than_it_evaluates(tmp_path: Path) -> None:
-    def images(seed: int) -> set[bytes]:
-        path = sample_path("lfw", tmp_path, size=40, seed=seed)
-        return {bytes(image) for image in load_bin(path).images}
-
-    assert not images(0) & images(SAMPLE_SEED)
+def test_the_embedded_sample_calibrates_with_others_than_it_evaluates() -> None:
+    calibrating = load_images(None, "faces", 112, Progress(quiet=True))
+    evaluated = {bytes(image) for image in load_bin(sample_path("lfw")).images}
+    assert len(calibrating.source) == 520  # half of them make the default of 256
+    assert not evaluated & {calibrating.content(row) for row in range(520)}
 
 
 def test_a_record_with_odd_values_is_refused(

@@ -42,11 +42,3 @@ def test_quiet_is_silent() -> None:
     with progress.stage("scoring", 3, "pairs") as advance:
         advance(3)
     assert stream.getvalue() == ""
-
-
-def test_counting_learns_its_total(monkeypatch: pytest.MonkeyPatch) -> None:
-    stream = io.StringIO()
-    with Progress(stream=stream).counting("rendering", "images") as report:
-        report(1, 2)
-        report(2, 2)
-    assert stream.getvalue().startswith("rendering: 2/2 images (100%)")

@@ -13,14 +13,14 @@ import pytest
 
 from evalkit.core.settings import ModelConfig, RunSettings, load_model_config
 from evalkit.datasets import sample
-from evalkit.datasets.sample import widerface
-from evalkit.datasets.sample.scenes import Scene
 from evalkit.datasets.widerface import load_widerface
 from evalkit.heads import build_head
 from evalkit.heads.detection import DetectionOptions, Detections, detect
 from evalkit.heads.sizing import pad_colour, parse_sizing, place
 from evalkit.widerface_eval import Detections as Found
 from evalkit.widerface_eval import evaluate, read_ground_truth
+from sample_painter import LIMITS, widerface
+from sample_painter.scenes import Scene
 
 TOOLS = Path(__file__).parents[2] / "tools"
 BACKENDS = ("onnxruntime", "torch")
@@ -151,7 +151,7 @@ def test_no_sample_holds_a_training_scene_or_person(
 
     monkeypatch.setattr(widerface, "draw_scene", record)
     monkeypatch.setattr(tool, "draw_scene", record)
-    largest = sample._LIMITS["widerface"][1]
+    largest = LIMITS["widerface"][1]
     for entry in widerface._entries(largest):
         widerface._scene(0, entry, 1024)
     held_out = np.array(drawn)

@@ -14,7 +14,7 @@ import evalkit.configs
 from evalkit.datasets.alignment import align
 from evalkit.datasets.errors import DatasetError
 from evalkit.datasets.sample import recognition_model
-from evalkit.datasets.sample.photo import photograph
+from sample_painter.photo import photograph
 
 PEOPLE, IMAGES = 12, 4
 

@@ -418,7 +418,7 @@ def test_no_data_says_so(
     evalkit: Command, tiny_ijbc: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("evalkit.datasets.sample.sample_path", lambda *_, **__: tiny_ijbc)
+    monkeypatch.setattr("evalkit.tasks.ijb.evaluation.sample_path", lambda *_, **__: tiny_ijbc)
     assert evalkit("ijbc") == 0
     assert "running on the embedded sample, not on IJBC" in capsys.readouterr().err
     monkeypatch.setenv("EVALKIT_DATA", str(tiny_ijbc.parent))

@@ -17,6 +17,7 @@ from evalkit.core.files import cache_dir, sha256_json
 from evalkit.core.progress import Progress
 from evalkit.core.results import DatasetInfo, Failure, Interval, Metric, Result
 from evalkit.datasets.ijb import IjbRelease, load_ijb, subset
+from evalkit.datasets.sample import sample_path
 from evalkit.protocols.fusion import FusionSwitches, Templates, fuse_templates
 from evalkit.protocols.identification import (
     Gallery,
@@ -143,14 +144,10 @@ def _load(protocol: ProtocolName, config: IjbSettings, progress: Progress) -> Ij
     if named is None and os.environ.get("EVALKIT_DATA"):
         named = Path(os.environ["EVALKIT_DATA"])
     if named is None:
-        from evalkit.datasets.sample import sample_path  # noqa: PLC0415 - heavy
-
         progress.say(
             f"no --data and no EVALKIT_DATA: running on the embedded sample, not on {protocol}"
         )
-        with progress.counting("rendering the sample", "images") as report:
-            kind: Literal["ijbb", "ijbc"] = "ijbb" if protocol == "IJBB" else "ijbc"
-            named = sample_path(kind, cache_dir(), progress=report)
+        named = sample_path("ijbb" if protocol == "IJBB" else "ijbc")
     release = load_ijb(
         named,
         protocol,

@@ -21,7 +21,7 @@ import yaml
 import evalkit
 from evalkit.backends.base import Probe
 from evalkit.core.errors import EvalkitError, InputError
-from evalkit.core.files import atomic_write, cache_dir, sha256_file, sha256_json
+from evalkit.core.files import atomic_write, sha256_file, sha256_json
 from evalkit.core.progress import Progress
 from evalkit.core.results import Result, load_result
 from evalkit.core.settings import ModelConfig, RunSettings, load_model_config
@@ -99,7 +99,7 @@ class Job:
         return "" if self.elsewhere else str(self.settings.get("python", ""))
 
 
-def jobs_of(plan: Plan, folder: Path, progress: Progress) -> list[Job]:
+def jobs_of(plan: Plan, folder: Path) -> list[Job]:
     """Return all cells, by protocol, the reference first.
 
     Raises
@@ -109,7 +109,7 @@ def jobs_of(plan: Plan, folder: Path, progress: Progress) -> list[Job]:
     """
     jobs = []
     for protocol in plan.protocols:
-        data = find_data(plan, protocol, progress)
+        data = find_data(plan, protocol)
         jobs += [_job(plan, protocol, mode, data, folder) for mode in plan.modes_of(protocol)]
     return jobs
 
@@ -135,8 +135,8 @@ def chosen_of(jobs: Sequence[Job], only: Sequence[str], plan: Plan) -> set[str]:
     return found
 
 
-def find_data(plan: Plan, protocol: ProtocolPlan, progress: Progress) -> Data:
-    """Find a protocol's data; the embedded sample is rendered where none is named.
+def find_data(plan: Plan, protocol: ProtocolPlan) -> Data:
+    """Find a protocol's data; the embedded sample where none is named.
 
     Raises
     ------
@@ -144,8 +144,7 @@ def find_data(plan: Plan, protocol: ProtocolPlan, progress: Progress) -> Data:
         They are not there.
     """
     if protocol.data is None:
-        with progress.counting(f"{protocol.name}: rendering the sample", "images") as report:
-            path = sample_path(protocol.kind, cache_dir(), progress=report)
+        path = sample_path(protocol.kind)
     else:
         path = (plan.folder / protocol.data.expanduser()).absolute()
     if not path.exists():

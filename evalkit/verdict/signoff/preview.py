@@ -69,7 +69,7 @@ def preview(plan: Plan, folder: Path, progress: Progress, *, only: Sequence[str]
     prober = Prober()
     held = read_plans(folder)
     changes = differences(held[-1][1], plan.model_dump(mode="json")) if held else ()
-    jobs = jobs_of(plan, folder, progress)
+    jobs = jobs_of(plan, folder)
     chosen = chosen_of(jobs, only, plan)
     cells = [_expected(job, prober, progress) for job in jobs if job.name in chosen]
     return Preview(tuple(cells), tuple(changes))

@@ -69,7 +69,7 @@ def signoff(
         The plan names data or a model that is not there, or `only` names no cell.
     """
     started = _now()
-    jobs = jobs_of(plan, folder, progress)
+    jobs = jobs_of(plan, folder)
     chosen = chosen_of(jobs, only, plan)
     plans = note_plan(folder, plan, started)
     attempts = _run_all(jobs, chosen, progress)
