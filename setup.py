@@ -39,6 +39,7 @@ setup(
             "report/page/*.html",
             "report/page/*.css",
             "report/page/*.js",
+            "report/page/*.yaml",
         ],
         "evalkit.configs": ["*/*.yaml"],
         "evalkit.datasets.sample": ["*.onnx", "*.pt", "data/**/*"],

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from colours import PALETTE, TEXT_ON, contrast
 from hypothesis import given
 from hypothesis import strategies as st
 from page_results import HOSTILE
 
 from evalkit.report.page.chart import Drawing, place, ticks
 from evalkit.report.page.forest import Scale, forest
-from evalkit.report.page.palette import PALETTE, TEXT_ON, contrast
 from evalkit.tasks.panels import Axis, Bars, Chart, Dots, Line, Mark
 
 

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from colours import PALETTE, TEXT_ON, contrast
 from page_results import HOSTILE, distances, make_record, pairs_result, write_bench
 
 from evalkit.report.page import write_page, write_report
 from evalkit.report.page.gather import of_results, of_signoff
-from evalkit.report.page.palette import PALETTE, TEXT_ON, contrast
 from evalkit.verdict.signoff.record import Deployment
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="drives the browser")

@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 from markupsafe import Markup, escape
 
-from evalkit.report.page.palette import SERIES
 from evalkit.tasks.panels import Axis, Bars, Chart, Dots, Item, Line, Mark
 
 Values = npt.NDArray[np.floating[Any]]
@@ -19,6 +18,8 @@ Values = npt.NDArray[np.floating[Any]]
 WIDTH, HEIGHT = 520, 330
 LEFT, RIGHT, TOP, BOTTOM = 58, 14, 12, 44
 _WIDE, _HIGH = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
+SERIES = 6
+"""Colours of runs; with five kinds of dashes, thirty runs can be told apart."""
 DASHES = 5
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 

@@ -1,9 +1,8 @@
-"""What the template lays out: every part of the page, ready to be written."""
+"""Every part of the page, ready for the template."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from markupsafe import Markup
@@ -17,14 +16,13 @@ from evalkit.report.page.gather import Entry, Group, Report
 from evalkit.report.page.glance import (
     KINDS,
     Badge,
-    ModeRow,
     Run,
     badge_of,
     bar_of,
     mode_row,
 )
 from evalkit.report.page.headline import reason, sentence
-from evalkit.report.page.speed import SpeedBars, bench_bars, bench_charts, bench_modes
+from evalkit.report.page.speed import bench_bars, bench_charts, bench_modes
 from evalkit.report.page.stagebars import stage_bars
 from evalkit.report.page.tables import (
     bench_problems,
@@ -40,115 +38,42 @@ from evalkit.report.page.tables import (
 )
 from evalkit.report.signoff_tables import TITLES
 from evalkit.tasks import TASKS
-from evalkit.tasks.panels import Chart, Note, Thresholds
-from evalkit.tasks.panels import Panel as Plain
+from evalkit.tasks.panels import Chart, Note, Panel, Thresholds
 from evalkit.tasks.tables import Table
 
 
-@dataclass(frozen=True, slots=True)
-class MatrixRow:
-    """One run of a group: its texts, and the picture of its change.
-
-    Attributes
-    ----------
-    alarm : str
-        Colour of the bar at its side, empty without one.
-    """
-
-    run: Run
-    ran: str
-    badge: Badge
-    texts: Sequence[str]
-    forest: Markup
-    reason: str
-    alarm: str
-
-
-@dataclass(frozen=True, slots=True)
-class Panel:
-    """One group of runs.
-
-    Attributes
-    ----------
-    threshold : dict or None
-        What the slider needs; the template writes its first state as a table.
-    """
-
-    key: str
-    name: str
-    intro: str
-    matrix: Table
-    rows: tuple[MatrixRow, ...]
-    runs: tuple[Run, ...]
-    charts: tuple[Drawing, ...]
-    threshold: dict[str, Any] | None
-    galleries: tuple[Album, ...]
-    tables: tuple[Table, ...]
-    notes: tuple[str, ...]
-    margin: bool
-    stages: Markup
-
-    @property
-    def pictured(self) -> bool:
-        """Whether any run has a picture of its change."""
-        return any(row.forest for row in self.rows)
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """The whole page."""
-
-    report: Report
-    verdict: Badge
-    sentence: str
-    reason: tuple[str, int]
-    counts: tuple[tuple[str, int, str], ...]
-    columns: tuple[tuple[str, str, str], ...]
-    modes: tuple[ModeRow, ...]
-    concerns: tuple[tuple[str, Badge, str], ...]
-    panels: tuple[Panel, ...]
-    speed: tuple[Drawing, ...]
-    speed_bars: tuple[SpeedBars, ...]
-    speed_runs: tuple[Run, ...]
-    speed_tables: tuple[Table, ...]
-    facts: tuple[Table, ...]
-
-    @property
-    def data(self) -> dict[str, Any]:
-        """What the page's script needs."""
-        charts = [chart.spec() for panel in self.panels for chart in panel.charts]
-        charts += [chart.spec() for chart in self.speed]
-        thresholds = {panel.key: panel.threshold for panel in self.panels if panel.threshold}
-        return {"charts": charts, "thresholds": thresholds}
-
-
-def view(report: Report) -> Page:
-    """Lay a report out."""
+def view(report: Report) -> dict[str, Any]:
+    """Return every part of the page, by the names that the template uses."""
     outcome = report.outcome
     budget = Budget()
     names = bench_modes(report.benches, report.modes)
     timed = {f"{t.backend}:{t.precision}" for bench in report.benches for t in bench.timings}
-    return Page(
-        report=report,
-        verdict=Badge(TITLES[outcome] if outcome else "NOT JUDGED", KINDS[outcome]),
-        sentence=sentence(report),
-        reason=reason(report),
-        counts=_counts(report),
-        columns=tuple((group.name, group.primary, group.margin_text) for group in report.groups),
-        modes=tuple(mode_row(report, run, label) for run, label in enumerate(report.modes)),
-        concerns=tuple(_concerns(report)),
-        panels=tuple(_panel(report, group, budget) for group in report.groups),
-        speed=tuple(map(Drawing, bench_charts(report.benches, names))),
-        speed_bars=tuple(bench_bars(report.benches, names)),
-        speed_runs=tuple(Run(names.index(name), name) for name in names if name in timed),
-        speed_tables=tuple(
-            table
-            for bench in report.benches
-            for table in (bench_table(bench), bench_problems(bench))
-            if table.rows
-        ),
-        facts=(settings(report), hashes(report), machines(report)),
-    )
+    panels = [_panel(report, group, budget) for group in report.groups]
+    speed = [Drawing(chart) for chart in bench_charts(report.benches, names)]
+    tables = [f(bench) for bench in report.benches for f in (bench_table, bench_problems)]
+    return {
+        "report": report,
+        "verdict": Badge(TITLES[outcome] if outcome else "NOT JUDGED", KINDS[outcome]),
+        "sentence": sentence(report),
+        "reason": reason(report),
+        "counts": _counts(report),
+        "columns": [(group.name, group.primary, group.margin_text) for group in report.groups],
+        "modes": [mode_row(report, run, label) for run, label in enumerate(report.modes)],
+        "concerns": _concerns(report),
+        "panels": panels,
+        "speed": speed,
+        "speed_bars": bench_bars(report.benches, names),
+        "speed_runs": [Run(names.index(name), name) for name in names if name in timed],
+        "speed_tables": [table for table in tables if table.rows],
+        "facts": (settings(report), hashes(report), machines(report)),
+        "data": {
+            "charts": [d.spec() for panel in panels for d in panel["charts"]]
+            + [drawing.spec() for drawing in speed],
+            "thresholds": {
+                panel["key"]: panel["threshold"] for panel in panels if panel["threshold"]
+            },
+        },
+    }
 
 
 def _counts(report: Report) -> tuple[tuple[str, int, str], ...]:
@@ -182,44 +107,58 @@ def _concerns(report: Report) -> list[tuple[str, Badge, str]]:
     return sorted(concerns, key=lambda concern: order.index(concern[1].kind))
 
 
-def _panel(report: Report, group: Group, budget: Budget) -> Panel:
-    table = _for_screen(matrix(report, group))
-    scale = scale_of(group)
-    rows = []
-    for entry, row in zip(group.entries, table.rows, strict=True):
-        change, low, high = change_of(group, entry)
-        badge = badge_of(entry)
-        picture = Markup()
-        if scale is not None and change is not None:
-            picture = forest(scale, change, (low, high), group.margin, badge.kind)
-        why = entry.cell.reason if entry.cell else entry.problem
-        rows.append(
-            MatrixRow(_run(entry), other_precision(entry), badge, row, picture, why, bar_of(entry))
-        )
+def _panel(report: Report, group: Group, budget: Budget) -> dict[str, Any]:
+    """Return every part of a group of runs."""
     panels, albums = _of_task(group, budget)
     tables = (figures(group), changes(group), flips(group), drifts(group), stages(group))
-    return Panel(
-        key=group.key,
-        name=group.name,
-        intro=_intro(group),
-        matrix=table,
-        rows=tuple(rows),
-        runs=tuple(_run(entry) for entry, _ in group.ran),
-        charts=tuple(
+    table = _for_screen(matrix(report, group))
+    rows = _matrix_rows(group, table)
+    return {
+        "key": group.key,
+        "name": group.name,
+        "intro": _intro(group),
+        "matrix": table,
+        "rows": rows,
+        "pictured": any(row["forest"] for row in rows),
+        "runs": [_run(entry) for entry, _ in group.ran],
+        "charts": [
             Drawing(replace(panel, key=f"{group.key}-{panel.key}"))
             for panel in panels
             if isinstance(panel, Chart)
-        ),
-        threshold=next((_slider(panel) for panel in panels if isinstance(panel, Thresholds)), None),
-        galleries=tuple(albums),
-        tables=tuple(table for table in tables if table.rows),
-        notes=tuple(panel.text for panel in panels if isinstance(panel, Note)),
-        margin=group.margin is not None,
-        stages=stage_bars(group),
-    )
+        ],
+        "threshold": next((_slider(p) for p in panels if isinstance(p, Thresholds)), None),
+        "galleries": albums,
+        "tables": [table for table in tables if table.rows],
+        "notes": [panel.text for panel in panels if isinstance(panel, Note)],
+        "margin": group.margin is not None,
+        "stages": stage_bars(group),
+    }
 
 
-def _of_task(group: Group, budget: Budget) -> tuple[tuple[Plain, ...], list[Album]]:
+def _matrix_rows(group: Group, table: Table) -> list[dict[str, Any]]:
+    """Return for each run its texts, and the picture of its change."""
+    scale = scale_of(group)
+    rows = []
+    for entry, texts in zip(group.entries, table.rows, strict=True):
+        change, low, high = change_of(group, entry)
+        badge, picture = badge_of(entry), Markup()
+        if scale is not None and change is not None:
+            picture = forest(scale, change, (low, high), group.margin, badge.kind)
+        rows.append(
+            {
+                "run": _run(entry),
+                "ran": other_precision(entry),
+                "badge": badge,
+                "texts": texts,
+                "forest": picture,
+                "reason": entry.cell.reason if entry.cell else entry.problem,
+                "alarm": bar_of(entry),
+            }
+        )
+    return rows
+
+
+def _of_task(group: Group, budget: Budget) -> tuple[tuple[Panel, ...], list[Album]]:
     """Return what the task of a group hands over; a note where the task is not there."""
     try:
         task = TASKS.get(group.task)()

@@ -16,7 +16,6 @@ from evalkit.core.errors import InputError
 from evalkit.core.files import atomic_write
 from evalkit.report.page import chart
 from evalkit.report.page.gather import Report, of_signoff
-from evalkit.report.page.palette import SERIES, properties
 from evalkit.report.page.texts import csv_text, markdown
 from evalkit.report.page.view import view
 from evalkit.verdict.signoff.record import Signoff
@@ -87,23 +86,15 @@ def check_path(path: Path) -> None:
 
 def render(report: Report) -> str:
     """Return a report as HTML: whatever texts it holds, none becomes markup or script."""
-    files = resources.files("evalkit.report.page")
-    colours = (
-        f":root{{{properties('light')}}}"
-        f"@media screen and (prefers-color-scheme: dark)"
-        f"{{:root:not([data-theme=light]){{{properties('dark')}}}}}"
-        f"@media screen{{:root[data-theme=dark]{{{properties('dark')}}}}}"
-    )
-    style = colours + files.joinpath("style.css").read_text(encoding="utf-8")
-    script = files.joinpath("script.js").read_text(encoding="utf-8")
+    style, script = _colours() + _text("style.css"), _text("script.js")
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     page = view(report)
     plan = report.record.plan.model_dump(mode="json") if report.record else {}
-    return environment.from_string(files.joinpath("page.html").read_text(encoding="utf-8")).render(
+    return environment.from_string(_text("page.html")).render(
         page=page,
-        data={**page.data, "geometry": _GEOMETRY, "colours": SERIES},
+        data={**page["data"], "geometry": _GEOMETRY, "colours": chart.SERIES},
         plan=yaml.safe_dump(plan, sort_keys=False, allow_unicode=True),
         # The files are the package's own: the policy lets these two run and nothing else.
         style=Markup(style),
@@ -111,6 +102,29 @@ def render(report: Report) -> str:
         style_hash=_hash(style),
         script_hash=_hash(script),
         version=evalkit.__version__,
+    )
+
+
+def _text(name: str) -> str:
+    return resources.files("evalkit.report.page").joinpath(name).read_text(encoding="utf-8")
+
+
+def palette() -> dict[str, dict[str, str]]:
+    """Return the colours by name, of the light and the dark scheme."""
+    colours: dict[str, dict[str, str]] = yaml.safe_load(_text("palette.yaml"))
+    return colours
+
+
+def _colours() -> str:
+    """Return the palette as custom properties; paper is always light."""
+    light, dark = (
+        "".join(f"--{name}:{value};" for name, value in palette()[scheme].items())
+        for scheme in ("light", "dark")
+    )
+    return (
+        f":root{{{light}}}@media screen and (prefers-color-scheme: dark)"
+        f"{{:root:not([data-theme=light]){{{dark}}}}}"
+        f"@media screen{{:root[data-theme=dark]{{{dark}}}}}"
     )
 
 
