@@ -15,7 +15,7 @@ _ENOUGH_FOR_P99 = 100
 
 def describe(result: BenchResult) -> str:
     """Lay a benchmark out for the terminal: what ran, what could not and why."""
-    rounds = f"rounds: {result.repeats} of {result.seconds:g} s each, by turns"
+    rounds = f"rounds: {result.repeats} of {result.seconds:g} s each; the configurations take turns"
     machine = f"{result.environment.get('cpu')}, {result.environment.get('cores')} cores"
     parts = [f"{printable(result.model)}, {rounds}\n{machine}"]
     timed = [timing for timing in result.timings if timing.problem is None]
@@ -58,13 +58,13 @@ def _legend(timed: list[Timing]) -> str:
     lines = [
         "images/s: median of the rounds, and their lowest and highest; latency: of one run of the "
         "batch.",
-        "memory: growth of the peak from before opening the model; the runtime's library is left "
-        "out.",
+        "memory: growth of the peak since before the model was opened, without the runtime's "
+        "library.",
     ]
     if any(timing.runs < _ENOUGH_FOR_P99 for timing in timed):
         lines.append(
-            f"*: of fewer than {_ENOUGH_FOR_P99} runs, so close to the slowest; give more "
-            "--seconds or --repeats."
+            f"*: of fewer than {_ENOUGH_FOR_P99} runs, so it is close to the slowest run; give "
+            "more --seconds or --repeats."
         )
     notes = dict.fromkeys(
         f"note: {timing.backend} {timing.precision}: {printable(note)}"

@@ -30,7 +30,10 @@ from evalkit.verdict.gate import Outcome as CheckOutcome
 from evalkit.verdict.signoff.preview import Preview
 from evalkit.verdict.signoff.record import Outcome, Signoff
 
-_STORED = "*: scored from kept outputs; the speed is of the run that made them, no memory is known"
+_STORED = (
+    "*: scored from stored outputs; the speed is that of the run that computed them, "
+    "its memory is unknown"
+)
 
 
 def publish(record: Signoff, folder: Path, say: Callable[[str], object]) -> list[Path]:

@@ -282,7 +282,7 @@ def test_scenes_are_kept_beside_a_result_whole():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda arrays: arrays.clear(), "no scenes lie beside"),
+        (lambda arrays: arrays.clear(), "no worst images beside"),
         (lambda arrays: arrays.pop("scene_boxes"), "damaged"),
         (lambda arrays: arrays.update(scene_boxes=np.zeros((1, 4))), "damaged"),
         (lambda arrays: arrays.update(scene_boxes=np.array(["a"] * 4)[None]), "damaged"),

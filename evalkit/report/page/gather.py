@@ -1,4 +1,4 @@
-"""What the page shows, put together from a sign-off's record or from result files."""
+"""The content of a report, out of a sign-off's record or out of result files."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ class Report:
 
 
 def of_signoff(record: Signoff, folder: Path, *, benches: Sequence[BenchResult] = ()) -> Report:
-    """Put a sign-off's page together; results that are gone are said to be.
+    """Read what a sign-off's page shows; the page names results that are gone.
 
     Parameters
     ----------
@@ -197,7 +197,7 @@ def of_results(
     title: str = "",
     command: str = "",
 ) -> Report:
-    """Put the page of result files together, one group for each protocol and data set.
+    """Read what the page of result files shows: a group for each protocol and data set.
 
     Parameters
     ----------
@@ -229,7 +229,7 @@ def of_results(
     return Report(
         title=title or ", ".join(dict.fromkeys(group.name for group in made)),
         outcome=None,
-        reason="These results were not judged: evalkit gate or evalkit signoff does that.",
+        reason="These results were not judged. evalkit gate and evalkit signoff judge.",
         when=max(result.started for _, result in loaded),
         command=command,
         groups=made,

@@ -56,7 +56,9 @@ def matrix(report: Report, group: Group) -> Table:
     if not report.benches:
         notes.append("images/s: of the run itself, not of a benchmark")
     else:
-        notes.append("images/s and latency: as evalkit bench measured them, else of the run itself")
+        notes.append(
+            "images/s and latency: of evalkit bench; without a measurement, of the run itself"
+        )
     return Table(titles(MATRIX), rows, f"{group.name}: matrix", 2, ("; ".join(notes) + ".",))
 
 
@@ -267,7 +269,7 @@ def stages(group: Group) -> Table:
                 f"{result.wall_seconds:.2f}",
             )
         )
-    note = "Busy seconds of one worker; of stored outputs, those of the run that computed them."
+    note = "Busy seconds of one worker. Of stored outputs, those of the run that computed them."
     header = ("run", "batch", *names, "wall")
     return Table(header, tuple(rows), f"{group.name}: stage timings, seconds", 1, (note,))
 
@@ -276,8 +278,8 @@ def bench_table(bench: BenchResult) -> Table:
     """Return a speed measurement."""
     rows = (tuple(bench_row(timing)) for timing in bench.timings if timing.problem is None)
     note = (
-        f"{bench.repeats} rounds of at least {bench.seconds:g} s each, by turns. "
-        "*: of fewer than 100 runs, so close to the slowest."
+        f"{bench.repeats} rounds of at least {bench.seconds:g} s each; the modes take turns. "
+        "*: of fewer than 100 runs, so it is close to the slowest run."
     )
     return Table(BENCH_HEADER, tuple(rows), f"speed of {bench.model}", 3, (note,))
 

@@ -180,8 +180,8 @@ def saved_scenes(arrays: Mapping[str, NDArray[Any]]) -> tuple[str, list[Scene]]:
     """
     if "scene_names" not in arrays:
         raise InputError(
-            "no scenes lie beside the result: an earlier evalkit made it, or no subset keeps a "
-            "face. Run the evaluation again"
+            "the result has no worst images beside it. Earlier versions did not save them, and a "
+            "result without faces has none. Run the evaluation again"
         )
     try:
         names = [str(name) for name in arrays["scene_names"].tolist()]

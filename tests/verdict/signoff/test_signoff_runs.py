@@ -68,7 +68,7 @@ def test_figures_of_kept_outputs_are_marked(done: Path) -> None:
     _, *rows = csv.reader(csv_table(again).splitlines())
     assert all(row[column["images/s"]] and not row[column["memory MB"]] for row in rows)
     assert all(row[column["from store"]] == "yes" for row in rows)
-    assert "*: scored from kept outputs" in describe(again)
+    assert "*: scored from stored outputs" in describe(again)
 
 
 def test_what_ran_otherwise_is_marked_and_said(done: Path) -> None:
