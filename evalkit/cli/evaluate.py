@@ -28,16 +28,11 @@ def run(arguments: argparse.Namespace) -> int:
     """Evaluate every data set of the run, show the tables, write what the settings name."""
     from evalkit.core.progress import Progress
     from evalkit.core.validation import check_written
-    from evalkit.tasks.commands import COMMANDS, command_of
 
     settings = resolve(arguments, settings_of(arguments.command))
     check_written(settings)
     progress = Progress(quiet=getattr(arguments, "quiet", False))
-    typed = command_line(arguments)
-    if arguments.command in COMMANDS:
-        command_of(arguments.command)(arguments.command, settings, progress, print, command=typed)
-    else:
-        evaluate(TASKS.get(arguments.command)(), settings, progress, typed)
+    evaluate(TASKS.get(arguments.command)(), settings, progress, command_line(arguments))
     return 0
 
 

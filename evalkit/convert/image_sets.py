@@ -19,8 +19,8 @@ from evalkit.datasets.lfw import LfwImages, load_bin
 from evalkit.datasets.pairs import SUFFIXES
 from evalkit.datasets.sample import Content, calibration_path
 from evalkit.datasets.widerface import WiderImages, load_widerface
-from evalkit.run.overlap import release_people
 from evalkit.run.pipeline import ImageSource
+from evalkit.tasks.ijb.samples import people_of
 
 Kind = Content
 
@@ -126,7 +126,7 @@ def _bin(path: Path, size: int) -> ImageSet:
 
 def _ijb(path: Path, protocol: Literal["IJBB", "IJBC"], size: int) -> ImageSet:
     release = load_ijb(path, protocol, cache_dir=cache_dir() / "tables")
-    identities, groups = release_people(release)
+    people, groups = people_of(release, release)
     source = release.faces(size)
     return ImageSet(
         name=release.name,
@@ -136,7 +136,7 @@ def _ijb(path: Path, protocol: Literal["IJBB", "IJBC"], size: int) -> ImageSet:
         source=source,
         content=lambda index: source.path(index).read_bytes(),
         groups=groups,
-        identities=identities,
+        identities=people.names,
     )
 
 

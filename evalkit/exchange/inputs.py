@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import cv2
 
 import evalkit
-from evalkit.backends.outputs.manifest import Manifest, Task, read_dump
+from evalkit.backends.outputs.manifest import Manifest, read_dump
+from evalkit.backends.outputs.manifest import Task as Kind
 from evalkit.backends.outputs.runtime_info import OutputSpec
 from evalkit.core.errors import InputError
 from evalkit.core.files import sha256_json
@@ -19,18 +20,12 @@ from evalkit.core.settings import ModelConfig, load_model_config
 from evalkit.exchange.dump import Image, Views, plain, plain_and_flipped
 from evalkit.exchange.settings import DumpSettings
 from evalkit.heads.sizing import pad_colour, parse_sizing, place
-from evalkit.run.detector import SAMPLE_MODEL as SAMPLE_DETECTOR
-from evalkit.run.frame import require_model
-from evalkit.run.inference import SAMPLE_MODEL, OpenImages
+from evalkit.run.inference import require_model, sample_model
 from evalkit.run.models import face_side, host_reference
 from evalkit.run.pipeline import ImageSource, Normaliser
 from evalkit.run.verify import read_inputs, run_one
-from evalkit.tasks.ijb import evaluation as ijb
-from evalkit.tasks.ijb.settings import IjbSettings
-from evalkit.tasks.lfw.settings import LfwSettings
-from evalkit.tasks.lfw.task import Lfw
-from evalkit.tasks.widerface.settings import WiderFaceSettings
-from evalkit.tasks.widerface.task import WiderFaceTask
+from evalkit.tasks import TASKS
+from evalkit.tasks.base import Samples, Task
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,9 +47,9 @@ def prepare_inputs(config: DumpSettings, progress: Progress) -> Inputs:
     evalkit.core.errors.EvalkitError, evalkit.datasets.errors.DatasetError
         The data or the model are not to be had, or do not go together.
     """
-    detection = config.kind == "widerface"
-    sample_model = SAMPLE_DETECTOR if detection else SAMPLE_MODEL
-    model = load_model_config(config.model or sample_model, config)
+    task = TASKS.get(config.kind)()
+    detection = task.head == "detection"
+    model = load_model_config(config.model or sample_model(task.head), config)
     if detection == (model.head == "embedding"):
         needs = "a detector" if detection else "a recognition model"
         raise InputError(
@@ -62,11 +57,13 @@ def prepare_inputs(config: DumpSettings, progress: Progress) -> Inputs:
         )
     if config.sizing is not None:
         model = model.model_copy(update={"sizing": config.sizing})
-    images = _OPEN[config.kind](config, progress)
-    require_model(config, images.root, sample_model)
-    source = images.source_of(0 if detection else face_side(model))
+    samples = _samples(config, task, progress)
+    require_model(config, samples.root, task.head)
+    if samples.source is None:
+        raise InputError(f"{samples.root} holds no images.")
+    source = samples.source(0 if detection else face_side(model))
     normalise = Normaliser(model.input, config.dtype or _dtype(config))
-    task: Task = "detection" if detection else "recognition"
+    kind: Kind = "detection" if detection else "recognition"
     preparation = {
         **model.input.model_dump(mode="json"),
         "flip": not detection and config.flip,
@@ -74,16 +71,16 @@ def prepare_inputs(config: DumpSettings, progress: Progress) -> Inputs:
     }
     manifest = Manifest(
         evalkit_version=evalkit.__version__,
-        task=task,
+        task=kind,
         protocol=config.kind,
-        dataset=images.name,
-        fingerprint=sha256_json([images.fingerprint, preparation, len(source)]),
+        dataset=samples.dataset.name,
+        fingerprint=sha256_json([samples.fingerprint, preparation, len(source)]),
         model=model.name,
         preprocessing=preparation,
         format=config.format,
         dtype=normalise.dtype,
         layout=model.input.layout,
-        batch=_batch(config, task),
+        batch=_batch(config, kind),
         samples=len(source),
         opencv=cv2.__version__,
     )
@@ -91,37 +88,16 @@ def prepare_inputs(config: DumpSettings, progress: Progress) -> Inputs:
     return Inputs(manifest, source, views, normalise, model)
 
 
-def _lfw(config: DumpSettings, progress: Progress) -> OpenImages:
-    samples = next(Lfw().open(_settings(config, LfwSettings), progress))
-    if samples.key or samples.source is None:
-        raise InputError(f"{config.data} holds several sets. Name one .bin with --data.")
-    return OpenImages(samples.source, samples.dataset.name, samples.fingerprint, samples.root)
-
-
-def _ijb(config: DumpSettings, progress: Progress) -> OpenImages:
-    protocol: Literal["IJBB", "IJBC"] = "IJBB" if config.kind == "ijbb" else "IJBC"
-    return ijb.open_images(protocol, _settings(config, IjbSettings), progress)
-
-
-def _widerface(config: DumpSettings, progress: Progress) -> OpenImages:
-    settings = _settings(config, WiderFaceSettings, "events", "ground_truth")
-    samples = next(WiderFaceTask().open(settings, progress))
-    if samples.source is None:
-        raise InputError(f"{samples.root} holds no images.")
-    return OpenImages(samples.source, samples.dataset.name, samples.fingerprint, samples.root)
-
-
-_OPEN: Mapping[str, Callable[[DumpSettings, Progress], OpenImages]] = {
-    "lfw": _lfw,
-    "ijbb": _ijb,
-    "ijbc": _ijb,
-    "widerface": _widerface,
-}
-
-
-def _settings(config: DumpSettings, kind: type[Any], *more: str) -> Any:
-    """Return the settings of the evaluation whose images these are."""
-    return kind(**{name: getattr(config, name) for name in ("data", "limit", "model", *more)})
+def _samples(config: DumpSettings, task: Task[Any], progress: Progress) -> Samples:
+    """Open the data set whose images these are."""
+    names = {"data", "limit", "events", "ground_truth"} & task.Settings.model_fields.keys()
+    settings = task.Settings(**{name: getattr(config, name) for name in names})
+    samples = next(task.open(settings, progress))
+    if samples.key:
+        raise InputError(f"{config.data} holds several sets. Name one of them with --data.")
+    for warning in samples.warnings:
+        progress.say(f"warning: {warning}")
+    return samples
 
 
 def _dtype(config: DumpSettings) -> str:
@@ -129,10 +105,10 @@ def _dtype(config: DumpSettings) -> str:
     return "uint8" if config.format == "image" else "float32"
 
 
-def _batch(config: DumpSettings, task: Task) -> int:
-    batch = config.batch or (256 if config.format == "npz" and task == "recognition" else 1)
-    if batch > 1 and (task == "detection" or config.format == "image"):
-        what = "a detector's inputs differ in size" if task == "detection" else "a picture is one"
+def _batch(config: DumpSettings, kind: Kind) -> int:
+    batch = config.batch or (256 if config.format == "npz" and kind == "recognition" else 1)
+    if batch > 1 and (kind == "detection" or config.format == "image"):
+        what = "a detector's inputs differ in size" if kind == "detection" else "a picture is one"
         raise InputError(f"--batch {batch}: {what}, so that a file holds one input. Leave it out.")
     return batch
 

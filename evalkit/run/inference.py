@@ -35,26 +35,6 @@ PREPARATION_VERSION = 1
 """Raised when decoding, alignment or normalisation changes what a model is fed."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class OpenImages:
-    """The images of a data set, before any model.
-
-    Attributes
-    ----------
-    source_of : callable
-        Gives them, faces at the side length that it is asked for.
-    name, fingerprint : str
-        The data set's name, and the SHA-256 of which images there are.
-    root : Path
-        Where the data set lies; a sample of evalkit is marked there.
-    """
-
-    source_of: Callable[[int], ImageSource]
-    name: str
-    fingerprint: str
-    root: Path
-
-
 @dataclass(frozen=True, slots=True)
 class Inferred:
     """A filled outputs store, and how it was filled.

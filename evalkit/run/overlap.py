@@ -8,56 +8,31 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from evalkit.core.results import DatasetInfo
 from evalkit.core.sidecar import calibration_of
 from evalkit.core.store import Store
-from evalkit.datasets.ijb import IjbRelease
-
-
-def release_people(release: IjbRelease) -> tuple[tuple[str, ...], NDArray[np.int64]]:
-    """Name the people of an IJB release, and say by number who is on each face."""
-    subjects = release.subjects()
-    ids, groups = np.unique(subjects.subject_of(release.template_id), return_inverse=True)
-    named = release.galleries is not None and release.probes is not None
-    own = f"{release.name} {release.fingerprint[:8]}"  # numbers that mean nothing elsewhere
-    kind = f"{release.protocol if named else own} subject"
-    return tuple(f"{kind} {number}" for number in ids), groups.astype(np.int64)
 
 
 @dataclass(frozen=True, slots=True)
 class People:
-    """Who is evaluated, named as `release_people` names them.
+    """Who is evaluated.
 
     Attributes
     ----------
-    names : frozenset of str
-        Those that are evaluated.
+    names : tuple of str
+        Of each group of the images; see `evalkit.tasks.base.Samples`.
     data, sha256, path : str, str, Path
         Of the whole data set that gave the names: others may give the same names to other people.
     official : bool
         Whether it is a public benchmark, whose names mean the same everywhere.
     """
 
-    names: frozenset[str]
+    names: tuple[str, ...]
     data: str
     sha256: str
     path: Path
     official: bool
-
-    @classmethod
-    def of(cls, whole: IjbRelease, templates: NDArray[Any]) -> People:
-        """Name those of a release who have one of some templates."""
-        names, groups = release_people(whole)
-        shown = np.unique(groups[np.isin(whole.template_id, templates)])
-        return cls(
-            frozenset(names[group] for group in shown.tolist()),
-            whole.name,
-            whole.fingerprint,
-            whole.root,
-            whole.official,
-        )
 
     def among(self, calibration: Mapping[str, Any]) -> int | None:
         """Count those whom a calibration knows; None where its names may be of other people."""
@@ -66,7 +41,7 @@ class People:
         same |= self.official and calibration["data"] == self.data
         if known is None or not (same or _same_place(calibration, self.path)):
             return None
-        return len(self.names & set(known))
+        return len(set(self.names) & set(known))
 
 
 def overlap(

@@ -63,8 +63,8 @@ class Samples:
         Whether it is a part of the data set.
     groups : ndarray of int64, shape (images,), or None
         Images of one number belong together: calibration and hold-out never split them.
-    people : callable or None
-        Says who is evaluated, where the data tell.
+    people : People or None
+        Who each group is, where the data tell.
     warnings : tuple of str
     data : object
         The task's own: release, pairs, ground truth.
@@ -77,7 +77,7 @@ class Samples:
     key: str = ""
     partial: bool = False
     groups: NDArray[np.int64] | None = None
-    people: Callable[[], People] | None = None
+    people: People | None = None
     warnings: tuple[str, ...] = ()
     data: Any = None
 
@@ -164,12 +164,12 @@ class Task(ABC, Generic[S]):
     reading: ClassVar[str] = ""
     probe_images: ClassVar[int] = 128
 
+    @abstractmethod
     def open(self, settings: S, progress: Progress) -> Iterator[Samples]:
         """Yield the data sets of a run, each loaded when it is needed.
 
         All are looked for before the first is loaded.
         """
-        raise NotImplementedError
 
     def check(self, samples: Samples, settings: S) -> None:
         """Refuse, before hours of inference, what the data or the settings show to be in vain.
@@ -179,12 +179,13 @@ class Task(ABC, Generic[S]):
         evalkit.core.errors.EvalkitError, evalkit.datasets.errors.DatasetError
         """
 
+    @abstractmethod
     def evaluate(
         self, outputs: Inferred | Ready, samples: Samples, settings: S, work: Work
     ) -> Evaluation:
         """Score a model's outputs, or what was computed elsewhere."""
-        raise NotImplementedError
 
+    @abstractmethod
     def read(self, arrays: Mapping[str, Array], result: Result) -> Mapping[str, Evidence]:
         """Make evidence of what lies beside a result, by view, the main one first.
 
@@ -193,11 +194,10 @@ class Task(ABC, Generic[S]):
         evalkit.core.errors.InputError
             An array is missing or damaged, or belongs to another result.
         """
-        return {}
 
+    @abstractmethod
     def summary(self, result: Result) -> Summary:
         """Lay a result out: what was evaluated, by which rules, and its tables."""
-        raise NotImplementedError
 
     @abstractmethod
     def primaries(self, settings: S) -> tuple[str, ...]:

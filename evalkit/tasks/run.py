@@ -160,5 +160,4 @@ def _calibrated_on(inferred: Inferred, dataset: DatasetInfo, samples: Samples) -
     conversion = inferred.model.conversion
     if inferred.model.file is None or conversion is None or conversion["calibration"] is None:
         return ()
-    people = samples.people() if samples.people else None
-    return overlap(Path(inferred.model.file), inferred.store, dataset, people)
+    return overlap(Path(inferred.model.file), inferred.store, dataset, samples.people)

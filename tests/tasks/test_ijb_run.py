@@ -236,7 +236,7 @@ def test_a_result_has_no_two_metrics_of_one_name(
 ) -> None:  # fmt: skip
     pairs = len(load_ijb(tiny_ijbc).pairs)
     np.save(tmp_path / "s.npy", np.linspace(0, 1, pairs))
-    monkeypatch.setattr("evalkit.tasks.ijb.evaluation.rate_name", lambda _: "same")
+    monkeypatch.setattr("evalkit.tasks.figures.rate_name", lambda _: "same")
     assert evalkit("ijbc", "--data", tiny_ijbc, "--scores", tmp_path / "s.npy") == 70
     assert "metrics of one name: tar@far=same" in capsys.readouterr().err
 
@@ -418,9 +418,9 @@ def test_no_data_says_so(
     evalkit: Command, tiny_ijbc: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("evalkit.tasks.ijb.evaluation.sample_path", lambda *_, **__: tiny_ijbc)
+    monkeypatch.setattr("evalkit.tasks.base.sample_path", lambda *_, **__: tiny_ijbc)
     assert evalkit("ijbc") == 0
-    assert "running on the embedded sample, not on IJBC" in capsys.readouterr().err
+    assert "running on the embedded sample, not on IJB-C" in capsys.readouterr().err
     monkeypatch.setenv("EVALKIT_DATA", str(tiny_ijbc.parent))
     assert evalkit("ijbc") == 0
     assert "embedded sample" not in capsys.readouterr().err
