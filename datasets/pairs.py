@@ -151,7 +151,7 @@ def pairs_from_csv(path: str | Path, images: str | Path | None = None) -> PairLi
                 line=line,
                 remedy="Correct the line.",
             )
-        first, second = (_within(images, cell, path, line) for cell in row[:2])
+        first, second = (inside(images, cell, path, line) for cell in row[:2])
         for image in (first, second):
             if not image.is_file():
                 raise _missing(image, path, line)
@@ -305,7 +305,14 @@ def _listed(path: Path, images: Path, pairs: Sequence[ImagePair]) -> PairList:
     return PairList(path, images, tuple(pairs))
 
 
-def _within(root: Path, name: str, path: Path, line: int) -> Path:
+def inside(root: Path, name: str, path: Path, line: int) -> Path:
+    """Return the file of a path that a list names, which must lie below a folder.
+
+    Raises
+    ------
+    DatasetError
+        The path is absolute, or leads out of the folder; names the list's line.
+    """
     parts = PurePosixPath(name.replace("\\", "/"))
     elsewhere = parts.is_absolute() or ".." in parts.parts or PureWindowsPath(name).drive
     if not name or "\0" in name or elsewhere:
@@ -319,7 +326,7 @@ def _within(root: Path, name: str, path: Path, line: int) -> Path:
 
 
 def _numbered(images: Path, name: str, number: int, path: Path, line: int) -> Path:
-    stem = _within(images, f"{name}/{name}_{number:04d}", path, line)
+    stem = inside(images, f"{name}/{name}_{number:04d}", path, line)
     for suffix in SUFFIXES:
         image = stem.with_name(stem.name + suffix)
         if image.is_file():

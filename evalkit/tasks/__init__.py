@@ -30,6 +30,11 @@ TASKS: Registry[type[Task[Any]]] = Registry(
             settings="evalkit.tasks.lfw.settings:LfwSettings",
             summary="LFW, CFP, AgeDB and any .bin of pairs: ten-fold accuracy",
         ),
+        "pairs": Entry(
+            "evalkit.tasks.pairs.task:Pairs",
+            settings="evalkit.tasks.pairs.settings:PairsSettings",
+            summary="your own pairs of images, or scores: FNMR@FMR, EER, accuracy",
+        ),
         "widerface": Entry(
             "evalkit.tasks.widerface.task:WiderFaceTask",
             settings="evalkit.tasks.widerface.settings:WiderFaceSettings",

@@ -1,0 +1,209 @@
+"""One's own pairs as a task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from evalkit.core.errors import InputError
+from evalkit.core.files import sha256_file, sha256_json
+from evalkit.core.progress import Progress
+from evalkit.core.results import DatasetInfo, Failure, Result
+from evalkit.core.settings import RunSettings, load_model_config
+from evalkit.datasets.pack import Align, five_point_alignment
+from evalkit.datasets.pairs import inside
+from evalkit.run.clock import scorable
+from evalkit.run.face_alignment import detector_alignment
+from evalkit.run.filling import check_failures
+from evalkit.run.inference import Inferred, embeddings
+from evalkit.stats.evidence import Array, Evidence, damaged
+from evalkit.tasks.base import Evaluation, Ready, Samples, Task, Work
+from evalkit.tasks.figures import rate_name
+from evalkit.tasks.pairs.figures import codes_of, evidence_of, metrics_of, row_of, similarity_of
+from evalkit.tasks.pairs.images import PairImages
+from evalkit.tasks.pairs.settings import PairsSettings
+from evalkit.tasks.pairs.table import PairTable, read_pairs, read_scores
+from evalkit.tasks.ready import read_array
+from evalkit.tasks.tables import Summary, Table
+
+_LEAST_PAIRS = 20
+
+
+class Pairs(Task[PairsSettings]):
+    """One's own pairs: FNMR at FMR, EER, AUC, and accuracy at the best threshold."""
+
+    name = "pairs"
+    title = "Pairs"
+    head = "embedding"
+    Settings = PairsSettings
+    reading = (
+        "figures in %, differences in points; intervals and tests two-sided, over subjects where "
+        "the table names them, else over pairs as if independent"
+    )
+
+    def open(self, settings: PairsSettings, progress: Progress) -> Iterator[Samples]:
+        """See `Task.open`: a table of images' pairs, or of scores."""
+        if settings.scores is not None:
+            yield _samples(read_scores(settings.scores))
+            return
+        if settings.data is None:
+            raise InputError("Name the table of pairs with --data, or of scores with --scores.")
+        whole = read_pairs(settings.data)
+        root = settings.images or settings.data.parent
+        for line, names in enumerate(whole.sides, 2):
+            for image in names:
+                inside(root, whole.images[image], whole.path, line)
+        table = whole.part(settings.limit)
+        with _alignment(settings, root) as align:
+            yield replace(
+                _samples(table),
+                fingerprint=sha256_json([table.sha256, len(table), _preparation(settings)]),
+                source=lambda side: PairImages(root, table.images, side, align),
+                partial=table is not whole,
+            )
+
+    def check(self, samples: Samples, settings: PairsSettings) -> None:
+        """See `Task.check`: both kinds of pairs are needed."""
+        genuine = samples.data.genuine
+        if genuine.all() or not genuine.any():
+            kind = "impostor" if genuine.any() else "genuine"
+            raise InputError(
+                f"{samples.data.path} has no {kind} pairs. A rate of errors needs pairs of one "
+                "person (same = 1) and of two people (same = 0)."
+            )
+
+    def ready(self, settings: PairsSettings, samples: Samples, work: Work) -> Ready | None:
+        """See `Task.ready`."""
+        if settings.scores is not None:
+            return Ready(settings.scores, samples.data.scores)
+        if settings.embeddings is None:
+            return None
+        rows = read_array(settings.embeddings, len(samples.data.images), what="images in the table")
+        return Ready(settings.embeddings, similarity_of(rows, None, samples.data.sides))
+
+    def evaluate(
+        self, outputs: Inferred | Ready, samples: Samples, settings: PairsSettings, work: Work
+    ) -> Evaluation:
+        """See `Task.evaluate`."""
+        table: PairTable = samples.data
+        failures: tuple[Failure, ...] = ()
+        if isinstance(outputs, Ready):
+            similarity = outputs.data
+        else:
+            plain, mirrored = embeddings(outputs, flip=settings.flip)
+            similarity = similarity_of(plain, mirrored, table.sides)
+            failures = outputs.failures
+        refused = int(np.count_nonzero(~np.isfinite(similarity)))
+        if isinstance(outputs, Ready) and refused:
+            name = f"{refused:,} of {len(table):,} pairs"
+            failures = (Failure(name=name, reason="the score is not finite."),)
+        check_failures(failures, settings.max_failures)
+        evidence = evidence_of(similarity, table.genuine, codes_of(table.subjects))
+        with work.clock.stage("scoring"), scorable():
+            metrics = metrics_of(evidence, settings.fmr)
+        warning = f"Pairs without a score, which are refused at every threshold: {refused:,}."
+        return Evaluation(
+            metrics=metrics,
+            arrays=evidence.arrays(),
+            applied=settings.model_dump(mode="json", include={"fmr", "limit", "flip", "align"}),
+            failures=failures,
+            warnings=(warning,) if refused else (),
+        )
+
+    def read(self, arrays: Mapping[str, Array], result: Result) -> Mapping[str, Evidence]:
+        """See `Task.read`."""
+        try:
+            codes = arrays.get("subjects")
+            return {"": evidence_of(arrays["similarity"], arrays["genuine"].astype(bool), codes)}
+        except (KeyError, ValueError, IndexError) as error:
+            raise damaged(ValueError(str(error))) from error
+
+    def summary(self, result: Result) -> Summary:
+        """See `Task.summary`."""
+        counts = ", ".join(f"{count:,} {name}" for name, count in result.dataset.counts.items())
+        rows = tuple(row_of(metric) for metric in result.metrics)
+        few = any(metric.too_few for metric in result.metrics)
+        return Summary(
+            dataset=f"{result.dataset.name}: {counts}",
+            rules=f"flip {'sum' if result.settings['flip'] else 'none'}; "
+            "a pair matches where its similarity is at least the threshold",
+            partial="a quick look at some pairs",
+            tables=(
+                Table(
+                    ("figure", "%", "95 %", "threshold", "false accepts", "false rejects", ""),
+                    rows,
+                    notes=("few: fewer than 30 false accepts expected at that FMR",) if few else (),
+                ),
+            ),
+        )
+
+    def primaries(self, settings: PairsSettings) -> tuple[str, ...]:
+        """See `Task.primaries`."""
+        return tuple(f"fnmr@fmr={rate_name(fmr)}" for fmr in settings.fmr)
+
+    def views(self, settings: PairsSettings) -> tuple[str, ...]:
+        """See `Task.views`."""
+        return ("plain", "flip") if settings.flip else ("plain",)
+
+    def finds(self, path: Path) -> bool:
+        """See `Task.finds`."""
+        return path.is_file() and path.suffix.lower() in {".csv", ".parquet"}
+
+    def images(self, path: Path) -> int:
+        """See `Task.images`."""
+        return len(read_pairs(path).images)
+
+    def doubts(self, result: Result) -> tuple[str, ...]:
+        """See `Task.doubts`."""
+        (area,) = (metric.value for metric in result.metrics if metric.figure == "auc")
+        if area is None or area > 0.5:
+            return ()
+        return (
+            f"The area under the curve is {100 * area:.1f} %: genuine pairs do not score higher "
+            "than impostors. Check the labels, and that a higher score means more alike.",
+        )
+
+
+def _samples(table: PairTable) -> Samples:
+    genuine = int(np.count_nonzero(table.genuine))
+    counts = {"pairs": len(table), "genuine": genuine, "impostors": len(table) - genuine}
+    if table.images:
+        counts["images"] = len(table.images)
+    if table.subjects is not None:
+        counts["subjects"] = len(np.unique(table.subjects))
+    return Samples(
+        dataset=DatasetInfo(
+            name=f"pairs:{table.path.stem}",
+            sha256=table.sha256,
+            content_sha256=None,
+            annotations_sha256=table.sha256,
+            counts=counts,
+            path=str(table.path),
+        ),
+        fingerprint=table.sha256,
+        root=table.path.parent,
+        groups=table.groups(),
+        data=table,
+    )
+
+
+def _preparation(settings: PairsSettings) -> list[str]:
+    """Return what the faces depend on beside their files."""
+    files = [settings.points, Path(settings.detector) if settings.detector else None]
+    hashes = [sha256_file(file) for file in files if file is not None and file.is_file()]
+    return [settings.align, settings.detector or "", str(settings.score_threshold), *hashes]
+
+
+def _alignment(settings: PairsSettings, root: Path) -> AbstractContextManager[Align | None]:
+    """Open what makes faces of photographs, as ``evalkit pack`` does."""
+    if settings.points is not None:
+        return nullcontext(five_point_alignment(settings.points, root))
+    if settings.detector is None:
+        return nullcontext()
+    run = RunSettings(threads=settings.threads)
+    config = load_model_config(settings.detector, run)
+    return detector_alignment(run, config, score_threshold=settings.score_threshold)
