@@ -20,6 +20,8 @@ from evalkit.tasks.tables import interval, percent, ratio, threshold
 class NamedPairs(SubjectComparisons):
     """Pairs whose subjects are named."""
 
+    sides: Array | None = None
+
     def label(self, row: int) -> str:
         """See `Comparisons.label`."""
         return f"pair {row + 1}"
@@ -36,6 +38,8 @@ class NamedPairs(SubjectComparisons):
 
 class NamelessPairs(PairComparisons):
     """Pairs without names, taken as independent."""
+
+    sides: Array | None = None
 
     def label(self, row: int) -> str:
         """See `Comparisons.label`."""
@@ -63,18 +67,33 @@ def _accepts(metric: Metric) -> Metric:
     return metric.model_copy(update={"figure": "tar"}) if metric.figure == "fnmr" else metric
 
 
-def _saved(evidence: Comparisons) -> dict[str, Array]:
-    return {"similarity": evidence.similarity, "genuine": evidence.genuine}
+def _saved(evidence: NamedPairs | NamelessPairs) -> dict[str, Array]:
+    saved = {"similarity": evidence.similarity, "genuine": evidence.genuine}
+    return saved if evidence.sides is None else {**saved, "sides": evidence.sides}
 
 
 def evidence_of(
-    similarity: Array, genuine: Bools, codes: Array | None
+    similarity: Array, genuine: Bools, codes: Array | None, sides: Array | None = None
 ) -> NamedPairs | NamelessPairs:
-    """Return the evidence of pairs, by subjects where their numbers are known."""
+    """Return the evidence of pairs.
+
+    Parameters
+    ----------
+    similarity : ndarray of float64, shape (pairs,)
+    genuine : ndarray of bool, shape (pairs,)
+    codes : ndarray of int, shape (pairs, 2), or None
+        A number for each subject; subjects are drawn where they are known, pairs otherwise.
+    sides : ndarray of int, shape (pairs, 2), optional
+        The images of each pair, for pictures.
+    """
+    evidence: NamedPairs | NamelessPairs
     if codes is None:
-        return NamelessPairs(similarity, genuine)
-    everyone = np.arange(int(codes.max()) + 1)
-    return NamedPairs(similarity, genuine, codes, everyone, everyone)
+        evidence = NamelessPairs(similarity, genuine)
+    else:
+        everyone = np.arange(int(codes.max()) + 1)
+        evidence = NamedPairs(similarity, genuine, codes, everyone, everyone)
+    evidence.sides = sides
+    return evidence
 
 
 def codes_of(subjects: NDArray[np.str_] | None) -> NDArray[np.int64] | None:

@@ -25,8 +25,10 @@ from evalkit.tasks.base import Evaluation, Ready, Samples, Task, Work
 from evalkit.tasks.figures import rate_name
 from evalkit.tasks.pairs.figures import codes_of, evidence_of, metrics_of, row_of, similarity_of
 from evalkit.tasks.pairs.images import PairImages
+from evalkit.tasks.pairs.pictures import pictures
 from evalkit.tasks.pairs.settings import PairsSettings
 from evalkit.tasks.pairs.table import PairTable, read_pairs, read_scores
+from evalkit.tasks.panels import Gallery, Runs
 from evalkit.tasks.ready import read_array
 from evalkit.tasks.tables import Summary, Table
 
@@ -60,7 +62,7 @@ class Pairs(Task[PairsSettings]):
         table = whole.part(settings.limit)
         with _alignment(settings, root) as align:
             yield replace(
-                _samples(table),
+                _samples(table, root),
                 fingerprint=sha256_json([table.sha256, len(table), _preparation(settings)]),
                 source=lambda side: PairImages(root, table.images, side, align),
                 partial=table is not whole,
@@ -102,7 +104,12 @@ class Pairs(Task[PairsSettings]):
             name = f"{refused:,} of {len(table):,} pairs"
             failures = (Failure(name=name, reason="the score is not finite."),)
         check_failures(failures, settings.max_failures)
-        evidence = evidence_of(similarity, table.genuine, codes_of(table.subjects))
+        evidence = evidence_of(
+            similarity,
+            table.genuine,
+            codes_of(table.subjects),
+            table.sides if table.images else None,
+        )
         with work.clock.stage("scoring"), scorable():
             metrics = metrics_of(evidence, settings.fmr)
         warning = f"Pairs without a score, which are refused at every threshold: {refused:,}."
@@ -118,7 +125,9 @@ class Pairs(Task[PairsSettings]):
         """See `Task.read`."""
         try:
             codes = arrays.get("subjects")
-            return {"": evidence_of(arrays["similarity"], arrays["genuine"].astype(bool), codes)}
+            genuine = arrays["genuine"].astype(bool)
+            sides = arrays.get("sides")
+            return {"": evidence_of(arrays["similarity"], genuine, codes, sides)}
         except (KeyError, ValueError, IndexError) as error:
             raise damaged(ValueError(str(error))) from error
 
@@ -157,6 +166,10 @@ class Pairs(Task[PairsSettings]):
         """See `Task.images`."""
         return len(read_pairs(path).images)
 
+    def pictures(self, runs: Runs) -> tuple[Gallery, ...]:
+        """See `Task.pictures`."""
+        return pictures(runs)
+
     def doubts(self, result: Result) -> tuple[str, ...]:
         """See `Task.doubts`."""
         (area,) = (metric.value for metric in result.metrics if metric.figure == "auc")
@@ -168,7 +181,7 @@ class Pairs(Task[PairsSettings]):
         )
 
 
-def _samples(table: PairTable) -> Samples:
+def _samples(table: PairTable, root: Path | None = None) -> Samples:
     genuine = int(np.count_nonzero(table.genuine))
     counts = {"pairs": len(table), "genuine": genuine, "impostors": len(table) - genuine}
     if table.images:
@@ -182,7 +195,7 @@ def _samples(table: PairTable) -> Samples:
             content_sha256=None,
             annotations_sha256=table.sha256,
             counts=counts,
-            path=str(table.path),
+            path=str(root or table.path),
         ),
         fingerprint=table.sha256,
         root=table.path.parent,
