@@ -10,7 +10,7 @@ from command import Command
 
 from evalkit.core.results import Result, load_result
 from evalkit.datasets.ijb import load_ijb
-from evalkit.tasks.ijb.intervals import all_alike_interval
+from evalkit.tasks.figures import all_alike_interval
 from evalkit.verdict.comparable import mismatches
 
 pytest.importorskip("onnxruntime", reason="needs the cpu extra")

@@ -13,7 +13,12 @@ from evalkit.protocols.roc import OperatingPoint, auc, eer, tar_at_far
 from evalkit.stats.comparisons import Comparisons, Figure, PairComparisons, SubjectComparisons
 from evalkit.stats.evidence import Array, Bools, Floats
 from evalkit.stats.subjects import LEVEL, SubjectBootstrap, percentile_interval
-from evalkit.tasks.figures import accept_counts, few_false_accepts, rate_name
+from evalkit.tasks.figures import (
+    accept_counts,
+    few_false_accepts,
+    rate_name,
+    subject_interval,
+)
 from evalkit.tasks.tables import interval, percent, ratio, threshold
 
 
@@ -197,9 +202,10 @@ def _interval(
     if isinstance(evidence, NamedPairs):
         values = evidence.replicates(metric, draws) if draws is not None else None
         bounds = percentile_interval(values) if values is not None else None
-        if bounds is None or draws is None:
+        if bounds is None or draws is None or metric.value is None:
             return None
-        return Interval(low=bounds.low, high=bounds.high, level=bounds.level, method=draws.method)
+        subjects = len(evidence.weights(metric))
+        return subject_interval(metric.value, bounds, draws.method, subjects)
     if metric.share is None:
         return None
     right, trials = (metric.counts[name] for name in metric.share)
