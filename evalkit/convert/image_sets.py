@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from evalkit.core.errors import InputError
-from evalkit.core.files import cache_dir, sha256_json
+from evalkit.core.files import sha256_json
 from evalkit.core.progress import Progress
-from evalkit.datasets.ijb import load_ijb
-from evalkit.datasets.lfw import LfwImages, load_bin
 from evalkit.datasets.pairs import SUFFIXES
 from evalkit.datasets.sample import Content, calibration_path
-from evalkit.datasets.widerface import WiderImages, load_widerface
+from evalkit.datasets.widerface import WiderImages
 from evalkit.run.pipeline import ImageSource
-from evalkit.tasks.ijb.samples import people_of
+from evalkit.tasks import task_of
+from evalkit.tasks.base import Samples
 
 Kind = Content
 
@@ -76,99 +75,54 @@ def load_images(path: Path | None, kind: Kind, size: int, progress: Progress) ->
     evalkit.core.errors.InputError, evalkit.datasets.errors.DatasetError
         There is no image, or they are not of the kind that the model takes.
     """
-    found = _find(_sample(kind, progress) if path is None else path, kind, size)
-    if not len(found.source):
-        raise InputError(f"{found.path} holds no image to calibrate with. Name another folder.")
-    if found.kind != kind:
+    if path is None:
+        progress.say("no --calibration: taking the embedded sample, which suits its own models")
+        path = calibration_path(kind)
+    images = _find(path, kind, size, progress)
+    if not len(images.source):
+        raise InputError(f"{images.path} holds no image to calibrate with. Name another folder.")
+    if images.kind != kind:
         raise InputError(
-            f"{found.path} holds {found.kind}, but the model takes {kind}. A recognition model is "
-            "calibrated with aligned faces (a .bin, an IJB release, a folder of them), a detector "
-            "with photographs (WIDER FACE, a folder of them)."
+            f"{images.path} holds {images.kind}, but the model takes {kind}. A recognition model "
+            "is calibrated with aligned faces (a .bin, an IJB release, a folder of them), a "
+            "detector with photographs (WIDER FACE, a folder of them)."
         )
-    return found
+    return images
 
 
-def _sample(kind: Kind, progress: Progress) -> Path:
-    progress.say("no --calibration: taking the embedded sample, which suits its own models")
-    return calibration_path(kind)
-
-
-def _find(path: Path, kind: Kind, size: int) -> ImageSet:
-    if path.is_file():
-        return _bin(path, size)
+def _find(path: Path, kind: Kind, size: int, progress: Progress) -> ImageSet:
+    task = task_of(path)
+    if task is not None:
+        holds: Kind = "faces" if task.head == "embedding" else "photographs"
+        return _listed(task.listing(path, progress), holds, size)
     if not path.is_dir():
         raise InputError(f"There is no calibration data {path}. Check the path.")
-    for protocol in ("IJBC", "IJBB"):
-        marker = Path("meta", f"{protocol.lower()}_face_tid_mid.txt")
-        if (path / marker).is_file() or (path / protocol / marker).is_file():
-            return _ijb(path, protocol, size)
-    bins = sorted(path.glob("*.bin"))
-    if len(bins) == 1:
-        return _bin(bins[0], size)
-    if any(path.rglob("wider_face_*_bbx_gt.txt")):
-        return _wider(path)
     return _folder(path, kind, size)
 
 
-def _bin(path: Path, size: int) -> ImageSet:
-    pairs = load_bin(path)
+def _listed(samples: Samples, kind: Kind, size: int) -> ImageSet:
+    if samples.source is None:
+        raise InputError(f"{samples.root} holds no images.")
+    source = samples.source(size)
+    groups = np.arange(len(source)) if samples.groups is None else samples.groups
     return ImageSet(
-        name=pairs.name,
-        path=path,
-        sha256=pairs.sha256,
-        kind="faces",
-        source=LfwImages(pairs, size),
-        content=lambda index: pairs.images[index],
-        groups=np.repeat(np.arange(len(pairs)), 2),
-        issame=pairs.issame,
-    )
-
-
-def _ijb(path: Path, protocol: Literal["IJBB", "IJBC"], size: int) -> ImageSet:
-    release = load_ijb(path, protocol, cache_dir=cache_dir() / "tables")
-    people, groups = people_of(release, release)
-    source = release.faces(size)
-    return ImageSet(
-        name=release.name,
-        path=release.root,
-        sha256=release.fingerprint,
-        kind="faces",
+        name=samples.dataset.name,
+        path=Path(samples.dataset.path),
+        sha256=samples.dataset.sha256,
+        kind=kind,
         source=source,
-        content=lambda index: source.path(index).read_bytes(),
+        content=samples.content or (lambda index: _file(source, index).read_bytes()),
         groups=groups,
-        identities=people.names,
+        identities=samples.people.names if samples.people else None,
+        issame=samples.genuine,
     )
 
 
-def _wider(path: Path) -> ImageSet:
-    annotations = next(path.rglob("wider_face_*_bbx_gt.txt"))
-    split = "val" if "_val_" in annotations.name else "train"
-    wider = load_widerface(path, split, annotations=annotations, events=_events(path, split))
-    return _photographs(f"widerface:{path.resolve().name}", path, wider.images)
-
-
-def _events(path: Path, split: str) -> list[str] | None:
-    """Name the events whose folders are there: a calibration needs not the whole split."""
-    for folder in (path / f"WIDER_{split}" / "images", path / "images"):
-        if folder.is_dir():
-            return sorted(event.name for event in folder.iterdir() if event.is_dir()) or None
-    return None
-
-
-def _photographs(name: str, path: Path, images: WiderImages) -> ImageSet:
-    return ImageSet(
-        name=name,
-        path=path,
-        sha256=sha256_json([(image, images.path(at).stat().st_size) for at, image in _all(images)]),
-        kind="photographs",
-        source=images,
-        content=lambda index: images.path(index).read_bytes(),
-        groups=np.arange(len(images)),
-    )
-
-
-def _all(images: WiderImages) -> Iterable[tuple[int, str]]:
-    return enumerate(images.names)
+def _file(source: ImageSource, index: int) -> Path:
+    path = source.path(index)
+    if path is None:
+        raise InputError(f"{source.name(index)} is no file, so that it cannot be calibrated with.")
+    return path
 
 
 def _folder(path: Path, kind: Kind, size: int) -> ImageSet:
@@ -176,20 +130,19 @@ def _folder(path: Path, kind: Kind, size: int) -> ImageSet:
         file.relative_to(path) for file in path.rglob("*") if file.suffix.lower() in SUFFIXES
     )
     images = WiderImages(path, [str(file) for file in files])
-    found = _photographs(f"folder:{path.resolve().name}", path, images)
-    if kind == "photographs":
-        return found
     people, groups = np.unique([str(file.parent) for file in files], return_inverse=True)
-    each = len(people) < 2  # one folder says nothing of who is on its images
+    # One folder says nothing of who is on its images, and no folder of whole photographs does.
+    told = kind == "faces" and len(people) > 1
+    sizes = [(name, images.path(at).stat().st_size) for at, name in enumerate(images.names)]
     return ImageSet(
-        name=found.name,
+        name=f"folder:{path.resolve().name}",
         path=path,
-        sha256=found.sha256,
-        kind="faces",
-        source=_Resized(images, size),
-        content=found.content,
-        groups=found.groups if each else groups.astype(np.int64),
-        identities=None if each else tuple(f"folder {person}" for person in people),
+        sha256=sha256_json(sizes),
+        kind=kind,
+        source=_Resized(images, size) if kind == "faces" else images,
+        content=lambda index: images.path(index).read_bytes(),
+        groups=groups.astype(np.int64) if told else np.arange(len(images)),
+        identities=tuple(f"folder {person}" for person in people) if told else None,
     )
 
 

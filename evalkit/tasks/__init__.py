@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evalkit.core.errors import UnavailableError
 from evalkit.core.registry import Entry, Registry
 from evalkit.tasks.base import Task
 
@@ -52,3 +55,13 @@ def settings_of(name: str) -> type[RunSettings]:
     module, _, attribute = entry.settings.partition(":")
     kind: type[RunSettings] = getattr(importlib.import_module(module), attribute)
     return kind
+
+
+def task_of(path: Path) -> Task[Any] | None:
+    """Return the task whose data a path holds, None where it is no task's."""
+    for name in TASKS:
+        with suppress(UnavailableError):  # another task's data need not its libraries
+            task = TASKS.get(name)()
+            if task.finds(path):
+                return task
+    return None

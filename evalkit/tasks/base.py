@@ -65,6 +65,10 @@ class Samples:
         Images of one number belong together: calibration and hold-out never split them.
     people : People or None
         Who each group is, where the data tell.
+    genuine : ndarray of bool, or None
+        Where the groups are pairs, images 2i and 2i + 1: whether a pair shows one person.
+    content : callable or None
+        Gives an image as it is encoded; None where the images are files.
     warnings : tuple of str
     data : object
         The task's own: release, pairs, ground truth.
@@ -78,6 +82,8 @@ class Samples:
     partial: bool = False
     groups: NDArray[np.int64] | None = None
     people: People | None = None
+    genuine: NDArray[np.bool_] | None = None
+    content: Callable[[int], bytes] | None = None
     warnings: tuple[str, ...] = ()
     data: Any = None
 
@@ -236,7 +242,7 @@ class Task(ABC, Generic[S]):
         return sample_path(self.sample)
 
     def finds(self, path: Path) -> bool:
-        """Whether a path holds data of this task."""
+        """Whether a path holds data of this task, to be told from those of others."""
         return False
 
     def images(self, path: Path) -> int:
@@ -249,6 +255,10 @@ class Task(ABC, Generic[S]):
         """
         names = (name for _, _, files in os.walk(path, followlinks=True) for name in files)
         return sum(name.lower().endswith(IMAGES) for name in names)
+
+    def listing(self, path: Path, progress: Progress) -> Samples:
+        """List the images of a path to calibrate with, which need no annotations of faces."""
+        return next(self.open(self.Settings(data=path), progress))  # type: ignore[arg-type]
 
     def several(self, results: Sequence[Result]) -> tuple[Table, ...]:
         """Lay the results of several data sets out side by side."""

@@ -147,6 +147,10 @@ class Ijbb(Ijb):
     sample = "ijbb"
     protocol = "IJBB"
 
+    def finds(self, path: Path) -> bool:
+        """See `Task.finds`; a folder that has the files of both is taken for IJB-C."""
+        return super().finds(path) and not Ijbc().finds(path)
+
 
 class Ijbc(Ijb):
     """IJB-C."""

@@ -158,8 +158,8 @@ class Lfw(Task[LfwSettings]):
         return ("plain", "flip") if settings.flip else ("plain",)
 
     def finds(self, path: Path) -> bool:
-        """See `Task.finds`: a file, or a folder that holds one set."""
-        return path.is_file() or len(list(path.glob("*.bin"))) == 1
+        """See `Task.finds`: a ``.bin``, or a folder that holds one."""
+        return path.suffix == ".bin" if path.is_file() else len(list(path.glob("*.bin"))) == 1
 
     def images(self, path: Path) -> int:
         """See `Task.images`."""
@@ -185,6 +185,8 @@ def _samples(pairs: LfwPairs, key: str) -> Samples:
         key=key,
         partial=part,
         groups=np.repeat(np.arange(len(pairs)), 2),
+        genuine=pairs.issame,
+        content=lambda index: pairs.images[index],
         warnings=tuple(pairs.warnings),
         data=pairs,
     )

@@ -9,13 +9,16 @@ from pathlib import Path
 import numpy as np
 
 from evalkit.core.errors import InputError
-from evalkit.core.files import sha256_file
+from evalkit.core.files import sha256_file, sha256_json
 from evalkit.core.results import DatasetInfo
 from evalkit.datasets.ijb import MARKER
 from evalkit.datasets.widerface import WiderFace, image_folder, load_widerface
 from evalkit.tasks.base import Samples
 from evalkit.tasks.widerface.settings import WiderFaceSettings
 from evalkit.widerface_eval import GroundTruth, WiderFaceError, read_ground_truth
+
+ANNOTATIONS = "wider_face_*_bbx_gt.txt"
+"""Names of the files that list the images of a split."""
 
 _TRUTH_FOLDERS = ("ground_truth", "wider_face_split", "eval_tools/ground_truth", ".")
 _OFFICIAL = (3226, 7211, 13319, 31958)
@@ -131,4 +134,36 @@ def _dataset(root: Path, truth_hash: str, truth: GroundTruth) -> DatasetInfo:
         content_sha256=None,
         counts={"images": len(truth.images), **faces},
         path=str(root),
+    )
+
+
+def list_photographs(path: Path) -> Samples:
+    """List the images of either split, those of the events whose folders are there.
+
+    Raises
+    ------
+    evalkit.datasets.errors.DatasetError
+        The annotations are damaged, or an image is missing.
+    """
+    annotations = next(path.rglob(ANNOTATIONS))
+    split = "val" if "_val_" in annotations.name else "train"
+    events = None
+    for folder in (path / f"WIDER_{split}" / "images", path / "images"):
+        if folder.is_dir():
+            events = sorted(event.name for event in folder.iterdir() if event.is_dir()) or None
+            break
+    images = load_widerface(path, split, annotations=annotations, events=events).images
+    sizes = [(name, images.path(row).stat().st_size) for row, name in enumerate(images.names)]
+    sha256 = sha256_json(sizes)
+    return Samples(
+        dataset=DatasetInfo(
+            name=f"widerface:{path.resolve().name}",
+            sha256=sha256,
+            content_sha256=None,
+            counts={"images": len(images)},
+            path=str(path),
+        ),
+        fingerprint=sha256,
+        root=path,
+        source=lambda _: images,
     )

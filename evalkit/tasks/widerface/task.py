@@ -21,7 +21,13 @@ from evalkit.tasks.panels import Gallery, Runs
 from evalkit.tasks.tables import Summary
 from evalkit.tasks.widerface import evidence, pictures, tables
 from evalkit.tasks.widerface.figures import intervals_of, metrics_of
-from evalkit.tasks.widerface.samples import Data, load_samples, truth_folder
+from evalkit.tasks.widerface.samples import (
+    ANNOTATIONS,
+    Data,
+    list_photographs,
+    load_samples,
+    truth_folder,
+)
 from evalkit.tasks.widerface.scenes import scene_arrays
 from evalkit.tasks.widerface.settings import WiderFaceSettings
 from evalkit.widerface_eval import (
@@ -157,7 +163,11 @@ class WiderFaceTask(Task[WiderFaceSettings]):
 
     def finds(self, path: Path) -> bool:
         """See `Task.finds`: annotations of either split."""
-        return any(path.rglob("wider_face_*_bbx_gt.txt"))
+        return any(path.rglob(ANNOTATIONS))
+
+    def listing(self, path: Path, progress: Progress) -> Samples:
+        """See `Task.listing`: images of the training split too."""
+        return list_photographs(path)
 
 
 def _stored(inferred: Inferred, truth: GroundTruth) -> Detections:
