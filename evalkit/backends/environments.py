@@ -1,4 +1,4 @@
-"""Virtual environments for runtimes that cannot live beside evalkit's own packages."""
+"""Virtual environments for runtimes whose packages conflict with evalkit's own."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from evalkit.core.files import atomic_write, cache_dir
 
 @dataclass(frozen=True, slots=True)
 class Pins:
-    """What an environment holds.
+    """The content of an environment.
 
     Attributes
     ----------
     packages : tuple of str
         Requirements for pip.
     libraries : dict of str to str
-        Shared libraries of the system that the runtime loads, and the Debian packages that bring
+        Shared libraries of the system that the runtime loads, and the Debian packages that have
         them.
     pythons : tuple of (int, int)
         Versions of Python that have wheels of all packages, and can run a worker.
@@ -41,13 +41,13 @@ ENVIRONMENTS = {
         pythons=((3, 11), (3, 10)),
     ),
 }
-"""By the name of the backend that they bring."""
+"""By the name of the backend."""
 
 _RECORD = "evalkit-environment.json"
 
 
 def folder_of(name: str) -> Path:
-    """Return where an environment stands unless another place was named."""
+    """Return the default folder of an environment."""
     return cache_dir() / "envs" / name
 
 
@@ -57,20 +57,20 @@ def interpreter_in(folder: Path) -> Path:
 
 
 def state(name: str, folder: Path) -> str:
-    """Tell whether an environment is ``ready``, ``incomplete`` or ``absent``."""
+    """Return whether an environment is ``ready``, ``incomplete`` or ``absent``."""
     if not folder.exists():
         return "absent"
     try:
         record = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return "incomplete"
-    wanted = list(ENVIRONMENTS[name].packages)
-    complete = record == {"packages": wanted} and interpreter_in(folder).exists()
+    packages = list(ENVIRONMENTS[name].packages)
+    complete = record == {"packages": packages} and interpreter_in(folder).exists()
     return "ready" if complete else "incomplete"
 
 
 def ready_interpreter(name: str) -> Path | None:
-    """Return the interpreter of a finished environment in its usual place, if there is one."""
+    """Return the interpreter of a complete environment in its default folder, or None."""
     folder = folder_of(name)
     if name in ENVIRONMENTS and state(name, folder) == "ready":
         return interpreter_in(folder)
@@ -80,32 +80,31 @@ def ready_interpreter(name: str) -> Path | None:
 def create(
     name: str, folder: Path, python: str | None = None, say: Callable[[str], None] = lambda _: None
 ) -> Path:
-    """Build an environment, or go on with one that was interrupted; return its interpreter.
+    """Build an environment, or resume an interrupted one; return its interpreter.
 
     Parameters
     ----------
     name : str
         One of `ENVIRONMENTS`.
     folder : Path
-        Where it is to stand.
     python : str or None
-        Interpreter to build it from; a fitting one is looked for if None.
+        Interpreter to build it from; None looks for a suitable one.
     say : callable
-        Told of each step.
+        Receives a message for each step.
 
     Raises
     ------
     evalkit.core.errors.InputError
         The folder holds something else, or cannot be written.
     evalkit.core.errors.UnavailableError
-        The system lacks a library, no fitting Python is here, or pip fails.
+        The system lacks a library, there is no suitable Python, or pip fails.
     """
     pins = ENVIRONMENTS[name]
     check_libraries(name)
     if state(name, folder) == "ready":
         say(f"{folder} is ready already")
         return interpreter_in(folder)
-    if folder.exists() and not (folder / "pyvenv.cfg").is_file() and _holds_something(folder):
+    if folder.exists() and not (folder / "pyvenv.cfg").is_file() and not _is_empty(folder):
         raise InputError(f"{folder} holds something else. Name a new folder with --path.")
     base = find_base(pins, python)
     if not interpreter_in(folder).exists():
@@ -120,39 +119,39 @@ def create(
 
 
 def check_libraries(name: str) -> None:
-    """Refuse a system that lacks a shared library.
+    """Check that the system has the shared libraries.
 
     Raises
     ------
     evalkit.core.errors.UnavailableError
-        The message has the command that installs it.
+        One is missing; the message has the command that installs it.
     """
     libraries = ENVIRONMENTS[name].libraries
     missing = [library for library in libraries if not _loads(library)]
     if missing:
         debian = " ".join(libraries[library] for library in missing)
         raise UnavailableError(
-            f"{name} needs {' and '.join(missing)} of the system. On Debian or Ubuntu run: "
+            f"{name} needs the system's {' and '.join(missing)}. On Debian or Ubuntu run: "
             f"apt-get install -y {debian}"
         )
 
 
-def find_base(pins: Pins, named: str | None = None) -> str:
-    """Find an interpreter whose version has wheels of everything.
+def find_base(pins: Pins, python: str | None = None) -> str:
+    """Find an interpreter of a version that has wheels of all packages.
 
     Raises
     ------
     evalkit.core.errors.UnavailableError
-        There is none, or the named one is of another version.
+        There is none, or `python` is of another version.
     """
-    fitting = [f"python{major}.{minor}" for major, minor in pins.pythons]
-    for candidate in [named] if named else [sys.executable, *fitting]:
+    programs = [f"python{major}.{minor}" for major, minor in pins.pythons]
+    for candidate in [python] if python else [sys.executable, *programs]:
         if _version(candidate) in pins.pythons:
             return candidate
     versions = " or ".join(f"{major}.{minor}" for major, minor in sorted(pins.pythons))
     raise UnavailableError(
-        f"{named or 'This interpreter'} is not Python {versions}, of which there are wheels. "
-        f"Install one and name it: --base {fitting[0]}"
+        f"{python or 'This interpreter'} is not Python {versions}; wheels exist for these only. "
+        f"Install one and name it: --base {programs[0]}"
     )
 
 
@@ -176,16 +175,16 @@ def _loads(library: str) -> bool:
     return True
 
 
-def _holds_something(folder: Path) -> bool:
-    return not folder.is_dir() or any(folder.iterdir())
+def _is_empty(folder: Path) -> bool:
+    return folder.is_dir() and not any(folder.iterdir())
 
 
-def _run(command: list[str], does: str) -> None:
+def _run(command: list[str], action: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         lines = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
-        said = "\n  ".join(lines[-5:])
+        output = "\n  ".join(lines[-5:])
         raise UnavailableError(
-            f"Could not {does}. Mend what is said below and run the same command again; it goes "
-            f"on where it stopped.\n  {said}"
+            f"Could not {action}. Correct the error below and run the same command again; it "
+            f"resumes.\n  {output}"
         )

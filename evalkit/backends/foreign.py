@@ -1,4 +1,4 @@
-"""Backends of other packages: what they raise is told as a fault of theirs, not of evalkit."""
+"""Backends of other packages: their exceptions are reported as their faults, not evalkit's."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Blamed = Callable[[str], AbstractContextManager[None]]
 
 
 def guarded(backend: type[Backend], registered: str, entry: Entry) -> type[Backend]:
-    """Return a backend that does the same, but raises nothing other than evalkit's errors.
+    """Wrap a backend so that it raises evalkit's errors only.
 
     Parameters
     ----------
@@ -28,7 +28,7 @@ def guarded(backend: type[Backend], registered: str, entry: Entry) -> type[Backe
     registered : str
         Its name.
     entry : Entry
-        Who registered it.
+        What registered it.
     """
     blamed = partial(_blamed, registered, entry)
 
@@ -37,7 +37,7 @@ def guarded(backend: type[Backend], registered: str, entry: Entry) -> type[Backe
 
         @classmethod
         def probe(cls) -> Probe:
-            """See `Backend.probe`; what it raises is why it is not available."""
+            """See `Backend.probe`; an exception becomes the reason why it is not available."""
             try:
                 with blamed("while it was probed"):
                     return _of_kind(backend.probe(), Probe)
@@ -56,37 +56,37 @@ def guarded(backend: type[Backend], registered: str, entry: Entry) -> type[Backe
 class _GuardedSession(Session):
     """A session of another package; see `guarded`."""
 
-    def __init__(self, held: Session, blamed: Blamed) -> None:
-        self._held = held
+    def __init__(self, session: Session, blamed: Blamed) -> None:
+        self._session = session
         self._blamed = blamed
-        self.inputs, self.outputs, self.ran = held.inputs, held.outputs, held.ran
-        self.speed = held.speed
+        self.inputs, self.outputs, self.ran = session.inputs, session.outputs, session.ran
+        self.speed = session.speed
 
     def run(self, batch: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
         """See `Session.run`."""
         with self._blamed(f"while it ran a batch of shape {batch.shape}"):
-            outputs = self._held.run(batch)
-            self.ran = self._held.ran  # some know only then what ran
+            outputs = self._session.run(batch)
+            self.ran = self._session.ran  # some backends know only now what ran
             return _of_kind(outputs, dict)
 
     def close(self) -> None:
         """See `Session.close`."""
         with self._blamed("while it was closed"):
-            self._held.close()
+            self._session.close()
 
 
 def _of_kind(value: V, kind: type) -> V:
     if not isinstance(value, kind):
-        raise TypeError(f"it gave a {type(value).__name__} in place of a {kind.__name__}")
+        raise TypeError(f"it returned a {type(value).__name__} instead of a {kind.__name__}")
     return value
 
 
 @contextmanager
 def _blamed(name: str, entry: Entry, doing: str) -> Iterator[None]:
-    """Turn whatever is raised into an error that names the other package."""
+    """Turn any exception into an error that names the other package."""
     try:
         yield
     except EvalkitError:
         raise
-    except (Exception, SystemExit) as error:  # leaving would set the exit code that CI reads
+    except (Exception, SystemExit) as error:  # SystemExit would set the exit code that CI reads
         raise foreign_fault("backend", name, entry, doing, error) from error

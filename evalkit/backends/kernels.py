@@ -18,35 +18,14 @@ FLOATS = {
     "float64": "fp64",
 }
 INTEGERS = frozenset({"int8", "uint8"})
-# Operators whose multiplications are nearly all of a network's arithmetic, in ONNX and in
-# ONNX Runtime's fused forms.
+# Operators that do nearly all of a network's multiplications, in ONNX and in ONNX Runtime's fused
+# forms.
 HEAVY_OPS = frozenset(
-    {
-        "Conv",
-        "FusedConv",
-        "NhwcConv",
-        "ConvTranspose",
-        "Gemm",
-        "FusedGemm",
-        "MatMul",
-        "FusedMatMul",
-        "TransposeMatMul",
-        "MatMulNBits",
-        "Attention",
-        "MultiHeadAttention",
-        "LSTM",
-        "GRU",
-        "QLinearConv",
-        "QLinearConvTranspose",
-        "ConvInteger",
-        "ConvIntegerToFloat",
-        "QLinearMatMul",
-        "MatMulInteger",
-        "MatMulIntegerToFloat",
-        "DynamicQuantizeMatMul",
-        "QGemm",
-        "QAttention",
-    }
+    {"Conv", "FusedConv", "NhwcConv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul"}
+    | {"FusedMatMul", "TransposeMatMul", "MatMulNBits", "Attention", "MultiHeadAttention"}
+    | {"LSTM", "GRU", "QLinearConv", "QLinearConvTranspose", "ConvInteger", "ConvIntegerToFloat"}
+    | {"QLinearMatMul", "MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul"}
+    | {"QGemm", "QAttention"}
 )
 QUANTISATION_OPS = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"})
 
@@ -74,8 +53,8 @@ def read_onnxruntime_profile(events: Iterable[Mapping[str, Any]]) -> list[Kernel
     Parameters
     ----------
     events : iterable of mapping
-        The profile, parsed: Chrome trace events, of which those of category ``Node`` whose name
-        ends in ``_kernel_time`` are kernels.
+        The parsed profile: Chrome trace events. Kernels are those of category ``Node`` whose name
+        ends in ``_kernel_time``.
     """
     kernels = []
     for event in events:
@@ -87,7 +66,7 @@ def read_onnxruntime_profile(events: Iterable[Mapping[str, Any]]) -> list[Kernel
 
 
 def arithmetic(kernel: Kernel) -> str:
-    """Name the precision that a kernel multiplies at: that of its first input.
+    """Return the precision at which a kernel multiplies: that of its first input.
 
     Examples
     --------
@@ -99,10 +78,9 @@ def arithmetic(kernel: Kernel) -> str:
 
 
 def count_arithmetic(kernels: Iterable[Kernel], heavy: frozenset[str] = HEAVY_OPS) -> Counter[str]:
-    """How many convolutions and products ran at each precision.
+    """Count the convolutions and products by precision.
 
-    A network without any is judged by all its operators on numbers, those that only change the
-    element type left out.
+    Without any, all operators on numbers count, except those that only change the element type.
     """
     kernels = list(kernels)
     chosen = [kernel for kernel in kernels if kernel.op in heavy]
@@ -114,17 +92,17 @@ def count_arithmetic(kernels: Iterable[Kernel], heavy: frozenset[str] = HEAVY_OP
 
 
 def built_precision(kernels: Iterable[Kernel]) -> Precision:
-    """Tell the precision that a graph was built in from its kernels with all optimisation off.
+    """Return the precision that a graph was built in, by its kernels with all optimisation off.
 
-    A graph with quantisation operators is int8, else one that holds half or bfloat16 tensors is
-    fp16 or bf16, even where a kernel for them is missing and the runtime casts back.
+    A graph with quantisation operators is int8. Else a graph with half or bfloat16 tensors is fp16
+    or bf16, even if a kernel for them is missing and the runtime casts back.
     """
     kernels = list(kernels)
     if any(k.op in QUANTISATION_OPS or (k.op in HEAVY_OPS and is_int8(k)) for k in kernels):
         return "int8"
-    held = {dtype for kernel in kernels for dtype in kernel.dtypes}
+    dtypes = {dtype for kernel in kernels for dtype in kernel.dtypes}
     for dtype in ("float16", "bfloat16"):
-        if dtype in held:
+        if dtype in dtypes:
             return cast("Precision", FLOATS[dtype])
     return "fp32"
 
@@ -135,7 +113,7 @@ def is_int8(kernel: Kernel) -> bool:
 
 
 def describe_precision(counts: Mapping[str, int], built: str) -> str:
-    """Word what ran in one phrase, of a model built in a precision.
+    """Describe in one phrase what ran, for a model built in a precision.
 
     Examples
     --------

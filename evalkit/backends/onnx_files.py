@@ -1,9 +1,9 @@
-"""Where an ONNX file keeps its weights, and its versions, read before any runtime.
+"""The external data and the versions of an ONNX file, read before any runtime opens it.
 
-Without the onnx package, which is optional.
+The package onnx is optional, and not used here.
 
-A tensor may name a file of its own as ``location`` in its ``external_data`` [1]_. The name comes
-from the model, so it is held to the model's folder before a runtime follows it.
+A tensor may keep its values in another file, named ``location`` in its ``external_data`` [1]_. The
+name comes from the model, so it must lie inside the model's folder before a runtime follows it.
 
 References
 ----------
@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from evalkit.core.errors import InputError
 
-# Field numbers of onnx.proto3. Only messages on a way to a tensor are looked into.
+# Field numbers of onnx.proto3. Only messages that can contain a tensor are read.
 _WAYS = {
     "model": {7: "graph", 25: "function"},
     "graph": {1: "node", 5: "tensor", 15: "sparse"},
@@ -34,7 +34,7 @@ _IR_VERSION, _OPSETS = 1, 8  # fields of the model; of an opset: 1, its domain, 
 
 @dataclass(frozen=True, slots=True)
 class External:
-    """A stretch of another file that holds a tensor: its name, start and length in bytes."""
+    """The part of another file that holds a tensor: the file's name, start and length in bytes."""
 
     location: str
     offset: int = 0
@@ -42,24 +42,24 @@ class External:
 
     @property
     def inside(self) -> bool:
-        """Whether it names a file below the model's folder."""
+        """Whether the file lies below the model's folder."""
         path = PurePosixPath(self.location.replace("\\", "/"))
         outside = path.is_absolute() or ".." in path.parts
         drive = PureWindowsPath(self.location).drive
         return bool(path.name) and not outside and not drive and "\0" not in self.location
 
     def file(self, model: Path) -> Path:
-        """Return its path, for a model."""
+        """Return the file's path, for a model."""
         return model.parent / self.location.replace("\\", "/")
 
 
 def external_data(model: Path) -> list[External]:
-    """List what the tensors of an ONNX file keep in other files; empty for what is no ONNX file."""
+    """List the external data of an ONNX file's tensors; empty if it is no ONNX file."""
     return _read(model.read_bytes()) or []
 
 
 def check_external_data(model: Path, content: bytes) -> None:
-    """Refuse a model whose external data is missing, cut short, or outside its folder.
+    """Check that a model's external data exists, is complete, and lies inside its folder.
 
     Parameters
     ----------
@@ -71,10 +71,10 @@ def check_external_data(model: Path, content: bytes) -> None:
     Raises
     ------
     evalkit.core.errors.InputError
-        Names the data's file.
+        The message names the data's file.
     """
     external = _read(content)
-    if external is None and b"location" in content:  # what cannot be checked is not loaded
+    if external is None and b"location" in content:  # a model that cannot be checked is not loaded
         raise InputError(
             f"{model} keeps weights in other files, but is damaged: it cannot be read to its end. "
             "Fetch or export it again."
@@ -83,14 +83,14 @@ def check_external_data(model: Path, content: bytes) -> None:
         if not data.inside:
             raise InputError(
                 f"{model} keeps weights in {data.location!r}, which is no path below its own "
-                "folder. Take models only from those you trust; to mend one, load it with onnx "
-                "and save it as one file."
+                "folder. Do not use models from sources that you do not trust. To repair one, load "
+                "it with onnx and save it as one file."
             )
         file = data.file(model)
         if not file.is_file():
             raise InputError(
                 f"{model} keeps weights in {data.location!r}, and {file} is missing. Put it beside "
-                "the model, under just this name."
+                "the model, under this name."
             )
         size = file.stat().st_size
         if size < data.offset + data.length:
@@ -101,14 +101,14 @@ def check_external_data(model: Path, content: bytes) -> None:
 
 
 def check_versions(model: Path, content: bytes, runtime: str, *, opset: int, ir: int) -> None:
-    """Refuse a model that is newer than a runtime that does not look.
+    """Check that a model is not too new, for a runtime that does not check by itself.
 
-    Such a runtime takes an operator for its newest one of that name, which may mean another thing.
+    Such a runtime runs its own newest operator of that name, which may compute something else.
 
     Parameters
     ----------
     model : Path
-        The ONNX file; a damaged one is left to the runtime.
+        The ONNX file; the runtime reports a damaged one.
     content : bytes
         Of that file.
     runtime : str
@@ -119,25 +119,22 @@ def check_versions(model: Path, content: bytes, runtime: str, *, opset: int, ir:
     Raises
     ------
     evalkit.core.errors.InputError
-        Names the version, what is known, and what to do.
+        The model is too new.
     """
     model_ir, model_opset = _versions(content)
-    for version, known, name, plural in (
-        (model_opset, opset, "opset", "opsets"),
-        (model_ir, ir, "IR version", "IR versions"),
-    ):
-        if version > known:
+    for name, version, newest in (("opset", model_opset, opset), ("IR version", model_ir, ir)):
+        if version > newest:
             raise InputError(
-                f"{model} is of ONNX {name} {version}, and {runtime} knows {plural} up to {known}; "
-                f"it would run the model by what it knows. Export it with {name} {known} or older, "
-                "or choose another backend."
+                f"{model} is of ONNX {name} {version}, and {runtime} knows {name}s up to {newest}; "
+                f"it would run the model with older operators. Export it with {name} {newest} or "
+                "older, or choose another backend."
             )
 
 
 def _versions(content: bytes) -> tuple[int, int]:
-    """Read the version of the format and the opset of ONNX's own operators; 0 where there is none.
+    """Read the version of the format and the opset of ONNX's own operators; 0 if there is none.
 
-    The highest where several are given: runtimes differ in which they take.
+    Of several, the highest counts: runtimes differ in which they use.
     """
     ir = opset = 0
     try:
@@ -155,17 +152,15 @@ def _versions(content: bytes) -> tuple[int, int]:
 
 
 def _read(content: bytes) -> list[External] | None:
-    """List the external data; None for what is not a protobuf, or is cut short."""
+    """List the external data; None if the content is no protobuf, or is incomplete."""
     try:
-        return [_external(entries) for entries in _tensors(memoryview(content), "model")]
+        tensors = _tensors(memoryview(content), "model")
+        return [
+            External(t.get("location", ""), int(t.get("offset", 0)), int(t.get("length", 0)))
+            for t in tensors
+        ]
     except (ValueError, IndexError):
         return None
-
-
-def _external(entries: dict[str, str]) -> External:
-    return External(
-        entries.get("location", ""), int(entries.get("offset", 0)), int(entries.get("length", 0))
-    )
 
 
 def _tensors(message: memoryview, kind: str, depth: int = 0) -> Iterator[dict[str, str]]:
@@ -205,7 +200,7 @@ def _all_fields(message: memoryview) -> Iterator[tuple[int, memoryview | int]]:
         elif kind == 2:
             length, at = _varint(message, at)
             if at + length > len(message):
-                raise ValueError("a field reaches beyond its message")
+                raise ValueError("a field extends beyond its message")
             yield key >> 3, message[at : at + length]
             at += length
         else:

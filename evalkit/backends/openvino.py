@@ -1,22 +1,22 @@
-"""OpenVINO: its own IR (``.xml`` with ``.bin``) and ONNX, on the CPU, and a GPU or NPU of Intel's.
+"""OpenVINO: its own IR (``.xml`` with ``.bin``) and ONNX, on the CPU and Intel's GPUs and NPUs.
 
-Left alone, it runs an fp32 graph in bfloat16 on CPUs that have it, and an fp16 hint on a CPU
-without fp16 arithmetic becomes bfloat16 in silence. So the hint is always set and read back, and
-what ran is read from the executed graph: the kernel that each operator got, after a warm-up run.
+By default it runs an fp32 graph in bfloat16 on CPUs that have it. An fp16 hint on a CPU without
+fp16 arithmetic silently becomes bfloat16. So the hint is always set and read back. What ran is read
+from the executed graph after a trial run: the kernel of each operator.
 
-Only the CPU has been run; the other devices are offered as OpenVINO lists them.
+Only the CPU has been tested; the other devices are offered as OpenVINO lists them.
 
-OpenVINO reports each import to Google Analytics if its telemetry package is there and nobody has
-objected; here it never gets to load that package.
+OpenVINO reports each import to Google Analytics if its telemetry package is installed and the user
+has not opted out. Here that package is never loaded.
 """
 
-# ruff: noqa: E402 - the telemetry is shut off before OpenVINO is imported
+# ruff: noqa: E402 - the telemetry is disabled before OpenVINO is imported
 
 from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, cast
@@ -28,32 +28,17 @@ import openvino as ov
 from numpy.typing import NDArray
 from openvino.frontend import FrontEndManager
 
-from evalkit.backends.base import (
-    Backend,
-    Precision,
-    Probe,
-    Ran,
-    Session,
-    SessionOptions,
-    TensorInfo,
-)
+from evalkit.backends.base import Precision, Probe, SessionOptions, TensorInfo
 from evalkit.backends.kernels import Kernel, count_arithmetic, describe_precision
 from evalkit.backends.onnx_files import check_external_data, check_versions
-from evalkit.backends.tensors import (
-    check_batch,
-    check_file,
-    check_offered,
-    float32_outputs,
-    only_input,
-    trial_shapes,
-)
+from evalkit.backends.session import ModelBackend, ModelSession
+from evalkit.backends.tensors import wrong_precision
 from evalkit.core.errors import InputError, UnavailableError
-from evalkit.core.machine import available_cores
 
 # The newest opset whose definitions are built into the ONNX front end of OpenVINO 2026.4 (the
-# symbols OpSet_Onnx_verN of its library). The front end itself falls back in silence: its
-# older form of an operator is taken for the newer. The file format's version says little of the
-# operators: 14, the newest that the package onnx writes, is read.
+# symbols OpSet_Onnx_verN of its library). The front end falls back silently: it takes its older
+# form of an operator for the newer. The file format's version says little of the operators; 14 is
+# the newest that the package onnx writes.
 NEWEST_OPSET, NEWEST_IR = 27, 14
 FRONT_ENDS = {".xml": "ir", ".onnx": "onnx"}
 HEAVY_OPS = frozenset(
@@ -73,19 +58,94 @@ _DTYPES = {
 }
 _NO_ARITHMETIC = frozenset({"Const", "Input", "Output", "Reorder", "Convert"})
 _LOW_WEIGHTS: dict[str, Precision] = {
-    "i8": "int8",
-    "u8": "int8",
-    "i4": "int8",
-    "u4": "int8",
-    "f16": "fp16",
-    "bf16": "bf16",
+    **{"i8": "int8", "u8": "int8", "i4": "int8", "u4": "int8"},
+    **{"f16": "fp16", "bf16": "bf16"},
 }
 
 
-class OpenVinoBackend(Backend):
+def cause(error: BaseException) -> str:
+    """Return the line of OpenVINO's message that names the cause: unknown operators, else the last.
+
+    The lines before the last name OpenVINO's own source files. Where an operator is unknown, the
+    last line names one of its neighbours, which could not be converted either.
+    """
+    lines = [line.strip(" -\t") for line in str(error).splitlines() if line.strip()]
+    unknown = (line for line in lines if line.startswith("No conversion rule found"))
+    line = next(unknown, lines[-1] if lines else type(error).__name__)
+    return line.rstrip(".!")
+
+
+class OpenVinoSession(ModelSession):
+    """One compiled graph; see `ModelSession`.
+
+    Raises
+    ------
+    evalkit.core.errors.InputError
+        The graph was built in another precision.
+    """
+
+    backend = "openvino"
+    runtime = "OpenVINO"
+    failures = (RuntimeError,)
+    cause = staticmethod(cause)
+
+    def __init__(self, model: Path, options: SessionOptions) -> None:
+        super().__init__(model, options)
+        device = options.device.upper()
+        graph = read_graph(model)
+        built = built_precision(graph)
+        hint = _hint(model, built, options.precision, device)
+        compiled = _compile(model, graph, device, _settings(device, hint, self.threads))
+        actual = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+        if actual != hint:
+            raise UnavailableError(
+                f"{model}: OpenVINO was asked to run in {hint} on {device}, but chose {actual}. "
+                "Ask for another --precision."
+            )
+        self._request: Any = compiled.create_infer_request()
+        self.inputs = tuple(_info(port, f"input{i}") for i, port in enumerate(graph.inputs))
+        self.outputs = tuple(_info(port, f"output{i}") for i, port in enumerate(graph.outputs))
+        self._trial()
+        counts = count_arithmetic(_executed(compiled.get_runtime_model()), HEAVY_OPS)
+        if built != options.precision and options.precision not in counts:
+            raise InputError(
+                f"{model}: asked for {options.precision}, OpenVINO ran it in "
+                f"{describe_precision(counts, built)}. Ask for --precision {built}."
+            )
+        ran = describe_precision(counts, options.precision)
+        on_cpu = device == "CPU"
+        self.ran = self._record(
+            _version(),
+            ran,
+            {
+                "execution_devices": list(compiled.get_property("EXECUTION_DEVICES")),
+                "inference_precision_hint": actual,
+                "heavy_kernels_by_precision": dict(counts),
+                "built_precision": built,
+                "capabilities": sorted(_capabilities(device)),
+                "streams": 1,
+                "denormals_as_zero": False,
+                "dynamic_quantization": False,
+            },
+            _notes(ran, options.precision, counts),
+            device=options.device,
+            threads=compiled.get_property("INFERENCE_NUM_THREADS") if on_cpu else None,
+        )
+
+    def _compute(self, batch: NDArray[Any]) -> Iterable[Any]:
+        # The batch is only read; outputs are copied out of the request's own memory.
+        values: Iterable[Any] = self._request.infer({0: batch}, share_inputs=True).to_tuple()
+        return values
+
+    def _release(self) -> None:
+        self._request = None
+
+
+class OpenVinoBackend(ModelBackend):
     """OpenVINO IR and ONNX models by OpenVINO."""
 
     name: ClassVar[str] = "openvino"
+    session = OpenVinoSession
 
     @classmethod
     def probe(cls) -> Probe:
@@ -103,113 +163,6 @@ class OpenVinoBackend(Backend):
         low: tuple[Precision, ...] = ("bf16",) if "BF16" in capable else ()
         return Probe(True, _version(), devices, ("fp32", "fp16", *low, "int8"))
 
-    @classmethod
-    def open(cls, model: Path, options: SessionOptions) -> Session:
-        """See `Backend.open`.
-
-        Raises
-        ------
-        evalkit.core.errors.InputError
-            Besides: the graph was built in another precision than that asked for.
-        """
-        check_offered(cls.name, cls.probe(), options.device, options.precision)
-        check_file(model)
-        return OpenVinoSession(model, options)
-
-
-class OpenVinoSession(Session):
-    """One compiled graph; see `Session`.
-
-    Parameters
-    ----------
-    model : Path
-        The ``.xml`` or ``.onnx`` file.
-    options : SessionOptions
-        Checked against the probe already.
-    """
-
-    def __init__(self, model: Path, options: SessionOptions) -> None:
-        self.model = model
-        device = options.device.upper()
-        graph = read_graph(model)
-        built = built_precision(graph)
-        hint = _hint(model, built, options.precision, device)
-        settings = _settings(device, hint, options.threads or available_cores())
-        compiled = _compile(model, graph, device, settings)
-        held = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
-        if held != hint:
-            raise UnavailableError(
-                f"{model}: OpenVINO was asked to run in {hint} on {device}, but chose {held}. Ask "
-                "for another --precision."
-            )
-        self._request: Any = compiled.create_infer_request()
-        self.inputs = tuple(_info(port, f"input{i}") for i, port in enumerate(graph.inputs))
-        self.outputs = tuple(_info(port, f"output{i}") for i, port in enumerate(graph.outputs))
-        self._warm_up(options.image)
-        kernels = _executed(compiled.get_runtime_model())
-        counts = count_arithmetic(kernels, HEAVY_OPS)
-        if built != options.precision and options.precision not in counts:
-            raise InputError(
-                f"{model}: asked for {options.precision}, OpenVINO ran it in "
-                f"{describe_precision(counts, built)}. Ask for --precision {built}."
-            )
-        ran = describe_precision(counts, options.precision)
-        on_cpu = device == "CPU"
-        self.ran = Ran(
-            backend=OpenVinoBackend.name,
-            version=_version(),
-            device=options.device,
-            precision_requested=options.precision,
-            precision_ran=ran,
-            threads=compiled.get_property("INFERENCE_NUM_THREADS") if on_cpu else None,
-            details={
-                "execution_devices": list(compiled.get_property("EXECUTION_DEVICES")),
-                "inference_precision_hint": held,
-                "heavy_kernels_by_precision": dict(counts),
-                "built_precision": built,
-                "capabilities": sorted(_capabilities(device)),
-                "streams": 1,
-                "denormals_as_zero": False,
-                "dynamic_quantization": False,
-            },
-            notes=_notes(ran, options.precision, counts),
-        )
-
-    def run(self, batch: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
-        """See `Session.run`."""
-        if self._request is None:
-            raise InputError(f"The session of {self.model} is closed; open the model again.")
-        feed = check_batch(batch, self.inputs[0], self.model)
-        try:
-            # The batch is only read; outputs are copied out of the request's own memory.
-            values = self._request.infer({0: feed}, share_inputs=True).to_tuple()
-        except RuntimeError as error:
-            raise InputError(
-                f"{self.model}: OpenVINO cannot run a batch of shape {batch.shape}: "
-                f"{cause(error)}. Give the size that the model was exported for, or a smaller "
-                "batch."
-            ) from error
-        return float32_outputs((output.name for output in self.outputs), values, self.model)
-
-    def close(self) -> None:
-        """See `Session.close`."""
-        self._request = None
-
-    def _warm_up(self, image: tuple[int, int, int] | None) -> None:
-        info = only_input(self.inputs, self.model)
-        failures = []
-        for shape in trial_shapes(info, image):
-            try:
-                self._request.infer({0: np.zeros(shape, np.dtype(info.dtype))})
-            except RuntimeError as error:
-                failures.append(f"{shape}: {cause(error)}")
-            else:
-                return
-        raise InputError(
-            f"{self.model} loads but does not run; batches tried: {'; '.join(failures)}. Export it "
-            "with the height and width that it takes."
-        )
-
 
 @cache
 def _core() -> Any:
@@ -225,7 +178,7 @@ def _capabilities(device: str) -> frozenset[str]:
 
 
 def read_graph(model: Path) -> Any:
-    """Read a model by the front end of its suffix: no other one gets to guess at the file.
+    """Read a model by the front end of its suffix; OpenVINO would try others too.
 
     Returns
     -------
@@ -234,8 +187,8 @@ def read_graph(model: Path) -> Any:
     Raises
     ------
     evalkit.core.errors.InputError
-        The file is of another kind, damaged, too new, without its weights, or uses unknown
-        operators.
+        The file is of another kind, damaged or too new, lacks its weights, keeps them outside its
+        folder, or uses unknown operators.
     """
     if model.suffix.lower() not in FRONT_ENDS:
         raise InputError(
@@ -251,8 +204,10 @@ def read_graph(model: Path) -> Any:
         return front_end.convert(front_end.load(str(model)))
     except Exception as error:
         weights = model.with_suffix(".bin")
-        remedy = "It is no such model, is cut short, or uses what this version does not know: "
-        remedy += "convert or fetch it again."
+        remedy = (
+            "It is no such model, is incomplete, or uses operators that this version does not "
+            "know: convert or fetch it again."
+        )
         if model.suffix.lower() == ".xml" and not weights.is_file():
             remedy = f"Its weights {weights.name} are missing: put them beside it."
         raise InputError(
@@ -261,15 +216,15 @@ def read_graph(model: Path) -> Any:
 
 
 def built_precision(graph: Any) -> Precision:
-    """Tell the precision that a graph was built in: quantised, or by its weights' element types.
+    """Return the precision that a graph was built in: int8 if quantised, else that of its weights.
 
-    Constants of one dimension or none are left out: they are biases, axes and scales.
+    Constants of one dimension or none do not count: they are biases, axes and scales.
 
     Parameters
     ----------
     graph : openvino.Model
     """
-    held: Counter[Precision] = Counter()
+    values: Counter[Precision] = Counter()
     for node in graph.get_ordered_ops():
         kind = node.get_type_name()
         if kind == "FakeQuantize":
@@ -278,27 +233,28 @@ def built_precision(graph: Any) -> Precision:
             shape = node.get_output_shape(0)
             low = _LOW_WEIGHTS.get(node.get_element_type().get_type_name())
             if low is not None and len(shape) > 1:
-                held[low] += int(np.prod(shape))
-    return max(held, key=lambda name: held[name]) if held else "fp32"
+                values[low] += int(np.prod(shape))
+    return max(values, key=lambda name: values[name]) if values else "fp32"
 
 
-def _hint(model: Path, built: Precision, wanted: Precision, device: str) -> str:
-    """Choose the arithmetic of what is not quantised; refuse a precision that is a label only."""
-    capability = _CAPABILITIES.get(wanted)
-    can = capability is None or capability in _capabilities(device)
-    if built == wanted:
-        return _HINTS[wanted] if can else _HINTS["fp32"]
-    if built != "fp32" or wanted == "int8":
-        raise InputError(
-            f"{model} is a graph built in {built}, but {wanted} was asked for. Ask for --precision "
-            f"{built}, or give a model of {wanted} (evalkit convert makes it of the fp32 model)."
-        )
-    if not can:
+def _hint(model: Path, built: Precision, precision: Precision, device: str) -> str:
+    """Choose the arithmetic of operators that are not quantised.
+
+    A precision that would be a label only is an error.
+    """
+    capability = _CAPABILITIES.get(precision)
+    capable = capability is None or capability in _capabilities(device)
+    if built == precision:
+        return _HINTS[precision if capable else "fp32"]
+    if built != "fp32" or precision == "int8":
+        other = f"a model of {precision} (evalkit convert makes it of the fp32 model)"
+        raise wrong_precision(model, built, precision, other)
+    if not capable:
         raise UnavailableError(
-            f"{model}: {device} has no {wanted} arithmetic, and the graph holds fp32 weights, so "
-            f"{wanted} would be a label only. Ask for --precision fp32, or use another machine."
+            f"{model}: {device} has no {precision} arithmetic, and the graph has fp32 weights, so "
+            f"{precision} would be a label only. Ask for --precision fp32, or use another machine."
         )
-    return _HINTS[wanted]
+    return _HINTS[precision]
 
 
 def _settings(device: str, hint: str, threads: int) -> dict[str, Any]:
@@ -336,11 +292,11 @@ def _executed(graph: Any) -> list[Kernel]:
     """
     kernels = []
     for node in graph.get_ordered_ops():
-        told = {name: str(value.astype(str)) for name, value in node.get_rt_info().items()}
-        op = told.get("layerType", "")
+        facts = {name: str(value.astype(str)) for name, value in node.get_rt_info().items()}
+        op = facts.get("layerType", "")
         if op not in _NO_ARITHMETIC:
-            of_kernel = told.get("primitiveType", "").rpartition("_")[2].lower()
-            dtype = _DTYPES.get(of_kernel) or _DTYPES.get(told.get("runtimePrecision", ""), "")
+            of_kernel = facts.get("primitiveType", "").rpartition("_")[2].lower()
+            dtype = _DTYPES.get(of_kernel) or _DTYPES.get(facts.get("runtimePrecision", ""), "")
             kernels.append(Kernel(op, "", (dtype,)))
     return kernels
 
@@ -355,30 +311,18 @@ def _info(port: Any, default: str) -> TensorInfo:
 
 
 def _name(port: Any, default: str) -> str:
-    """Choose among a tensor's names that which its node bears, else the first by the alphabet."""
+    """Return the name that a tensor shares with its node, else the first in alphabetical order."""
     names: Sequence[str] = sorted(port.get_names())
     own = port.get_node().get_friendly_name().partition("/sink_port_")[0]
     return own if own in names else next(iter(names), default)
 
 
-def cause(error: BaseException) -> str:
-    """Say the line that tells most: the operators it lacks, else the last one.
-
-    Lines before the last name OpenVINO's own source files. Of a model with an unknown operator the
-    last names one of its neighbours, which could not be converted either.
-    """
-    lines = [line.strip(" -\t") for line in str(error).splitlines() if line.strip()]
-    unknown = (line for line in lines if line.startswith("No conversion rule found"))
-    told = next(unknown, lines[-1] if lines else type(error).__name__)
-    return told.rstrip(".!")
-
-
-def _notes(ran: str, wanted: str, counts: Counter[str]) -> tuple[str, ...]:
-    if wanted in counts or not counts:
+def _notes(ran: str, precision: str, counts: Counter[str]) -> tuple[str, ...]:
+    if precision in counts or not counts:
         return ()
-    if wanted == "fp16":
+    if precision == "fp16":
         return (
             f"This device has no fp16 arithmetic: it ran in {ran.partition(' ')[0]} with weights "
             "rounded to fp16, which measures rounding, not fp16 arithmetic.",
         )
-    return (f"The graph was built in {wanted}, but its products ran in {ran}.",)
+    return (f"The graph was built in {precision}, but its products ran in {ran}.",)

@@ -45,7 +45,7 @@ def read_inputs(file: Path) -> tuple[InputShape, ...]:
         network = _message(_tokens(text))
         return (*_declared(network), *_layers(network))
     except (OSError, ValueError) as error:
-        raise InputError(f"{file} is no prototxt: {error}. Export it again.") from error
+        raise InputError(f"{file} is no valid prototxt: {error}. Export it again.") from error
 
 
 def _declared(network: Message) -> list[InputShape]:
@@ -60,7 +60,7 @@ def _declared(network: Message) -> list[InputShape]:
 
 
 def _layers(network: Message) -> list[InputShape]:
-    found = []
+    inputs = []
     for key, layer in network:
         if key != "layer" or isinstance(layer, str) or ("type", "Input") not in layer:
             continue
@@ -76,8 +76,8 @@ def _layers(network: Message) -> list[InputShape]:
         shapes = shapes * len(names) if len(shapes) == 1 else shapes
         if len(names) != len(shapes):
             raise ValueError(f"an Input layer has {len(names)} tops and {len(shapes)} shapes")
-        found += [InputShape(name, shape) for name, shape in zip(names, shapes, strict=True)]
-    return found
+        inputs += [InputShape(name, shape) for name, shape in zip(names, shapes, strict=True)]
+    return inputs
 
 
 def _dims(shape: str | Message) -> tuple[int, ...]:
@@ -92,7 +92,7 @@ def _tokens(text: str) -> Iterator[str]:
         match = _TOKEN.match(text, at)
         if match is None:
             line = text.count("\n", 0, at) + 1
-            raise ValueError(f"line {line} holds what no prototxt does: {text[at : at + 20]!r}")
+            raise ValueError(f"line {line} holds {text[at : at + 20]!r}, which is no prototxt")
         at = match.end()
         if match["text"]:
             yield match["text"][1:-1]

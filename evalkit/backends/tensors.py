@@ -1,4 +1,4 @@
-"""What every session does alike: devices by name, batches checked, outputs handed over."""
+"""Checks that all runtimes share: devices, model files, batches and outputs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evalkit.backends.base import Precision, Probe, TensorInfo
-from evalkit.core.errors import InputError, UnavailableError
+from evalkit.core.errors import InputError, UnavailableError, WrongPrecisionError
 
 # Sides that an image model takes where its file leaves height and width open: the aligned face,
 # then multiples of every stride that detectors use.
@@ -38,7 +38,7 @@ def cuda_index(device: str) -> int | None:
     Raises
     ------
     evalkit.core.errors.UnavailableError
-        The name is of no device.
+        There is no such device.
 
     Examples
     --------
@@ -50,11 +50,11 @@ def cuda_index(device: str) -> int | None:
         return None
     if kind == "cuda" and (index.isdecimal() or not colon):
         return int(index or 0)
-    raise UnavailableError(f"There is no device {device!r} here: name cpu, cuda or cuda:1.")
+    raise UnavailableError(f"There is no device {device!r}. Give cpu, cuda or cuda:1.")
 
 
 def check_offered(backend: str, probe: Probe, device: str, precision: Precision) -> None:
-    """Refuse what the probe does not offer.
+    """Check that the probe offers a device and a precision.
 
     Raises
     ------
@@ -65,7 +65,7 @@ def check_offered(backend: str, probe: Probe, device: str, precision: Precision)
         raise UnavailableError(f"Backend {backend!r}: {probe.reason} {probe.remedy}".rstrip())
     name = "cuda:0" if device == "cuda" else device
     if name not in probe.devices:
-        driver = ", or mend the driver (nvidia-smi lists what it sees)" if "cuda" in name else ""
+        driver = ", or repair the driver (nvidia-smi lists its GPUs)" if "cuda" in name else ""
         raise UnavailableError(
             f"Backend {backend!r} has no device {name} here; it has {', '.join(probe.devices)}. "
             f"Choose one of them{driver}."
@@ -73,30 +73,12 @@ def check_offered(backend: str, probe: Probe, device: str, precision: Precision)
     if precision not in probe.precisions:
         raise UnavailableError(
             f"Backend {backend!r} does not run {precision} here; it runs "
-            f"{', '.join(probe.precisions)}."
+            f"{', '.join(probe.precisions)}. Choose one of them."
         )
-
-
-def free_device(backend: str, probe: Probe, device: str, kind: str) -> int:
-    """Return the number of an accelerator; ``cpu``, the default, takes the first one.
-
-    Raises
-    ------
-    evalkit.core.errors.UnavailableError
-        The backend cannot run here, or has no such device.
-    """
-    if not probe.available:
-        raise UnavailableError(f"Backend {backend!r}: {probe.reason} {probe.remedy}".rstrip())
-    wanted = probe.devices[0] if device in {"cpu", kind} else device
-    if wanted not in probe.devices:
-        raise UnavailableError(
-            f"Backend {backend!r} has no device {device} here; it has {', '.join(probe.devices)}."
-        )
-    return int(wanted.partition(":")[2])
 
 
 def as_its_user_says(precision: str) -> str:
-    """Name a precision that nothing but the user tells.
+    """Write a precision that only the user states.
 
     Examples
     --------
@@ -104,6 +86,16 @@ def as_its_user_says(precision: str) -> str:
     'int8 (as its user says)'
     """
     return f"{precision} (as its user says)"
+
+
+def wrong_precision(
+    model: Path, built: str, requested: str, alternative: str
+) -> WrongPrecisionError:
+    """Return the error for a label that a graph does not bear; `alternative` is what to give."""
+    return WrongPrecisionError(
+        f"{model} is a graph built in {built}, but {requested} was asked for. Ask for --precision "
+        f"{built}, or give {alternative}."
+    )
 
 
 def only_input(inputs: tuple[TensorInfo, ...], model: Path) -> TensorInfo:
@@ -119,14 +111,17 @@ def only_input(inputs: tuple[TensorInfo, ...], model: Path) -> TensorInfo:
 
 
 def check_one_input(names: Sequence[str], model: Path) -> None:
-    """Refuse a model that takes anything but one image; see `only_input`."""
+    """Check that a model takes one image; see `only_input`."""
     if len(names) != 1:
-        named = ", ".join(names) or "none is declared"
-        raise InputError(f"{model} has {len(names)} inputs ({named}); one image is expected.")
+        inputs = ", ".join(names) or "none is declared"
+        raise InputError(
+            f"{model} has {len(names)} inputs ({inputs}); one image is expected. Export the "
+            "network with one input."
+        )
 
 
 def check_file(model: Path) -> None:
-    """Refuse a model that is not there.
+    """Check that a model file exists and is not empty.
 
     Raises
     ------
@@ -142,7 +137,7 @@ def check_file(model: Path) -> None:
 def trial_shapes(
     info: TensorInfo, image: tuple[int, int, int] | None = None
 ) -> list[tuple[int, ...]]:
-    """List the smallest batches that the input may take, likeliest first, to see what runs.
+    """List the smallest batches that the input may take, the likeliest first.
 
     Parameters
     ----------
@@ -165,8 +160,8 @@ def trial_shapes(
         guesses = [(s, s, 3) if side_first else (3, s, s) for s in TRIAL_SIDES]
     shapes = (
         tuple(
-            held if isinstance(held, int) else guess
-            for held, guess in zip(info.shape, (1, *sizes), strict=False)
+            fixed if isinstance(fixed, int) else guess
+            for fixed, guess in zip(info.shape, (1, *sizes), strict=False)
         )
         for sizes in guesses
     )
@@ -179,39 +174,38 @@ def check_batch(batch: NDArray[Any], info: TensorInfo, model: Path) -> NDArray[A
     Parameters
     ----------
     batch : ndarray of float32 or uint8
-        What the caller gives.
     info : TensorInfo
-        What the model takes.
+        The model's input.
     model : Path
         For the message.
 
     Raises
     ------
     evalkit.core.errors.InputError
-        Its shape does not fit, or its values would be cut by the model's element type.
+        The shape does not fit, or the model's element type would cut the values.
     """
     if batch.dtype not in (np.float32, np.uint8):
         raise InputError(
-            f"{model}: a batch of {batch.dtype} was given; give float32 or uint8 "
+            f"{model}: the batch is of {batch.dtype}. Give float32 or uint8 "
             "(batch.astype('float32'))."
         )
     fits = batch.ndim == len(info.shape) and all(
-        not isinstance(held, int) or held == given
-        for held, given in zip(info.shape, batch.shape, strict=True)
+        not isinstance(fixed, int) or fixed == size
+        for fixed, size in zip(info.shape, batch.shape, strict=True)
     )
     if not fits or not batch.size:
-        wanted = ", ".join("any" if not isinstance(n, int) else str(n) for n in info.shape)
+        sizes = ", ".join("any" if not isinstance(n, int) else str(n) for n in info.shape)
         raise InputError(
-            f"{model}: input {info.name!r} takes shape ({wanted}), given {batch.shape}. Correct "
+            f"{model}: input {info.name!r} takes shape ({sizes}), given {batch.shape}. Correct "
             "the image size, the layout or the batch size."
         )
-    wanted_type = np.dtype(info.dtype)
-    if batch.dtype == np.float32 and wanted_type.kind in "iu":
+    element_type = np.dtype(info.dtype)
+    if batch.dtype == np.float32 and element_type.kind in "iu":
         raise InputError(
             f"{model}: input {info.name!r} takes {info.dtype}, given float32, whose fractions it "
             "would drop. Give uint8, without mean and standard deviation."
         )
-    return np.ascontiguousarray(batch, dtype=wanted_type)
+    return np.ascontiguousarray(batch, dtype=element_type)
 
 
 def float32_outputs(

@@ -207,7 +207,7 @@ class Builder:
     built: ClassVar[list[Config]] = []
 
     def __init__(self, logger: Any) -> None:
-        assert hasattr(logger, "told")
+        assert hasattr(logger, "errors")
 
     def create_network(self, flags: int) -> Any:
         self.flags = flags

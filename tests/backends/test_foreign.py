@@ -126,7 +126,7 @@ def test_a_check_ends_as_the_users_error(
     told = capsys.readouterr().err
     assert "acme-evalkit" in told
     assert "fault of evalkit" not in told
-    assert ("gave a NoneType in place of a dict" in told) == (step == "kind")
+    assert ("returned a NoneType instead of a dict" in told) == (step == "kind")
 
 
 @pytest.fixture

@@ -124,7 +124,7 @@ def test_words_for_element_types_are_known(word: str, dtype: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("held", "asked", "told"),
+    ("counts", "precision", "message"),
     [
         ({"fp16": 5}, "int8", "--precision fp16.*--to int8 --backend tensorrt"),
         ({"fp32": 5}, "fp16", "--precision fp32.*--to fp16 --backend tensorrt"),
@@ -133,10 +133,10 @@ def test_words_for_element_types_are_known(word: str, dtype: str) -> None:
     ],
 )
 def test_a_label_that_the_engine_does_not_bear_is_refused(
-    held: dict[str, int], asked: Any, told: str
+    counts: dict[str, int], precision: Any, message: str
 ) -> None:
-    with pytest.raises(InputError, match=told):
-        tensorrt_layers.check_label(Path("m.engine"), held, asked)
+    with pytest.raises(InputError, match=message):
+        tensorrt_layers.check_label(Path("m.engine"), counts, precision)
     tensorrt_layers.check_label(Path("m.engine"), {"int8": 4, "fp16": 1}, "int8")
 
 

@@ -167,7 +167,7 @@ def test_a_worker_of_this_interpreter_finds_what_this_process_finds(
         ("os:abort", {}, "SIGABRT"),
         ("os:_exit", {"status": 7}, "exit code 7"),
         ("ctypes:string_at", {"ptr": 1, "size": 1}, "SIGSEGV"),
-        ("os:system", {"command": "kill -9 $PPID"}, "SIGKILL, perhaps for want of memory"),
+        ("os:system", {"command": "kill -9 $PPID"}, "SIGKILL, perhaps for lack of memory"),
     ],
 )
 def test_a_worker_that_dies_is_told_with_its_last_words(

@@ -13,7 +13,7 @@ from evalkit.backends.tensors import check_file, first_line
 from evalkit.core.errors import InputError
 
 SYMBOL = "-symbol.json"
-_MAGIC = (0x112).to_bytes(8, "little")  # of a list of arrays, the only kind of file that is read
+_MAGIC = (0x112).to_bytes(8, "little")  # of a list of arrays; no other kind is read
 
 
 class Network(NamedTuple):
@@ -26,12 +26,12 @@ class Network(NamedTuple):
 
 
 def find_files(model: Path) -> tuple[Path, Path]:
-    """Return the symbol's and the parameters' file that a name stands for.
+    """Return the file of the symbol and that of the parameters, by the name of either.
 
     Raises
     ------
     evalkit.core.errors.InputError
-        One of them is missing, or there are several parameter files to choose from.
+        One of them is missing, or there are several parameter files.
     """
     numbered = re.fullmatch(r"(.+)-\d{4}\.params", model.name)
     if numbered:
@@ -40,26 +40,28 @@ def find_files(model: Path) -> tuple[Path, Path]:
         if model.suffix and not model.name.endswith(SYMBOL):
             check_file(model)
             raise InputError(
-                f"{model} is no MXNet model: name its NAME-symbol.json or NAME-0000.params."
+                f"{model} is no MXNet model. Give its NAME-symbol.json or NAME-0000.params."
             )
         prefix = model.name.removesuffix(SYMBOL)
         symbol = model.with_name(prefix + SYMBOL)
         check_file(symbol)
         pattern = re.compile(re.escape(prefix) + r"-\d{4}\.params")
-        found = sorted(file for file in model.parent.iterdir() if pattern.fullmatch(file.name))
-        if len(found) > 1:
-            named = ", ".join(file.name for file in found)
-            raise InputError(f"{model} has several parameter files ({named}); name one of them.")
-        parameters = found[0] if found else model.with_name(f"{prefix}-0000.params")
+        files = sorted(file for file in model.parent.iterdir() if pattern.fullmatch(file.name))
+        if len(files) > 1:
+            names = ", ".join(file.name for file in files)
+            raise InputError(f"{model} has several parameter files ({names}). Give one of them.")
+        parameters = files[0] if files else model.with_name(f"{prefix}-0000.params")
     for file in (symbol, parameters):
         if not file.is_file():
-            raise InputError(f"{model} needs {file}, which is not there. Put it beside the other.")
+            raise InputError(
+                f"{model} needs {file}, which does not exist. Put it beside the other."
+            )
         check_file(file)
     return symbol, parameters
 
 
 def load_network(model: Path, mxnet: Any) -> Network:
-    """Read a symbol and its parameters; nothing in them is executed.
+    """Read a symbol and its parameters.
 
     Raises
     ------
@@ -73,9 +75,9 @@ def load_network(model: Path, mxnet: Any) -> Network:
     states = {name[4:]: value for name, value in arrays.items() if name.startswith("aux:")}
     known = {*symbol.list_arguments(), *symbol.list_auxiliary_states()}
     extra = sorted({*arguments, *states} - known)
-    lacking = sorted(set(symbol.list_auxiliary_states()) - set(states))
-    if extra or lacking or not arguments:
-        raise InputError(_other_network(symbol_file, parameters_file, extra, lacking))
+    missing = sorted(set(symbol.list_auxiliary_states()) - set(states))
+    if extra or missing or not arguments:
+        raise InputError(_other_network(symbol_file, parameters_file, extra, missing))
     halves = [name for name, value in arguments.items() if value.dtype == np.float16]
     if halves:
         raise InputError(
@@ -109,21 +111,21 @@ def _load_parameters(file: Path, mxnet: Any) -> dict[str, Any]:
     return arrays
 
 
-def _other_network(symbol: Path, parameters: Path, extra: list[str], lacking: list[str]) -> str:
+def _other_network(symbol: Path, parameters: Path, extra: list[str], missing: list[str]) -> str:
     parts = []
     if extra:
         parts.append(f"{len(extra)} that the symbol does not know ({', '.join(extra[:3])})")
-    if lacking:
-        parts.append(f"no {', '.join(lacking[:3])}")
-    held = " and ".join(parts) or "no parameters named 'arg:'"
+    if missing:
+        parts.append(f"no {', '.join(missing[:3])}")
+    content = " and ".join(parts) or "no parameters named 'arg:'"
     return (
-        f"{parameters} holds {held}: they are not those of {symbol.name}. Use the parameters that "
-        "were saved with this symbol."
+        f"{parameters} holds {content}: it does not belong to {symbol.name}. Use the parameters "
+        "that were saved with this symbol."
     )
 
 
 def cause(error: BaseException) -> str:
-    """Take what failed out of MXNet's message, which begins with a trace of its own sources."""
+    """Return the line of MXNet's message that names the cause; a trace of its sources is first."""
     lines = [line.strip().removeprefix("MXNetError: ") for line in str(error).splitlines()]
-    said = [line for line in lines if line and not line.startswith(("Traceback", "File "))]
-    return said[0].rstrip(".") if said else first_line(error)
+    lines = [line for line in lines if line and not line.startswith(("Traceback", "File "))]
+    return lines[0].rstrip(".") if lines else first_line(error)

@@ -16,17 +16,16 @@ import json
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from evalkit.backends.base import Backend, Probe, Ran, Session, SessionOptions, TensorInfo
+from evalkit.backends.base import Probe, SessionOptions, TensorInfo
 from evalkit.backends.kernels import (
     Kernel,
     built_precision,
@@ -42,120 +41,64 @@ from evalkit.backends.onnxruntime.cuda import (
     providers,
 )
 from evalkit.backends.onnxruntime.saturation import NOTE, cpu_saturates
-from evalkit.backends.tensors import (
-    check_batch,
-    check_file,
-    check_offered,
-    cuda_device_count,
-    cuda_index,
-    first_line,
-    float32_outputs,
-    only_input,
-    trial_shapes,
-)
-from evalkit.core.errors import InputError, WrongPrecisionError, install_command
-from evalkit.core.machine import available_cores
+from evalkit.backends.session import ModelBackend, ModelSession
+from evalkit.backends.tensors import cuda_device_count, cuda_index, first_line, wrong_precision
+from evalkit.core.errors import InputError, install_command
 
 PACKAGES = ("onnxruntime", "onnxruntime-gpu")
-FATAL_ONLY = 4  # what fails comes as an exception, and is told by it
+FATAL_ONLY = 4  # an error is raised, and need not be logged
 _NUMPY_NAMES = {"float": "float32", "double": "float64"}
 _NEWER = "Export it with operators and an opset that this version knows, or install a newer one."
+_TOO_NEW = {
+    r"Opset (\d+) is under development.* is till opset (\d+)": "opset",
+    r"Unsupported model IR version: (\d+), max supported IR version: (\d+)": "IR version",
+}
 _REMEDIES = {
-    "InvalidProtobuf": "It is no ONNX model, or is cut short: export or fetch it again.",
+    "InvalidProtobuf": "It is no ONNX model, or is incomplete: export or fetch it again.",
     "NotImplemented": _NEWER,
     "InvalidGraph": "Check it with onnx.checker.check_model, and export it again.",
     "NoSuchFile": "Put the external data of the model beside it.",
 }
 
 
-class OnnxRuntimeBackend(Backend):
-    """ONNX models by ONNX Runtime."""
+class OnnxRuntimeSession(ModelSession):
+    """One ONNX graph; see `ModelSession`.
 
-    name: ClassVar[str] = "onnxruntime"
-
-    @classmethod
-    def probe(cls) -> Probe:
-        """See `Backend.probe`: both packages at once make it unavailable."""
-        found = [name for name in PACKAGES if _installed(name)]
-        if len(found) > 1:
-            return Probe(
-                available=False,
-                reason="onnxruntime and onnxruntime-gpu are both installed; they overwrite each "
-                "other's files.",
-                remedy="Run: pip uninstall -y onnxruntime onnxruntime-gpu, then "
-                f"{install_command('cpu')}; on a machine with an NVIDIA GPU, take gpu, not cpu.",
-            )
-        if not hasattr(ort, "InferenceSession"):
-            return Probe(
-                available=False,
-                reason="The installed onnxruntime is incomplete.",
-                remedy="Run: pip install --force-reinstall --no-deps "
-                f"{found[0] if found else 'onnxruntime'}.",
-            )
-        devices = ["cpu"]
-        if "CUDAExecutionProvider" in ort.get_available_providers():
-            devices += [f"cuda:{index}" for index in range(cuda_device_count())]
-        return Probe(True, ort.__version__, tuple(devices), ("fp32", "fp16", "int8"))
-
-    @classmethod
-    def open(cls, model: Path, options: SessionOptions) -> Session:
-        """See `Backend.open`.
-
-        Raises
-        ------
-        evalkit.core.errors.InputError
-            Besides: the graph was not built in the precision asked for, or has several inputs.
-        """
-        check_offered(cls.name, cls.probe(), options.device, options.precision)
-        check_provider(options)
-        check_file(model)
-        check_external_data(model, model.read_bytes())
-        return OnnxRuntimeSession(model, options)
-
-
-class OnnxRuntimeSession(Session):
-    """One ONNX graph; see `Session`.
-
-    Parameters
-    ----------
-    model : Path
-        The ONNX file.
-    options : SessionOptions
-        Checked against the probe already.
+    Raises
+    ------
+    evalkit.core.errors.InputError
+        The graph was built in another precision, or has several inputs.
     """
 
+    backend = "onnxruntime"
+    runtime = "ONNX Runtime"
+
     def __init__(self, model: Path, options: SessionOptions) -> None:
-        self.model = model
-        self.threads = options.threads or available_cores()
-        device = cuda_index(options.device)
-        plain = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        # TensorRT would swallow the operators that tell.
-        untouched = replace(options, provider=None)
-        built = built_precision(_profiled(model, untouched, plain)[1])
-        if built != options.precision:
-            raise WrongPrecisionError(_mismatch(model, built, options.precision))
-        full = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-        session, kernels = _profiled(model, options, full)
-        self._session: Any = session
-        self._bound = None if device is None else BoundSession(session, "cuda", device)
-        self.inputs = _infos(session.get_inputs())
-        self.outputs = _infos(session.get_outputs())
-        counts = count_arithmetic(kernels)
-        fused = _fused_by_tensorrt(kernels)
-        ran = (
-            f"unknown ({built} graph built by TensorRT)"
-            if fused
-            else (describe_precision(counts, built))
+        super().__init__(model, options)
+        check_provider(options)
+        check_external_data(model, model.read_bytes())
+        self._session: Any = None
+        self._bound: BoundSession | None = None
+        level = ort.GraphOptimizationLevel
+        # TensorRT would fuse the operators that tell the precision.
+        built = built_precision(
+            self._profiled(replace(options, provider=None), level.ORT_DISABLE_ALL)
         )
-        self.ran = Ran(
-            backend=OnnxRuntimeBackend.name,
-            version=ort.__version__,
-            device="cpu" if device is None else f"cuda:{device}",
-            precision_requested=options.precision,
-            precision_ran=ran,
-            threads=self.threads,
-            details={
-                "providers": session.get_providers(),
+        if built != options.precision:
+            raise wrong_precision(model, built, options.precision, _alternative(options.precision))
+        kernels = self._profiled(options, level.ORT_ENABLE_ALL)
+        device = cuda_index(options.device)
+        if device is not None:
+            self._bound = BoundSession(self._session, "cuda", device)
+        counts = count_arithmetic(kernels)
+        ran = describe_precision(counts, built)
+        if _fused_by_tensorrt(kernels):
+            ran = f"unknown ({built} graph built by TensorRT)"
+        self.ran = self._record(
+            ort.__version__,
+            ran,
+            {
+                "providers": self._session.get_providers(),
                 "kernels_by_provider": dict(Counter(kernel.provider for kernel in kernels)),
                 "heavy_kernels_by_precision": dict(counts),
                 "graph_optimization": "all",
@@ -164,31 +107,75 @@ class OnnxRuntimeSession(Session):
                 "thread_spinning": False,
                 "built_precision": built,
             },
-            notes=_notes(ran, built, kernels, device),
+            _notes(ran, built, kernels, device),
+            device="cpu" if device is None else f"cuda:{device}",
+            threads=self.threads,
         )
 
-    def run(self, batch: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
-        """See `Session.run`."""
-        if self._session is None:
-            raise InputError(f"The session of {self.model} is closed; open the model again.")
-        (info,) = self.inputs
-        given = check_batch(batch, info, self.model)
-        try:
-            if self._bound is not None:
-                values = self._bound.run(info.name, given)
-            else:
-                values = self._session.run(None, {info.name: given})
-        except Exception as error:
-            raise InputError(
-                f"{self.model}: ONNX Runtime cannot run a batch of shape {batch.shape}: "
-                f"{first_line(error)}. Give the size that the model was exported for, or a "
-                "smaller batch."
-            ) from error
-        return float32_outputs((output.name for output in self.outputs), values, self.model)
+    def _compute(self, batch: NDArray[Any]) -> Iterable[Any]:
+        name = self.inputs[0].name
+        if self._bound is not None:
+            return self._bound.run(name, batch)
+        values: list[Any] = self._session.run(None, {name: batch})
+        return values
 
-    def close(self) -> None:
-        """See `Session.close`."""
+    def _release(self) -> None:
         self._session = self._bound = None
+
+    def _profiled(self, options: SessionOptions, level: Any) -> list[Kernel]:
+        """Open the graph; list the kernels of a trial run. The profiler is off afterwards."""
+        self._session = None  # two at once would need twice the memory
+        with _profile_folder() as folder:
+            settings = ort.SessionOptions()
+            settings.intra_op_num_threads = self.threads
+            settings.inter_op_num_threads = 1
+            settings.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+            settings.graph_optimization_level = level
+            settings.log_severity_level = FATAL_ONLY
+            # Threads that spin between operators take the cores that decoding needs.
+            settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+            settings.enable_profiling = True
+            settings.profile_file_prefix = str(folder / "profile")
+            self._session = _load(self.model, settings, providers(options))
+            check_fell_back(options, self._session.get_providers())
+            self.inputs = _infos(self._session.get_inputs())
+            self.outputs = _infos(self._session.get_outputs())
+            try:
+                self._trial()
+            finally:
+                profile = Path(self._session.end_profiling())
+            return _read_profile(profile)
+
+
+class OnnxRuntimeBackend(ModelBackend):
+    """ONNX models by ONNX Runtime."""
+
+    name: ClassVar[str] = "onnxruntime"
+    session = OnnxRuntimeSession
+
+    @classmethod
+    def probe(cls) -> Probe:
+        """See `Backend.probe`: both packages at once make it unavailable."""
+        packages = [name for name in PACKAGES if _installed(name)]
+        if len(packages) > 1:
+            return Probe(
+                available=False,
+                reason="onnxruntime and onnxruntime-gpu are both installed; they overwrite each "
+                "other's files.",
+                remedy="Run: pip uninstall -y onnxruntime onnxruntime-gpu, then "
+                f"{install_command('cpu')}; on a machine with an NVIDIA GPU, take gpu, not cpu.",
+            )
+        if not hasattr(ort, "InferenceSession"):
+            package = packages[0] if packages else "onnxruntime"
+            return Probe(
+                available=False,
+                reason="The installed onnxruntime is incomplete.",
+                remedy=f"Run: pip install --force-reinstall --no-deps {package}.",
+            )
+        devices = ["cpu"]
+        if "CUDAExecutionProvider" in ort.get_available_providers():
+            devices += [f"cuda:{index}" for index in range(cuda_device_count())]
+        return Probe(True, ort.__version__, tuple(devices), ("fp32", "fp16", "int8"))
 
 
 def _installed(distribution: str) -> bool:
@@ -199,44 +186,22 @@ def _installed(distribution: str) -> bool:
     return True
 
 
-def _profiled(model: Path, options: SessionOptions, level: Any) -> tuple[Any, list[Kernel]]:
-    """Open a session; list the kernels of its warm-up run; its profiler is off again afterwards."""
-    with _profile_folder() as folder:
-        settings = ort.SessionOptions()
-        settings.intra_op_num_threads = options.threads or available_cores()
-        settings.inter_op_num_threads = 1
-        settings.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-        settings.graph_optimization_level = level
-        settings.log_severity_level = FATAL_ONLY
-        # Threads that spin between operators take the cores that decoding needs.
-        settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        settings.enable_profiling = True
-        settings.profile_file_prefix = str(folder / "profile")
-        session = _load(model, settings, providers(options))
-        check_fell_back(options, session.get_providers())
-        try:
-            _warm_up(session, model, options.image)
-        finally:
-            profile = Path(session.end_profiling())
-        return session, _read_profile(profile)
-
-
 @contextmanager
 def _profile_folder() -> Iterator[Path]:
-    """Make a folder that is gone afterwards."""
+    """Make a temporary folder."""
     try:
-        made = tempfile.TemporaryDirectory(prefix="evalkit-")
+        temporary = tempfile.TemporaryDirectory(prefix="evalkit-")
     except OSError as error:
         raise InputError(
-            f"No temporary folder can be made ({error}). Free some space, or name another "
+            f"Cannot make a temporary folder ({error}). Free some space, or name another "
             "folder in the environment variable TMPDIR."
         ) from error
-    with made as folder:
+    with temporary as folder:
         yield Path(folder)
 
 
 def _read_profile(file: Path) -> list[Kernel]:
-    """Read what the runtime wrote; it does not tell when its disk is full."""
+    """Read the runtime's profile; the runtime does not raise when its disk is full."""
     try:
         return read_onnxruntime_profile(json.loads(file.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
@@ -257,45 +222,18 @@ def _load(model: Path, settings: Any, providers: list[Any]) -> Any:
 
 
 def _refusal(error: Exception) -> tuple[str, str]:
-    """Word why a model does not load, without the runtime's own source lines, and what to do."""
+    """Return why a model does not load, without the runtime's source lines, and what to do."""
     line = re.sub(
         r"^\[ONNXRuntimeError\] : \d+ : \w+ : (Load model from .*? failed:)?", "", first_line(error)
     )
-    opset = re.search(r"Opset (\d+) is under development.* is till opset (\d+)", line)
-    if opset:
-        return (
-            f"it needs opset {opset[1]}, and this version knows opsets up to {opset[2]}",
-            _NEWER,
-        )
-    version = re.search(
-        r"Unsupported model IR version: (\d+), max supported IR version: (\d+)", line
-    )
-    if version:
-        return (
-            f"it is of IR version {version[1]}, and this version knows IR versions up to "
-            f"{version[2]}",
-            _NEWER,
-        )
+    for pattern, kind in _TOO_NEW.items():
+        if match := re.search(pattern, line):
+            reason = f"it is of {kind} {match[1]}, and this version knows {kind}s up to {match[2]}"
+            return reason, _NEWER
     line = re.sub(r"^(Fatal error: |/\S+\.(cc|h):\d+ .*?\) )", "", line)
     if "No Op registered" in line or "is not a registered function/op" in line:
         return line, _NEWER
     return line, _REMEDIES.get(type(error).__name__, "Check the file and export it again.")
-
-
-def _warm_up(session: Any, model: Path, image: tuple[int, int, int] | None) -> None:
-    info = only_input(_infos(session.get_inputs()), model)
-    failures = []
-    for shape in trial_shapes(info, image):
-        try:
-            session.run(None, {info.name: np.zeros(shape, np.dtype(info.dtype))})
-        except Exception as error:
-            failures.append(f"{shape}: {first_line(error)}")
-        else:
-            return
-    raise InputError(
-        f"{model} loads but does not run; batches tried: {'; '.join(failures)}. Export it with "
-        "the height and width that it takes."
-    )
 
 
 def _infos(values: Sequence[Any]) -> tuple[TensorInfo, ...]:
@@ -310,16 +248,11 @@ def _numpy_name(kind: str) -> str:
     return _NUMPY_NAMES.get(element, element)
 
 
-def _mismatch(model: Path, built: str, requested: str) -> str:
-    makes = (
-        "the model that it was made from"
-        if requested == "fp32"
-        else f"what evalkit convert MODEL --to {requested} makes of an fp32 one"
-    )
-    return (
-        f"{model} is a graph built in {built}, but {requested} was asked for, and ONNX Runtime "
-        f"runs a graph as it was built. Ask for --precision {built}, or give {makes}."
-    )
+def _alternative(requested: str) -> str:
+    """Name the graph that runs at a precision: ONNX Runtime runs a graph as it was built."""
+    if requested == "fp32":
+        return "the model that it was made from"
+    return f"what evalkit convert MODEL --to {requested} makes of an fp32 one"
 
 
 def _fused_by_tensorrt(kernels: list[Kernel]) -> bool:
@@ -335,8 +268,8 @@ def _notes(ran: str, built: str, kernels: list[Kernel], device: int | None) -> t
         )
     elif _fused_by_tensorrt(kernels):
         notes.append(
-            "TensorRT runs the graph as engines of its own, whose arithmetic ONNX Runtime does "
-            "not tell (it may use TF32); the TensorRT backend does."
+            "TensorRT runs the graph as engines of its own. ONNX Runtime does not tell their "
+            "arithmetic (it may be TF32); the TensorRT backend does."
         )
     elif built not in ran.split(" ", 1)[0]:
         notes.append(f"The graph was built in {built}, but its products ran in {ran}.")

@@ -1,4 +1,4 @@
-"""ONNX Runtime's CUDA and TensorRT providers: what they are given, and batches by IO binding.
+"""ONNX Runtime's CUDA and TensorRT providers: their settings, and batches by IO binding.
 
 Written against the names of ONNX Runtime 1.31; not run on hardware.
 """
@@ -41,20 +41,20 @@ def providers(options: SessionOptions) -> list[Any]:
     return [(PROVIDERS["tensorrt"], tensorrt), cuda]
 
 
-def wanted(options: SessionOptions) -> str:
-    """Name the provider that a session must have got."""
+def provider_of(options: SessionOptions) -> str:
+    """Name the provider that must run a session."""
     if cuda_index(options.device) is None:
         return "CPUExecutionProvider"
     return PROVIDERS[options.provider or "cuda"]
 
 
 def check_provider(options: SessionOptions) -> None:
-    """Refuse a provider that this package was not built with, or that has no device to run on.
+    """Check that this package has the provider, and that the device is a GPU.
 
     Raises
     ------
     evalkit.core.errors.UnavailableError
-        It is not to be had.
+        The provider cannot run here.
     """
     if options.provider is None:
         return
@@ -63,40 +63,40 @@ def check_provider(options: SessionOptions) -> None:
             f"The provider {options.provider!r} runs on a GPU, and the device is {options.device}. "
             "Choose --device cuda, or leave 'provider' out under 'runtime' in the model's YAML."
         )
-    if wanted(options) not in ort.get_available_providers():
+    if provider_of(options) not in ort.get_available_providers():
         raise UnavailableError(
-            f"This ONNX Runtime was built without {wanted(options)}. Run: pip uninstall -y "
+            f"This ONNX Runtime was built without {provider_of(options)}. Run: pip uninstall -y "
             f"onnxruntime, then {install_command('gpu')}."
         )
 
 
-def check_fell_back(options: SessionOptions, held: list[str]) -> None:
-    """Refuse the runtime's silent fall-back to a lesser provider.
+def check_fell_back(options: SessionOptions, actual: list[str]) -> None:
+    """Check that the runtime did not fall back to a lesser provider, which it does silently.
 
     Parameters
     ----------
     options : SessionOptions
-        What was asked for.
-    held : list of str
-        What the session has, by its own word.
+    actual : list of str
+        The providers that the session reports.
 
     Raises
     ------
     evalkit.core.errors.UnavailableError
-        It has not what was asked for.
+        The requested provider is not among them.
     """
-    if wanted(options) not in held:
+    if provider_of(options) not in actual:
         brings = "CUDA, cuDNN and TensorRT" if options.provider == "tensorrt" else "CUDA and cuDNN"
         raise UnavailableError(
-            f"ONNX Runtime fell back from {wanted(options)} to {', '.join(held)}. Install the "
-            f"{brings} versions that this onnxruntime-gpu was built for, or choose --device cpu."
+            f"ONNX Runtime fell back from {provider_of(options)} to {', '.join(actual)}. Install "
+            f"the {brings} versions that this onnxruntime-gpu was built for, or choose --device "
+            "cpu."
         )
 
 
 class BoundSession:
     """Runs a session with its input and outputs bound to a device's memory.
 
-    Without binding, every run allocates anew, and outputs that nobody asked for travel too.
+    Without binding, every run allocates device memory again.
 
     Parameters
     ----------
@@ -116,14 +116,14 @@ class BoundSession:
 
     def run(self, name: str, batch: NDArray[Any]) -> list[NDArray[Any]]:
         """Copy a contiguous batch to the device, run, and copy the outputs back, in their order."""
-        held = self._input
-        fits = held is not None and tuple(held.shape()) == batch.shape
-        if fits and held.numpy().dtype == batch.dtype:
-            held.update_inplace(batch)
+        value = self._input
+        fits = value is not None and tuple(value.shape()) == batch.shape
+        if fits and value.numpy().dtype == batch.dtype:
+            value.update_inplace(batch)
         else:
-            self._input = held = ort.OrtValue.ortvalue_from_numpy(batch, *self._place)
+            self._input = value = ort.OrtValue.ortvalue_from_numpy(batch, *self._place)
         self._binding.clear_binding_inputs()
-        self._binding.bind_ortvalue_input(name, held)
+        self._binding.bind_ortvalue_input(name, value)
         self._binding.clear_binding_outputs()
         for output in self._outputs:
             self._binding.bind_output(output, *self._place)

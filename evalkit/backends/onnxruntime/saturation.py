@@ -54,7 +54,6 @@ def outputs(level: Any) -> list[NDArray[np.float32]]:
     settings.intra_op_num_threads = 1
     session = ort.InferenceSession(str(PROBE), settings, providers=["CPUExecutionProvider"])
     (image,) = session.get_inputs()
-    made: list[NDArray[np.float32]] = session.run(
-        None, {image.name: np.ones(image.shape, np.float32)}
-    )
-    return made
+    ones = np.ones(image.shape, np.float32)
+    values: list[NDArray[np.float32]] = session.run(None, {image.name: ones})
+    return values

@@ -1,7 +1,7 @@
-"""What can be said of TensorRT's engines without TensorRT: layers, profiles, keys, messages.
+"""TensorRT's engines without TensorRT: layers, profiles, cache keys, messages.
 
-The layer information is read as NVIDIA's documentation of the engine inspector describes it for
-TensorRT 10 (``Format/Datatype`` of each tensor) and 11 (``DataType`` and ``Format``).
+NVIDIA's documentation of the engine inspector describes the layer information: TensorRT 10 has
+``Format/Datatype`` of each tensor, TensorRT 11 ``DataType`` and ``Format``.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from evalkit.backends.tensors import trial_shapes
 from evalkit.core.errors import InputError
 from evalkit.core.files import sha256_json
 
-BEST_BATCH = 32  # what kernels are chosen for
+BEST_BATCH = 32  # kernels are chosen for it
 MOST_BATCH = 64
-RECIPE = 1  # raised whenever a change here makes other engines of the same model
+RECIPE = 1  # raise it when a change here makes other engines of the same model
 Shapes = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 
 _HEAVY = {
@@ -28,7 +28,7 @@ _HEAVY = {
     "MatMul": re.compile(r"gemm|matmul|matrix_?multiply|fully_?connected", re.IGNORECASE),
     "MultiHeadAttention": re.compile(r"mha|attention", re.IGNORECASE),
 }
-# In the order of looking: "BFloat16" holds "Float", and "Half" and "FP16" mean the same.
+# The order matters: "BFloat16" contains "Float". "Half" and "FP16" mean the same.
 _DTYPES = (
     (re.compile(r"bf16|bfloat16", re.IGNORECASE), "bfloat16"),
     (re.compile(r"fp16|half|float16", re.IGNORECASE), "float16"),
@@ -44,8 +44,8 @@ def layer_kernels(information: str) -> list[Kernel]:
     Parameters
     ----------
     information : str
-        JSON of ``EngineInspector.get_engine_information``; empty where the engine was built
-        without detailed profiling verbosity, which lists names alone.
+        JSON of ``EngineInspector.get_engine_information``. An engine built without detailed
+        profiling verbosity lists names only, and gives no kernels.
 
     Returns
     -------
@@ -77,13 +77,13 @@ def _kernel(layer: Mapping[str, Any]) -> Kernel:
 def _dtypes(layer: Mapping[str, Any]) -> Iterator[str]:
     for tensor in layer.get("Inputs") or ():
         if isinstance(tensor, Mapping):
-            words = (tensor.get(key) for key in ("DataType", "Format/Datatype", "Format"))
-            text = next((str(word) for word in words if word), "")
+            values = (tensor.get(key) for key in ("DataType", "Format/Datatype", "Format"))
+            text = next((str(value) for value in values if value), "")
             yield next((name for pattern, name in _DTYPES if pattern.search(text)), text)
 
 
 def engine_precision(counts: Mapping[str, int]) -> Precision | None:
-    """Name the label that an engine bears: the lowest precision that it multiplies at.
+    """Return the lowest precision at which an engine multiplies.
 
     Examples
     --------
@@ -95,7 +95,7 @@ def engine_precision(counts: Mapping[str, int]) -> Precision | None:
 
 
 def check_label(model: Path, counts: Mapping[str, int], requested: Precision) -> None:
-    """Refuse a label that the engine does not bear; an engine that tells nothing is let through.
+    """Check that an engine runs at the requested precision; one without layer information passes.
 
     Raises
     ------
@@ -137,7 +137,7 @@ def profile_shapes(info: TensorInfo, image: tuple[int, int, int] | None) -> Shap
 
 
 def check_profile(model: Path, shape: tuple[int, ...], smallest: Any, largest: Any) -> None:
-    """Refuse a batch that the engine's profile does not hold.
+    """Check that a batch lies within the engine's profile.
 
     Raises
     ------
@@ -148,17 +148,17 @@ def check_profile(model: Path, shape: tuple[int, ...], smallest: Any, largest: A
     if not all(low <= size <= high for low, size, high in inside):
         raise InputError(
             f"{model}: the engine was built for batches from {tuple(smallest)} to "
-            f"{tuple(largest)}, given {shape}. Choose a --batch-size within, or build it anew."
+            f"{tuple(largest)}, given {shape}. Choose a --batch-size within, or build it again."
         )
 
 
 def engine_key(model_sha256: str, gpu: str, version: str, shapes: Shapes) -> str:
-    """Key of a built engine: the same for the same model, GPU, TensorRT and profile alone."""
+    """Return the cache key of an engine, made of the model, GPU, TensorRT version and profile."""
     return sha256_json([RECIPE, model_sha256, gpu, version, shapes])
 
 
 def gpu_key(name: str, capability: tuple[int, int]) -> str:
-    """Name a kind of GPU in a file's name.
+    """Return a name of a kind of GPU that a file name can have.
 
     Examples
     --------
@@ -169,21 +169,21 @@ def gpu_key(name: str, capability: tuple[int, int]) -> str:
     return f"{plain}-sm{capability[0]}{capability[1]}"
 
 
-def refused_engine(model: Path, version: str, gpu: str, told: list[str]) -> str:
-    """Word what to do with an engine that TensorRT does not take."""
-    cause = f": {told[0].rstrip('.')}" if told else ""
+def refused_engine(model: Path, version: str, gpu: str, errors: list[str]) -> str:
+    """Return the message for an engine that TensorRT cannot load."""
+    cause = f": {errors[0].rstrip('.')}" if errors else ""
     return (
         f"{model} is no engine for TensorRT {version} on {gpu}{cause}. An engine runs only on the "
         "kind of GPU and the version that built it: build it again here, python -m evalkit "
         "convert MODEL.onnx --to fp16 --backend tensorrt, or give the ONNX model. Engines that "
-        "bring a runtime of their own (version-compatible) hold native code and need "
+        "contain a runtime (version-compatible ones) hold native code and need "
         "EVALKIT_TRUST_ENGINES=1."
     )
 
 
-def refused_graph(model: Path, version: str, told: list[str]) -> str:
-    """Word what to do with an ONNX model that TensorRT does not take."""
-    causes = "; ".join(line.rstrip(".") for line in told[:3]) or "it gives no reason"
+def refused_graph(model: Path, version: str, errors: list[str]) -> str:
+    """Return the message for an ONNX model that TensorRT cannot build."""
+    causes = "; ".join(line.rstrip(".") for line in errors[:3]) or "it gives no reason"
     return (
         f"{model}: TensorRT {version} cannot build it: {causes}. Export it with operators and an "
         "opset that this version knows, or run it with --backend onnxruntime."

@@ -37,7 +37,7 @@ class Device:
 
     @contextmanager
     def current(self) -> Iterator[None]:
-        """Make the context that of the calling thread."""
+        """Make the context current in the calling thread."""
         self._primary.push()
         try:
             yield
@@ -45,17 +45,17 @@ class Device:
             self._primary.pop()
 
     def buffer(self) -> Buffer:
-        """Give an empty buffer."""
+        """Return an empty buffer."""
         return Buffer(self._cuda)
 
     def close(self) -> None:
-        """Let go of the context."""
+        """Release the context."""
         self.stream = None
         self._primary.detach()
 
 
 class Buffer:
-    """Memory on the device, and page-locked memory on the host to copy from and to.
+    """Memory on the device, and page-locked memory on the host for copies.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ class Buffer:
         self.host: NDArray[Any] = np.empty(0)
 
     def fit(self, shape: tuple[int, ...], dtype: Any) -> int:
-        """Hold an array of this shape; its address on the device."""
+        """Make room for an array of this shape; return its address on the device."""
         if self.host.shape != shape or self.host.dtype != dtype:
             self.host = self._cuda.pagelocked_empty(shape, dtype)
         if self.host.nbytes > self._bytes or self._memory is None:

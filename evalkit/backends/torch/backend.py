@@ -1,16 +1,16 @@
 """PyTorch: TorchScript, exported programs, and state dicts of registered architectures.
 
-What really ran is read from the operators of a warm-up run, below autocast, with the element
-types that they were given. bf16 is autocast over the stored weights, fp16 a cast of the network;
-int8 comes quantised in the file. CUDA was written against the API and never run on hardware.
+What really ran is read from the operators of a trial run, below autocast, with the element types
+of their inputs. bf16 is autocast over the stored weights, fp16 a cast of the network; an int8 file
+is quantised already. CUDA was written against the API and never run on hardware.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,39 +21,30 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from evalkit.backends.base import (
     PRECISIONS,
-    Backend,
     Precision,
     Probe,
-    Ran,
     Session,
     SessionOptions,
     TensorInfo,
 )
 from evalkit.backends.kernels import Kernel, count_arithmetic, describe_precision
-from evalkit.backends.tensors import (
-    check_batch,
-    check_file,
-    check_offered,
-    cuda_index,
-    float32_outputs,
-    trial_shapes,
-)
+from evalkit.backends.session import ModelBackend, ModelSession
+from evalkit.backends.tensors import cuda_index
 from evalkit.backends.torch.cuda import Carrier
 from evalkit.backends.torch.int8 import Compiled, profiled_kernels, saturates, why_not_int8
 from evalkit.backends.torch.loading import Loaded, cause, load, parameter_dtypes
 from evalkit.core.errors import InputError, UnavailableError, WrongPrecisionError
-from evalkit.core.machine import available_cores
 
 HEAVY_OPS = frozenset(
     {"_convolution", "convolution", "conv1d", "conv2d", "conv3d", "linear", "addmm", "mm", "bmm"}
     | {"matmul", "baddbmm", "mkldnn_convolution", "cudnn_convolution", "addmv", "mv"}
     | {"scaled_dot_product_attention"}
-    # What Inductor makes of them, then the legacy quantised ones.
+    # Inductor's forms of them, then the legacy quantised ones.
     | {"qconv_pointwise", "qconv2d_pointwise", "qlinear_pointwise"}
     | {"_convolution_pointwise", "_linear_pointwise", "_mkl_linear"}
     | {"conv2d_relu", "conv2d_add", "conv2d_add_relu", "linear_relu"}
 )
-# What the network takes; autocast and int8 begin at float32.
+# Element types of the input; autocast and int8 begin at float32.
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 # Element types that a file may hold, the best first.
 STORED = {
@@ -64,56 +55,22 @@ STORED = {
 }
 
 
-class TorchBackend(Backend):
-    """PyTorch models by PyTorch."""
+class TorchSession(ModelSession):
+    """One PyTorch network; see `ModelSession`.
 
-    name: ClassVar[str] = "torch"
-
-    @classmethod
-    def probe(cls) -> Probe:
-        """See `Backend.probe`: int8 runs where it can be compiled."""
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        devices = ("cpu", *(f"cuda:{index}" for index in range(count)))
-        floats: tuple[Precision, ...] = ("fp32", "fp16", "bf16")
-        precisions = floats if why_not_int8() else PRECISIONS
-        return Probe(True, str(torch.__version__), devices, precisions)
-
-    @classmethod
-    def open(cls, model: Path, options: SessionOptions) -> Session:
-        """See `Backend.open`.
-
-        Raises
-        ------
-        evalkit.core.errors.InputError
-            Besides: the weights are not those of the architecture, or the file holds a precision
-            other than that asked for.
-        """
-        if options.precision == "int8" and (reason := why_not_int8()):
-            raise UnavailableError(f"Backend 'torch' does not run int8 here: {reason}")
-        check_offered(cls.name, cls.probe(), options.device, options.precision)
-        if options.precision == "int8" and cuda_index(options.device) is not None:
-            raise UnavailableError(
-                "Backend 'torch' runs int8 on the CPU only; on CUDA it would be simulated in "
-                "fp32. Choose --device cpu."
-            )
-        check_file(model)
-        return TorchSession(model, options)
-
-
-class TorchSession(Session):
-    """One PyTorch network; see `Session`.
-
-    Parameters
-    ----------
-    model : Path
-        The file.
-    options : SessionOptions
-        Checked against the probe already.
+    Raises
+    ------
+    evalkit.core.errors.InputError
+        The weights are not those of the architecture, or the file holds another precision.
     """
 
+    backend = "torch"
+    runtime = "PyTorch"
+    failures = (RuntimeError, AssertionError, TypeError)
+    cause = staticmethod(cause)
+
     def __init__(self, model: Path, options: SessionOptions) -> None:
-        self.model = model
-        self.threads = options.threads or available_cores()
+        super().__init__(model, options)
         index = cuda_index(options.device)
         self._carrier = Carrier(None if index is None else torch.device(f"cuda:{index}"))
         self._autocast = options.precision == "bf16"
@@ -131,21 +88,15 @@ class TorchSession(Session):
         self._module: Callable[[torch.Tensor], Any] | None = (
             Compiled(module, self.threads) if compiled else module
         )
-        self.inputs = (
-            TensorInfo(loaded.input.name, str(dtype).removeprefix("torch."), loaded.input.shape),
-        )
-        outputs, kernels = self._warm_up(options.image)
+        self.inputs = (replace(loaded.input, dtype=str(dtype).removeprefix("torch.")),)
+        outputs, kernels = self._watched(compiled=compiled)
         self.outputs = tuple(_output_info(k, v, self.inputs[0]) for k, v in outputs.items())
         counts = count_arithmetic(kernels, HEAVY_OPS)
         ran = describe_precision(counts, options.precision)
-        self.ran = Ran(
-            backend=TorchBackend.name,
-            version=str(torch.__version__),
-            device=str(self._carrier.device),
-            precision_requested=options.precision,
-            precision_ran=ran,
-            threads=self.threads,
-            details={
+        self.ran = self._record(
+            str(torch.__version__),
+            ran,
+            {
                 "form": loaded.form,
                 "architecture": options.architecture if loaded.form == "weights" else None,
                 "stored_dtypes": dict(stored),
@@ -158,40 +109,31 @@ class TorchSession(Session):
                 "tf32": False,
                 "cpu_capability": torch.backends.cpu.get_cpu_capability(),
             },
-            notes=_notes(loaded, stored, options.precision, ran),
+            _notes(loaded, stored, options.precision, ran),
+            device=str(self._carrier.device),
+            threads=self.threads,
         )
 
-    def run(self, batch: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
-        """See `Session.run`."""
-        (info,) = self.inputs
-        outputs = self._forward(check_batch(batch, info, self.model))
-        return float32_outputs(outputs, self._carrier.to_host(outputs.values()), self.model)
+    def _compute(self, batch: NDArray[Any]) -> Iterable[Any]:
+        return self._carrier.to_host(self._forward(batch).values())
 
-    def close(self) -> None:
-        """See `Session.close`."""
+    def _release(self) -> None:
         self._module = None
         self._carrier.release()
 
     def _forward(
         self, batch: NDArray[Any], watch: AbstractContextManager[Any] | None = None
     ) -> dict[str, Any]:
-        if self._module is None:
-            raise InputError(f"The session of {self.model} is closed; open the model again.")
+        assert self._module is not None
         layout = self._format if batch.ndim == 4 else torch.contiguous_format
-        try:
-            with (
-                _settings(self.threads),
-                self._carrier.stream(),
-                torch.inference_mode(),
-                self._cast(),
-                watch or nullcontext(),
-            ):
-                return _named(self._module(self._carrier.to_device(batch, layout)), self.model)
-        except (RuntimeError, AssertionError, TypeError) as error:
-            raise InputError(
-                f"{self.model}: PyTorch cannot run a batch of shape {batch.shape}: "
-                f"{cause(error)}. Give the size that the model was made for, or a smaller batch."
-            ) from error
+        with (
+            _settings(self.threads),
+            self._carrier.stream(),
+            torch.inference_mode(),
+            self._cast(),
+            watch or nullcontext(),
+        ):
+            return _named(self._module(self._carrier.to_device(batch, layout)), self.model)
 
     def _cast(self) -> AbstractContextManager[Any]:
         device = self._carrier.device.type
@@ -201,35 +143,53 @@ class TorchSession(Session):
         return cast
 
     def _flushes_denormals(self) -> bool:
-        """Whether every thread does: worker threads keep the setting that they were born with."""
+        """Whether every thread does: worker threads keep the setting that they started with."""
         with _settings(self.threads):
             tiny = torch.full((self.threads * 65536,), 1e-39)
             return not bool((tiny * 1.0).any())
 
-    def _warm_up(self, image: tuple[int, int, int] | None) -> tuple[dict[str, Any], list[Kernel]]:
-        compiled = isinstance(self._module, Compiled)
-        failures = []
-        for shape in trial_shapes(self.inputs[0], image):
-            # One image would be compiled apart from all other batch sizes.
-            several = compiled and self.inputs[0].batch is None
-            batch = np.zeros((2, *shape[1:]) if several else shape, self.inputs[0].dtype)
-            try:
-                outputs = self._forward(batch)  # TorchScript loses its message if watched
-            except InputError as error:
-                failures.append(f"{shape}: {cause(error.__cause__ or error)}")
-            else:
-                if compiled:
-                    return outputs, profiled_kernels(partial(self._forward, batch))
-                watch = Watch()
-                return self._forward(batch, watch), watch.kernels
-        raise InputError(
-            f"{self.model} loads but does not run; batches tried: {'; '.join(failures)}. Give "
-            "the image size that the model was made for."
-        )
+    def _watched(self, *, compiled: bool) -> tuple[dict[str, Any], list[Kernel]]:
+        """Return the outputs and the kernels of a trial batch."""
+        # Inductor would compile one image apart from all other batch sizes. TorchScript loses its
+        # message if it fails while it is watched, so the batch has run once before.
+        batch = self._trial(images=2 if compiled else 1)
+        if compiled:
+            outputs: dict[str, Any] = {}
+            return outputs, profiled_kernels(lambda: outputs.update(self._forward(batch)))
+        watch = Watch()
+        return self._forward(batch, watch), watch.kernels
+
+
+class TorchBackend(ModelBackend):
+    """PyTorch models by PyTorch."""
+
+    name: ClassVar[str] = "torch"
+    session = TorchSession
+
+    @classmethod
+    def probe(cls) -> Probe:
+        """See `Backend.probe`: int8 runs where it can be compiled."""
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        devices = ("cpu", *(f"cuda:{index}" for index in range(count)))
+        floats: tuple[Precision, ...] = ("fp32", "fp16", "bf16")
+        precisions = floats if why_not_int8() else PRECISIONS
+        return Probe(True, str(torch.__version__), devices, precisions)
+
+    @classmethod
+    def open(cls, model: Path, options: SessionOptions) -> Session:
+        """See `Backend.open`."""
+        if options.precision == "int8" and (reason := why_not_int8()):
+            raise UnavailableError(f"Backend 'torch' does not run int8 here: {reason}")
+        if options.precision == "int8" and cuda_index(options.device) is not None:
+            raise UnavailableError(
+                "Backend 'torch' runs int8 on the CPU only; on CUDA it would be simulated in "
+                "fp32. Choose --device cpu."
+            )
+        return super().open(model, options)
 
 
 class Watch(TorchDispatchMode):  # type: ignore[misc]
-    """Notes every operator that is executed, with the element types of its tensors."""
+    """Records every executed operator with the element types of its tensors."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -238,7 +198,7 @@ class Watch(TorchDispatchMode):  # type: ignore[misc]
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        """Note the operator and run it."""
+        """Record the operator and run it."""
         names = (str(arg.dtype) for arg in args if isinstance(arg, torch.Tensor))
         dtypes = tuple(name.removeprefix("torch.").removeprefix("q") for name in names)
         self.kernels.append(Kernel(func.overloadpacket.__name__, "torch", dtypes))
@@ -247,9 +207,9 @@ class Watch(TorchDispatchMode):  # type: ignore[misc]
 
 @contextmanager
 def _settings(threads: int) -> Iterator[None]:
-    """Threads and denormals as this session needs them; the caller's come back after."""
-    held = torch.get_num_threads()
-    if held != threads:
+    """Set this session's threads and flush denormals; restore the caller's settings afterwards."""
+    before = torch.get_num_threads()
+    if before != threads:
         torch.set_num_threads(threads)
     flushed = not bool(np.float64(5e-324) * 1.0)
     torch.set_flush_denormal(True)
@@ -257,21 +217,21 @@ def _settings(threads: int) -> Iterator[None]:
         yield
     finally:
         torch.set_flush_denormal(flushed)
-        if held != threads:
-            torch.set_num_threads(held)
+        if before != threads:
+            torch.set_num_threads(before)
 
 
 def _check_stored(model: Path, loaded: Loaded, stored: Counter[str], precision: str) -> None:
-    """Refuse to relabel: what was stored low stays low, an exported program stays as it is."""
-    if loaded.quantised != (precision == "int8"):
-        held = "int8" if loaded.quantised else ", ".join(stored)
+    """Check that the file really holds the precision: a label alone changes nothing."""
+    if loaded.quantised and precision != "int8":
         raise WrongPrecisionError(
-            f"{model} holds {held} operators; {precision} would be a label only. "
-            + (
-                "Ask for --precision int8, or give the float model."
-                if loaded.quantised
-                else f"Quantise it: evalkit convert {model} --to int8 --backend torch."
-            )
+            f"{model} holds int8 operators; {precision} would be a label only. Ask for --precision "
+            "int8, or give the float model."
+        )
+    if precision == "int8" and not loaded.quantised:
+        raise WrongPrecisionError(
+            f"{model} holds {', '.join(stored)} operators; int8 would be a label only. Quantise "
+            f"it: evalkit convert {model} --to int8 --backend torch."
         )
     allowed = STORED[precision]
     if loaded.form == "exported" and precision == "fp16":
@@ -279,17 +239,17 @@ def _check_stored(model: Path, loaded: Loaded, stored: Counter[str], precision: 
     if foreign := sorted(set(stored) - set(allowed)):
         raise WrongPrecisionError(
             f"{model} holds {', '.join(foreign)} parameters; {precision} would be a label only. "
-            f"Save the model again in {allowed[0]}, or ask for the precision that it holds."
+            f"Save the model again in {allowed[0]}, or ask for the precision of its parameters."
         )
 
 
 def _named(result: Any, model: Path) -> dict[str, Any]:
-    """Name the outputs: those of a dict, else output0, output1, ... in order, lists flattened."""
+    """Name the outputs: by the keys of a dict, else output0, output1, ...; lists are flattened."""
     if isinstance(result, Mapping):
         return {str(name): value for name, value in result.items()}
     values = list(_flat(result))
     if not values or not all(isinstance(value, torch.Tensor) for value in values):
-        raise InputError(f"{model} returns {type(result).__name__}; return tensors.")
+        raise InputError(f"{model} returns {type(result).__name__}. Export it to return tensors.")
     return {f"output{index}": value for index, value in enumerate(values)}
 
 
@@ -301,12 +261,11 @@ def _flat(result: Any) -> Iterator[Any]:
         yield result
 
 
-def _output_info(name: str, value: Any, given: TensorInfo) -> TensorInfo:
-    """Name and shape as far as the warm-up run can tell: sizes follow the image's where open."""
-    fixed = all(isinstance(size, int) for size in given.shape[1:])
-    first: tuple[int | str | None, ...] = given.shape[:1]
-    rest = tuple(size if fixed or value.ndim == 2 else None for size in value.shape[1:])
-    return TensorInfo(name, "float32", first + rest)
+def _output_info(name: str, value: Any, image: TensorInfo) -> TensorInfo:
+    """Describe an output of the trial run; its sizes are open where the image's are."""
+    fixed = all(isinstance(size, int) for size in image.shape[1:])
+    sizes = (size if fixed or value.ndim == 2 else None for size in value.shape[1:])
+    return TensorInfo(name, "float32", (*image.shape[:1], *sizes))
 
 
 def _notes(loaded: Loaded, stored: Counter[str], built: str, ran: str) -> tuple[str, ...]:
@@ -316,7 +275,7 @@ def _notes(loaded: Loaded, stored: Counter[str], built: str, ran: str) -> tuple[
     if loaded.quantised and loaded.form == "torchscript":
         notes.append("Legacy quantised TorchScript: PyTorch has withdrawn this form of int8.")
     if loaded.quantised and saturates():
-        notes.append("This CPU has no VNNI: its int8 products can saturate, which moves figures.")
+        notes.append("This CPU has no VNNI: int8 products can saturate, which changes figures.")
     if not ran.startswith(built):
         notes.append(f"The network was built in {built}, but its products ran in {ran}.")
     return tuple(notes)

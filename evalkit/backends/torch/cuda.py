@@ -1,4 +1,4 @@
-"""Batches from NumPy to PyTorch's device and results back: pinned memory and a stream on CUDA.
+"""Copies of batches to PyTorch's device and of results back: on CUDA by pinned memory and a stream.
 
 The CUDA part was written against PyTorch's API and has not been run on hardware.
 """
@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 class Carrier:
     """Carries the arrays of one session.
 
-    Copies from pinned memory need no help of the CPU, and a stream of its own keeps a session from
-    waiting for what others do on the device.
+    Copies from pinned memory run without the CPU. With a stream of its own, a session does not wait
+    for other work on the device.
 
     Parameters
     ----------
@@ -63,22 +63,22 @@ class Carrier:
 
         `to_host` waits for the stream before a batch can follow, so the copy has been read by then.
         """
-        held = self._pinned
-        if held is None or held.shape != tensor.shape or held.dtype != tensor.dtype:
-            held = self._pinned = torch.empty_like(tensor, pin_memory=True)
-        return held.copy_(tensor)
+        pinned = self._pinned
+        if pinned is None or pinned.shape != tensor.shape or pinned.dtype != tensor.dtype:
+            pinned = self._pinned = torch.empty_like(tensor, pin_memory=True)
+        return pinned.copy_(tensor)
 
 
 @contextmanager
 def _without_tf32(stream: Any) -> Iterator[None]:
-    """Queue on a stream; fp32 products keep their mantissa, and the caller's setting comes back."""
-    held = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    """Queue on a stream without TF32; restore the caller's setting afterwards."""
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     try:
         with torch.cuda.stream(stream):
             yield
     finally:
-        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = held
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
 
 
 def _as_tensor(batch: NDArray[Any]) -> torch.Tensor:
@@ -92,8 +92,8 @@ def _as_tensor(batch: NDArray[Any]) -> torch.Tensor:
 def _queue_to_host(value: Any) -> Any:
     if not isinstance(value, torch.Tensor):
         return value
-    held = torch.empty(value.shape, dtype=torch.float32, pin_memory=True)
-    return held.copy_(value, non_blocking=True)
+    pinned = torch.empty(value.shape, dtype=torch.float32, pin_memory=True)
+    return pinned.copy_(value, non_blocking=True)
 
 
 def _owned(value: Any) -> Any:

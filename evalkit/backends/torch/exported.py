@@ -1,8 +1,8 @@
-"""What an exported program (``.pt2``) says, checked before PyTorch reads any of it.
+"""Checks of an exported program (``.pt2``), made before PyTorch reads any of it.
 
-`torch.export.load` unpickles what is marked so, evaluates sizes and guards as Python, finds an
-operator by its name, and writes names into the source of the function that it then compiles. So
-only operators that compute are let through, and every other text must be a plain name.
+`torch.export.load` unpickles members, evaluates sizes and guards as Python, finds an operator by
+its name, and writes names into the source of a function that it compiles. So only operators that
+compute are allowed, and every other text must be a plain name.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Any
 
 from evalkit.core.errors import InputError
 
-# Operators that reach files, of TorchScript and of exported programs alike.
+# Operators that read or write files, in TorchScript and in exported programs.
 REACH_FILES = frozenset({"save", "from_file", "load_tensor"})
-# torch.export reads sizes with sympy, which evaluates them as Python: only these may be called.
+# torch.export reads sizes with sympy, which evaluates them as Python: only these calls are safe.
 _SYMBOLIC = frozenset(
     """Symbol Integer Rational Add Mul Pow Max Min Mod PythonMod FloorDiv CleanDiv CeilDiv CeilToInt
     FloorToInt TruncToInt IntTrueDiv FloatTrueDiv ToFloat PowByNatural ModularIndexing Where
@@ -30,8 +30,8 @@ _EXPRESSION = re.compile(r"[\w\s+\-*/%(),.<>=&|~']*")
 _OPERATOR = re.compile(
     r"torch\.ops\.(?:aten|prims?|quantized_decomposed)\.(?P<name>\w+)\.[a-zA-Z]\w*", re.ASCII
 )
-# Of the operators that take graphs or other operators, those that torch.export writes for
-# control flow, mutation and modes; others call into compiled or Python code.
+# Operators on graphs or other operators that torch.export writes for control flow, mutation and
+# modes. Other operators of this kind call into compiled or Python code.
 _HIGHER_ORDER = re.compile(
     r"torch\.ops\.higher_order\.(?:cond|map|map_impl|while_loop|scan|associative_scan"
     r"|wrap_with_set_grad_enabled|wrap_with_autocast|invoke_subgraph|auto_functionalized(?:_v2)?)"
@@ -41,10 +41,10 @@ _ON_SIZES = re.compile(
     r"|lshift|rshift|getitem)|torch\._?sym_[a-z]+|math\.[a-z]\w*",
     re.ASCII,
 )
-_UNDERSCORED = re.compile(r"__i?(?:and|or|xor|lshift|rshift)__")  # aten has these; else Python's
+_UNDERSCORED = re.compile(r"__i?(?:and|or|xor|lshift|rshift)__")  # aten's; others are Python's
 _NAME = re.compile(r"[\w.@]*", re.ASCII)
 _TEXT = re.compile(r"[\w .,:+\-<>=*]*", re.ASCII)  # einsum's is the longest; no quotes
-_KEPT = frozenset({"nn_module_stack", "torch_fn"})  # of a node's notes
+_KEPT = frozenset({"nn_module_stack", "torch_fn"})  # among a node's notes
 _CONTAINERS = frozenset(
     {None, "builtins.tuple", "builtins.list", "builtins.dict", "collections.OrderedDict"}
 )
@@ -52,10 +52,10 @@ _SOURCE = re.compile(r"L(?:\['\w+'\]|\[\d+\])+(?:\.(?:size|stride)\(\)\[\d+\])?"
 
 
 def checked_member(model: Path, name: str, content: bytes) -> bytes:
-    """Give a member of the archive back as PyTorch may read it.
+    """Return a member of the archive in the form that PyTorch may read.
 
-    Sample inputs, a pickle that nothing here needs, come back empty; a program without the notes
-    that its exporter took.
+    Sample inputs, a pickle that nothing here needs, become empty. A program loses its exporter's
+    notes.
 
     Raises
     ------
@@ -95,7 +95,7 @@ def _check(model: Path, name: str, key: str, value: Any) -> None:
         if not is_pure_operator(value):
             raise InputError(
                 f"{model}: {name} uses {value[:80]!r}, which is no operator known to compute on "
-                "tensors alone: it could reach files or run code. It is never loaded. Export the "
+                "tensors alone. It could access files or run code, and is never loaded. Export the "
                 "network without it."
             )
     elif key == "expr_str":
@@ -113,7 +113,7 @@ def _check(model: Path, name: str, key: str, value: Any) -> None:
 
 
 def is_pure_operator(target: str) -> bool:
-    """Whether a node's target computes on tensors or sizes, and does nothing else.
+    """Whether a node's target does nothing but compute on tensors or sizes.
 
     Examples
     --------
@@ -122,8 +122,8 @@ def is_pure_operator(target: str) -> bool:
     >>> is_pure_operator("torch.ops.aten.save.default"), is_pure_operator("torch.os.system")
     (False, False)
     """
-    if found := _OPERATOR.fullmatch(target):
-        word = found["name"]
+    if match := _OPERATOR.fullmatch(target):
+        word = match["name"]
         own = word.startswith("__") and not _UNDERSCORED.fullmatch(word)
         return not own and word.removesuffix("_out") not in REACH_FILES
     return bool(_HIGHER_ORDER.fullmatch(target) or _ON_SIZES.fullmatch(target))
@@ -150,16 +150,16 @@ def is_plain_expression(text: str) -> bool:
 
 
 def _texts(key: str, value: Any) -> Iterator[str]:
-    """Yield the texts of one field: what it maps, is, or lists; `_fields` looks into objects."""
+    """Yield the texts of one field: its key, and its value or list; `_fields` enters objects."""
     if key not in _GRAMMARS:
         yield key
     pending = [value]
     while pending:
-        held = pending.pop()
-        if isinstance(held, list):
-            pending += held
-        elif isinstance(held, str):
-            yield held
+        item = pending.pop()
+        if isinstance(item, list):
+            pending += item
+        elif isinstance(item, str):
+            yield item
 
 
 def _is_plain(key: str, text: str) -> bool:
@@ -171,18 +171,18 @@ def _is_plain_text(text: str) -> bool:
 
 
 def _is_plain_guard(text: str) -> bool:
-    """Whether a guard compares sizes of inputs (``L['x'].size()[0] >= 2``), and no more."""
+    """Whether a guard only compares sizes of inputs (``L['x'].size()[0] >= 2``)."""
     return is_plain_expression(_SOURCE.sub("s0", text).replace("!=", "=="))
 
 
 def _is_plain_structure(text: str) -> bool:
-    """Whether the form of inputs or outputs, JSON within the JSON, is nested plain containers."""
+    """Whether the structure of inputs or outputs (JSON in a string) has plain containers only."""
     pending = [json.loads(text)[1]]
     while pending:
         spec = pending.pop()
         context = spec["context"]
-        held = json.loads(context) if isinstance(context, str) else context
-        names = held if isinstance(held, list) else [held]
+        content = json.loads(context) if isinstance(context, str) else context
+        names = content if isinstance(content, list) else [content]
         if spec["type"] not in _CONTAINERS or not all(
             name is None or (isinstance(name, str) and _NAME.fullmatch(name)) for name in names
         ):
@@ -192,20 +192,20 @@ def _is_plain_structure(text: str) -> bool:
 
 
 _GRAMMARS: dict[str, Callable[[str], bool]] = {
-    # By the key of a field; a name must follow _NAME.
+    # By the key of a field; the text of any other field must match _NAME.
     "as_string": _is_plain_text,
     "as_strings": _is_plain_text,
     "torch_version": _is_plain_text,
     "guards_code": _is_plain_guard,
     "in_spec": _is_plain_structure,
     "out_spec": _is_plain_structure,
-    "nn_module_stack": lambda _: True,  # told, and never looked up
+    "nn_module_stack": lambda _: True,  # PyTorch never resolves it
     "torch_fn": lambda _: True,
 }
 
 
 def _without_notes(value: Any) -> Any:
-    """Leave out the notes of nodes that nothing needs: PyTorch looks names in them up."""
+    """Remove notes of nodes that nothing needs: PyTorch resolves names in them."""
     if isinstance(value, list):
         return [_without_notes(inner) for inner in value]
     if not isinstance(value, dict):
@@ -218,7 +218,7 @@ def _without_notes(value: Any) -> Any:
 
 
 def _fields(value: Any) -> Iterator[tuple[str, Any]]:
-    """All keys and values of a JSON document, however deep."""
+    """Yield all keys and values of a JSON document at every depth."""
     if isinstance(value, dict):
         for key, inner in value.items():
             yield key, inner

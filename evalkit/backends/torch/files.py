@@ -1,6 +1,6 @@
-"""What kind of file a ``.pt`` is; exported programs and TorchScript without what does harm.
+"""The kind of a ``.pt`` file; checked copies of exported programs and TorchScript.
 
-Reads the archive alone, so that nothing of an untrusted file reaches PyTorch unseen.
+Only the archive is read here: PyTorch gets nothing of an untrusted file that was not checked.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ Kind = Literal["torchscript", "exported", "weights"]
 
 
 def file_kind(model: Path) -> Kind:
-    """Tell by its content what a PyTorch file holds.
+    """Return what a PyTorch file holds, by its content.
 
     Raises
     ------
     evalkit.core.errors.InputError
-        It is a ZIP archive, but of nothing that PyTorch writes, or of a form now withdrawn.
+        It is a ZIP archive that PyTorch does not write, or of a withdrawn form.
     """
     if not zipfile.is_zipfile(model):
-        return "weights"  # PyTorch's format before 1.6, or no model: the loader tells
+        return "weights"  # PyTorch's format before 1.6, or no model: the loader finds out
     with _opened(model) as archive:
         names = archive.namelist()
     if any(name.endswith("/constants.pkl") for name in names):
@@ -50,7 +50,7 @@ def file_kind(model: Path) -> Kind:
 
 
 def is_plain_pickle(model: Path) -> bool:
-    """Tell by its first bytes a pickle of a protocol that no version of PyTorch writes by itself.
+    """Whether a file is a pickle of a protocol that PyTorch does not write, by its first bytes.
 
     PyTorch's own files are archives, or before 1.6 pickles of protocol 2.
     """
@@ -60,36 +60,36 @@ def is_plain_pickle(model: Path) -> bool:
 
 
 def safe_exported_program(model: Path) -> io.BytesIO:
-    """Copy an exported program into memory, refusing what would run code or reach files.
+    """Copy an exported program into memory, and check that it runs no code and reads no files.
 
-    PyTorch gets the copy: it sees what was checked and nothing else.
+    PyTorch gets the copy: it sees only checked content.
 
     Raises
     ------
     evalkit.core.errors.InputError
-        The archive is damaged, or holds pickled objects, operators that do more than compute, or
-        texts that would be run.
+        The archive is damaged, or has pickled objects, operators that do more than compute, or
+        texts that PyTorch would run.
     """
     return _copied(model, lambda name, content: checked_member(model, name, content))
 
 
 def safe_torchscript(model: Path) -> io.BytesIO:
-    """Copy TorchScript into memory, refusing a program that would write or read files.
+    """Copy TorchScript into memory, and check that its program does not write or read files.
 
-    Part of such a program runs as soon as it is loaded. PyTorch gets the copy: it sees what was
-    checked and nothing else.
+    Part of a program runs as soon as it is loaded. PyTorch gets the copy: it sees only checked
+    content.
 
     Raises
     ------
     evalkit.core.errors.InputError
-        The archive is damaged, or its program names an operator that reaches files.
+        The archive is damaged, or its program names an operator that accesses files.
     """
 
     def checked(name: str, content: bytes) -> bytes:
         if name.lower().endswith(".py") and (used := REACH_FILES & _words(model, name, content)):
             raise InputError(
-                f"{model}: {name} uses {min(used)!r}, by which a model writes or reads other files "
-                "when it is run; it is never loaded. Export the network without it."
+                f"{model}: {name} uses {min(used)!r}, which writes or reads other files when the "
+                "model runs. It is never loaded. Export the network without it."
             )
         return content
 
@@ -97,13 +97,13 @@ def safe_torchscript(model: Path) -> io.BytesIO:
 
 
 def _words(model: Path, name: str, source: bytes) -> set[str]:
-    """Collect the names in a program, and its texts, by which ``getattr`` finds operators."""
+    """Collect a program's names and strings: ``getattr`` finds operators by strings."""
     words, text = set(), ""
     try:
         for token in tokenize.tokenize(io.BytesIO(source).readline):
             if token.type == tokenize.STRING:
                 text += literal_eval(token.string)
-            elif token.type not in {tokenize.NL, tokenize.COMMENT}:  # else the text may go on
+            elif token.type not in {tokenize.NL, tokenize.COMMENT}:  # here a string may go on
                 words |= {token.string, text}
                 text = ""
     except (tokenize.TokenError, SyntaxError, ValueError, TypeError) as error:
@@ -114,7 +114,7 @@ def _words(model: Path, name: str, source: bytes) -> set[str]:
 
 
 def _copied(model: Path, checked: Callable[[str, bytes], bytes]) -> io.BytesIO:
-    """Copy an archive as `checked` gives its members back."""
+    """Copy an archive; `checked` returns the content of each member."""
     copy = io.BytesIO()
     with _opened(model) as source, zipfile.ZipFile(copy, "w", zipfile.ZIP_STORED) as target:
         for name in dict.fromkeys(source.namelist()):

@@ -35,7 +35,7 @@ IMAGES = TensorInfo("input0", "float32", ("n", None, None, None))
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A network from a file, on the CPU, as it was stored.
+    """A network from a file, on the CPU, in its stored precision.
 
     Attributes
     ----------
@@ -61,7 +61,7 @@ def load(model: Path, architecture: str | None) -> Loaded:
     Raises
     ------
     evalkit.core.errors.InputError
-        The file is no PyTorch model, needs code to run, has weights of another architecture, or
+        The file is no PyTorch model, would run code, has weights of another architecture, or
         operators that PyTorch computes wrong.
     """
     kind = file_kind(model)
@@ -86,10 +86,10 @@ def load(model: Path, architecture: str | None) -> Loaded:
                 "torch.save, TorchScript or an exported program instead."
             ) from error
         # PyTorch's own message on a foreign file advises to unpickle it without protection.
-        told = "" if isinstance(error, UnpicklingError) else f": {cause(error)}"
+        reason = "" if isinstance(error, UnpicklingError) else f": {cause(error)}"
         raise InputError(
-            f"{model}: PyTorch {torch.__version__} cannot load it{told}. It is no PyTorch model, "
-            "or is cut short: save or fetch it again."
+            f"{model}: PyTorch {torch.__version__} cannot load it{reason}. It is no PyTorch model, "
+            "or is incomplete: save or fetch it again."
         ) from error
 
 
@@ -122,26 +122,25 @@ def _load_exported(model: Path) -> Loaded:
 
 
 def _read_program(model: Path) -> Any:
-    """Deserialise; PyTorch also logs, with several stack traces, what it then raises."""
+    """Deserialise; PyTorch also logs its errors with several stack traces, which are not shown."""
     log = logging.getLogger("torch.export")
-    held = log.disabled
-    log.disabled = True
+    before, log.disabled = log.disabled, True
     try:
         return torch.export.load(safe_exported_program(model))
     finally:
-        log.disabled = held
+        log.disabled = before
 
 
 def _load_weights(model: Path, architecture: str | None) -> Loaded:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # on foreign pickles, before it refuses them
+        warnings.simplefilter("ignore", UserWarning)  # before the error for foreign pickles
         stored = torch.load(model, map_location="cpu", weights_only=True)
     weights = unwrap(stored)
     if weights is None:
-        raise InputError(f"{model} holds no state dict (names to tensors). Save one.")
+        raise InputError(f"{model} holds no state dict. Save model.state_dict().")
     if architecture is None:
         raise InputError(
-            f"{model} holds weights alone. Name their network: 'architecture' in the model's "
+            f"{model} holds weights alone. Name their network under 'architecture' in the model's "
             f"YAML; known: {', '.join(ARCHITECTURES)}."
         )
     built = ARCHITECTURES.get(architecture)
@@ -150,7 +149,7 @@ def _load_weights(model: Path, architecture: str | None) -> Loaded:
     except (KeyError, ValueError) as error:
         raise InputError(_misfit(model, architecture, [f"missing {error}"])) from error
     _check_keys(model, architecture, module.state_dict(), weights)
-    module.load_state_dict(weights, strict=False, assign=True)  # each in the type it was stored in
+    module.load_state_dict(weights, strict=False, assign=True)  # keeps the stored types
     shape = ("n", *built.input_shape)
     return Loaded(module.eval(), "weights", TensorInfo("input0", "float32", shape))
 
@@ -158,7 +157,7 @@ def _load_weights(model: Path, architecture: str | None) -> Loaded:
 def unwrap(stored: Any) -> dict[str, torch.Tensor] | None:
     """Find the state dict in what a training script saved; None where there is none.
 
-    The wrappers ``state_dict``, ``model`` and ``module.`` before every name are taken off.
+    Removes the wrappers ``state_dict`` and ``model``, and ``module.`` before every name.
     """
     for wrapper in ("state_dict", "model"):
         if isinstance(stored, Mapping) and isinstance(stored.get(wrapper), Mapping):
@@ -173,17 +172,17 @@ def unwrap(stored: Any) -> dict[str, torch.Tensor] | None:
 def _check_keys(
     model: Path,
     architecture: str,
-    wanted: Mapping[str, torch.Tensor],
-    given: Mapping[str, torch.Tensor],
+    network: Mapping[str, torch.Tensor],
+    weights: Mapping[str, torch.Tensor],
 ) -> None:
-    """Refuse weights of another network; counters of batches seen in training may be absent."""
-    missing = (n for n in wanted if n not in given and not n.endswith("num_batches_tracked"))
+    """Check that weights fit a network; counters of batches seen in training may be absent."""
+    missing = (n for n in network if n not in weights and not n.endswith("num_batches_tracked"))
     faults = [f"missing {name}" for name in missing]
-    faults += [f"unknown {name}" for name in given if name not in wanted]
+    faults += [f"unknown {name}" for name in weights if name not in network]
     faults += [
-        f"{name} is {tuple(value.shape)}, not {tuple(wanted[name].shape)}"
-        for name, value in given.items()
-        if name in wanted and value.shape != wanted[name].shape
+        f"{name} is {tuple(value.shape)}, not {tuple(network[name].shape)}"
+        for name, value in weights.items()
+        if name in network and value.shape != network[name].shape
     ]
     if faults:
         raise InputError(_misfit(model, architecture, faults))
@@ -193,7 +192,7 @@ def _misfit(model: Path, architecture: str, faults: list[str]) -> str:
     more = f" and {len(faults) - 5} more" if len(faults) > 5 else ""
     return (
         f"The weights in {model} are not those of {architecture}: {'; '.join(faults[:5])}{more}. "
-        f"Name the right architecture; known: {', '.join(ARCHITECTURES)}."
+        f"Name another architecture; known: {', '.join(ARCHITECTURES)}."
     )
 
 
@@ -204,6 +203,6 @@ def parameter_dtypes(module: torch.nn.Module) -> Counter[str]:
 
 
 def cause(error: BaseException) -> str:
-    """Say the line of a message that tells most: TorchScript puts its own call stack first."""
-    told = re.findall(r"^\w*(?:Error|Exception): (.*\S)", str(error), re.MULTILINE)
-    return told[-1].rstrip(".") if told else first_line(error)
+    """Return the line of a message that names the cause: TorchScript puts its call stack first."""
+    lines = re.findall(r"^\w*(?:Error|Exception): (.*\S)", str(error), re.MULTILINE)
+    return lines[-1].rstrip(".") if lines else first_line(error)

@@ -1,42 +1,34 @@
-"""TVM: ONNX models compiled for this processor, and libraries compiled before.
+"""TVM: ONNX models compiled for this processor, and libraries compiled earlier.
 
-An ONNX model is compiled within seconds for each size of image that it is given, for any batch
-where the model allows it, and kept in the cache (`evalkit.core.files.cache_dir`). What ran is read
-from the compiled graph: the element types that its convolutions and products take. TVM rounds
-an fp32 model to fp16 itself; int8 is a QDQ graph, which TVM simulates.
+An ONNX model is compiled within seconds for each image size, and for any batch size where the model
+allows it. The cache keeps the result (`evalkit.core.files.cache_dir`). What ran is read from the
+compiled graph: the element types that its convolutions and products take. TVM rounds an fp32 model
+to fp16 itself; int8 is a QDQ graph, which TVM simulates.
 
-A compiled library (``.so``) is native code and runs when it is opened: open only those that you
+A compiled library (``.so``) is native code and runs when it is opened: open only libraries that you
 trust.
 
-TVM keeps a pool of threads for each thread that calls it, and would bind both to cores. It is told
-how many of them to use before each run, and to leave the cores to the system.
+TVM keeps a pool of threads for each calling thread, and would bind both to cores. Before each run
+the session sets the pool's size and turns the binding off.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import tvm
 import tvm_ffi
 from numpy.typing import NDArray
 from tvm import relax
 
-from evalkit.backends.base import Backend, Probe, Ran, Session, SessionOptions, TensorInfo
+from evalkit.backends.base import Probe, SessionOptions, TensorInfo
 from evalkit.backends.kernels import describe_precision
-from evalkit.backends.tensors import (
-    check_batch,
-    check_file,
-    check_offered,
-    first_line,
-    float32_outputs,
-    trial_shapes,
-)
+from evalkit.backends.session import ModelBackend, ModelSession
 from evalkit.backends.tvm.build import Record, cached, load_library, read_record
 from evalkit.backends.tvm.lower import Shape
 from evalkit.backends.tvm.onnx import load_onnx, onnx_infos
@@ -45,15 +37,101 @@ from evalkit.core.machine import available_cores
 
 Program = tuple[Callable[..., Any], Record]
 _BIG_CORES = 1  # tvm's affinity mode; without binding it only counts
-_LEAST_POOL = 16  # a pool never grows; what is not used sleeps
+_LEAST_POOL = 16  # a pool never grows; its unused threads sleep
 _environment_lock = threading.Lock()
 _pool = threading.local()
 
 
-class TvmBackend(Backend):
+class TvmSession(ModelSession):
+    """One model; see `ModelSession`.
+
+    Parameters
+    ----------
+    model : Path
+        An ONNX file, or a library (``.so``) with its record beside it.
+    options : SessionOptions
+
+    Raises
+    ------
+    evalkit.core.errors.InputError
+        The graph was built in another precision, or TVM lacks one of its operators.
+    """
+
+    backend = "tvm"
+    runtime = "TVM"
+
+    def __init__(self, model: Path, options: SessionOptions) -> None:
+        super().__init__(model, options)
+        self._programs: dict[Shape, Program] = {}
+        self._proto: Any = None
+        record = self._open_library() if model.suffix == ".so" else self._open_onnx()
+        self.ran = self._record(
+            tvm.__version__,
+            describe_precision(record.kernels, record.precision),
+            {
+                "form": "library" if self._proto is None else "onnx",
+                "processor": record.cpu,
+                "built_precision": record.built,
+                "heavy_kernels_by_precision": record.kernels,
+                "tvm_ffi": record.ffi,
+            },
+            _notes(record),
+            threads=self.threads,
+        )
+
+    def _open_onnx(self) -> Record:
+        self._proto = load_onnx(self.model)
+        info, declared = onnx_infos(self._proto)
+        self.inputs, self._any_batch = (info,), info.batch is None
+        record = self._program(self._trial().shape)[1]
+        self.outputs = tuple(map(_declared, declared, record.outputs))
+        return record
+
+    def _open_library(self) -> Record:
+        record, precision = read_record(self.model), self.options.precision
+        if record.precision != precision:
+            raise InputError(
+                f"{self.model} was compiled at {record.precision}, but {precision} was asked for. "
+                f"Ask for --precision {record.precision}, or compile it again."
+            )
+        self.inputs, self.outputs = (record.input,), record.outputs
+        self._any_batch = record.input.batch is None
+        program = _runnable(load_library(self.model)), record
+        batch = None if self._any_batch else record.input.shape[0]
+        self._programs[(batch, *record.input.shape[1:])] = program
+        self._trial()
+        return record
+
+    def _program(self, shape: tuple[int, ...]) -> Program:
+        """Return the program for a shape; a shape that is new to the model is compiled first."""
+        key = (None if self._any_batch else shape[0], *shape[1:])
+        if key not in self._programs:
+            try:
+                module, record = cached(self._proto, key, self.options.precision, self.model)
+            except InputError:
+                if not self._any_batch:
+                    raise
+                self._any_batch = False  # the graph computes with its batch size: compile each
+                return self._program(shape)
+            self._programs[key] = _runnable(module), record
+        return self._programs[key]
+
+    def _compute(self, batch: NDArray[Any]) -> Iterable[Any]:
+        _use_threads(self.threads)  # the compiler computes with them too
+        main, _ = self._program(batch.shape)
+        result = main(tvm.runtime.tensor(batch))
+        values = [result] if isinstance(result, tvm.runtime.Tensor) else list(result)
+        return [value.numpy() for value in values]
+
+    def _release(self) -> None:
+        self._programs = {}
+
+
+class TvmBackend(ModelBackend):
     """ONNX models and compiled libraries by TVM, on the CPU."""
 
     name: ClassVar[str] = "tvm"
+    session = TvmSession
 
     @classmethod
     def probe(cls) -> Probe:
@@ -66,138 +144,6 @@ class TvmBackend(Backend):
             )
         return Probe(True, tvm.__version__, ("cpu",), ("fp32", "fp16", "int8"))
 
-    @classmethod
-    def open(cls, model: Path, options: SessionOptions) -> Session:
-        """See `Backend.open`.
-
-        Raises
-        ------
-        evalkit.core.errors.InputError
-            Besides: the graph was built in another precision, or TVM lacks one of its operators.
-        """
-        check_offered(cls.name, cls.probe(), options.device, options.precision)
-        check_file(model)
-        return TvmSession(model, options)
-
-
-class TvmSession(Session):
-    """One model; see `Session`.
-
-    Parameters
-    ----------
-    model : Path
-        An ONNX file, or a library (``.so``) with its record beside it.
-    options : SessionOptions
-        Checked against the probe already.
-    """
-
-    def __init__(self, model: Path, options: SessionOptions) -> None:
-        self.model = model
-        self._precision = options.precision
-        self._programs: dict[Shape, Program] | None = {}
-        self._any_batch = False
-        self.threads = options.threads or available_cores()
-        record = self._open(options.image)
-        self.ran = Ran(
-            backend=TvmBackend.name,
-            version=tvm.__version__,
-            device="cpu",
-            precision_requested=options.precision,
-            precision_ran=describe_precision(record.kernels, record.precision),
-            threads=self.threads,
-            details={
-                "form": "library" if self._proto is None else "onnx",
-                "processor": record.cpu,
-                "built_precision": record.built,
-                "heavy_kernels_by_precision": record.kernels,
-                "tvm_ffi": record.ffi,
-            },
-            notes=_notes(record),
-        )
-
-    def run(self, batch: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
-        """See `Session.run`: a size that is new to the model is compiled first."""
-        if self._programs is None:
-            raise InputError(f"The session of {self.model} is closed; open the model again.")
-        (info,) = self.inputs
-        checked = check_batch(batch, info, self.model)
-        values = self._compute(checked)
-        return float32_outputs((output.name for output in self.outputs), values, self.model)
-
-    def close(self) -> None:
-        """See `Session.close`."""
-        self._programs = None
-
-    def _open(self, image: tuple[int, int, int] | None) -> Record:
-        if self.model.suffix == ".so":
-            self._proto = None
-            return self._open_library()
-        self._proto = load_onnx(self.model)
-        info, declared = onnx_infos(self._proto)
-        self.inputs = (info,)
-        self._any_batch = info.batch is None
-        failures = []
-        for shape in trial_shapes(info, image):
-            try:
-                self._compute(np.zeros(shape, info.dtype))
-            except InputError as error:
-                failures.append(error)
-            else:
-                record = self._program(shape)[1]
-                pairs = zip(declared, record.outputs, strict=True)
-                self.outputs = tuple(_declared(*pair) for pair in pairs)
-                return record
-        if len(failures) == 1:
-            raise failures[0]
-        told = "; ".join(dict.fromkeys(first_line(error) for error in failures))
-        raise InputError(f"{self.model} runs at none of the sizes tried: {told}")
-
-    def _open_library(self) -> Record:
-        record = read_record(self.model)
-        if record.precision != self._precision:
-            raise InputError(
-                f"{self.model} was compiled at {record.precision}, but {self._precision} was asked "
-                f"for. Ask for --precision {record.precision}, or compile it again."
-            )
-        self.inputs, self.outputs = (record.input,), record.outputs
-        self._any_batch = record.input.batch is None
-        (shape,) = trial_shapes(record.input)
-        assert self._programs is not None
-        self._programs[self._key(shape)] = _runnable(load_library(self.model)), record
-        self._compute(np.zeros(shape, record.input.dtype))
-        return record
-
-    def _key(self, shape: tuple[int, ...]) -> Shape:
-        return (None if self._any_batch else shape[0], *shape[1:])
-
-    def _program(self, shape: tuple[int, ...]) -> Program:
-        assert self._programs is not None
-        key = self._key(shape)
-        if key not in self._programs:
-            try:
-                module, record = cached(self._proto, key, self._precision, self.model)
-            except InputError:
-                if not self._any_batch:
-                    raise
-                self._any_batch = False  # a graph that computes with its batch size: one by one
-                return self._program(shape)
-            self._programs[key] = _runnable(module), record
-        return self._programs[key]
-
-    def _compute(self, batch: NDArray[Any]) -> list[Any]:
-        _use_threads(self.threads)  # the compiler computes with them too
-        main, _ = self._program(batch.shape)
-        try:
-            result = main(tvm.runtime.tensor(batch))
-        except Exception as error:
-            raise InputError(
-                f"{self.model}: TVM cannot run a batch of shape {batch.shape}: "
-                f"{first_line(error)}. Give the size that the model was made for, or a smaller "
-                "batch."
-            ) from error
-        values = [result] if isinstance(result, tvm.runtime.Tensor) else list(result)
-        return [value.numpy() for value in values]
-
 
 def _runnable(module: Any) -> Callable[..., Any]:
     main: Callable[..., Any] = relax.VirtualMachine(module, tvm.cpu())["main"]
@@ -205,7 +151,7 @@ def _runnable(module: Any) -> Callable[..., Any]:
 
 
 def _use_threads(threads: int) -> None:
-    """Let what this thread calls run on so many threads of its pool, bound to no core."""
+    """Set how many threads of its pool the calling thread uses, bound to no core."""
     if getattr(_pool, "threads", None) == threads:
         return
     size = max(threads, available_cores(), _LEAST_POOL)
@@ -223,12 +169,12 @@ def _use_threads(threads: int) -> None:
 def _environment(**changes: str) -> Iterator[None]:
     """Set variables that the runtime reads from the process's environment, for a moment."""
     with _environment_lock:
-        held = {name: os.environ.get(name) for name in changes}
+        before = {name: os.environ.get(name) for name in changes}
         os.environ.update(changes)
         try:
             yield
         finally:
-            for name, value in held.items():
+            for name, value in before.items():
                 if value is None:
                     del os.environ[name]
                 else:
@@ -245,12 +191,12 @@ def _declared(declared: TensorInfo, compiled: TensorInfo) -> TensorInfo:
 def _notes(record: Record) -> tuple[str, ...]:
     if record.precision == "int8" and "int8" not in record.kernels:
         return (
-            "TVM simulates int8: values are rounded to 8 bits, but its products ran in fp32. It "
-            "tells the accuracy of int8, not its speed.",
+            "TVM simulates int8: values are rounded to 8 bits, but its products ran in fp32. This "
+            "measures the accuracy of int8, not its speed.",
         )
     if record.precision == "fp16":
         return (
             "Weights and activations are fp16, the sums of their products fp32. A CPU without "
-            "fp16 instructions converts them one by one: it tells accuracy, not speed.",
+            "fp16 instructions converts them one by one: this measures accuracy, not speed.",
         )
     return ()

@@ -1,7 +1,7 @@
 """Compiled libraries of TVM: made from an ONNX file, kept in the cache, read with their record.
 
-A library is a shared object beside a JSON file of the same name and ``.json``: the sizes that it
-was compiled for, what its operators multiply at, the processor, and the library's SHA-256.
+A library is a shared object. Beside it lies a JSON file, its name plus ``.json``: the input
+sizes, the precision of the operators, the processor, and the library's SHA-256.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tvm.support import cc
 
 from evalkit.backends.base import Precision, TensorInfo
 from evalkit.backends.kernels import count_arithmetic
-from evalkit.backends.tensors import check_file, first_line
+from evalkit.backends.tensors import check_file, first_line, wrong_precision
 from evalkit.backends.tvm.lower import (
     BATCH,
     HEAVY_OPS,
@@ -41,7 +41,7 @@ from evalkit.backends.tvm.schedule import CpuRule
 from evalkit.core.errors import InputError, UnavailableError
 from evalkit.core.files import cache_dir, sha256_file, sha256_json
 
-RECIPE = 1  # raised whenever a change here makes other libraries of the same model
+RECIPE = 1  # raise it when a change here makes other libraries of the same model
 _MAKERS = {
     "fp16": "an fp32 model, which TVM rounds itself when it is opened with --precision fp16",
     "int8": "a QDQ model (python -m evalkit convert MODEL --to int8 --backend tvm)",
@@ -51,7 +51,7 @@ _MAKERS = {
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What is known of a compiled library.
+    """The facts about a compiled library.
 
     Attributes
     ----------
@@ -60,13 +60,13 @@ class Record:
     cpu : str
         LLVM's name of the processor that it was compiled for.
     features : tuple of str
-        What that processor must have.
+        Features that the processor must have.
     precision, built : str
-        What was asked for, and what the graph was built in.
+        The requested precision, and that of the graph.
     kernels : mapping of str to int
         Convolutions and products by the precision of their operands.
     input, outputs : TensorInfo
-        All sizes of the input are numbers but perhaps the batch.
+        All sizes of the input are numbers, except that the batch may be open.
     """
 
     tvm: str
@@ -81,26 +81,25 @@ class Record:
 
 
 def record_file(library: Path) -> Path:
-    """Path of the record beside a library."""
+    """Return the path of the record beside a library."""
     return library.with_name(f"{library.name}.json")
 
 
 def host() -> tuple[str, tuple[str, ...], tuple[str, ...]]:
-    """LLVM's name of this processor, and the features that it has and lacks.
+    """Return LLVM's name of this processor, and the features that it has and lacks.
 
-    The name alone promises features that a virtual machine may hide.
+    The name alone would imply features that a virtual machine may hide.
     """
-    ask = tvm_ffi.get_global_func
-    features = dict(ask("tvm.codegen.llvm.GetHostCPUFeatures")())
-    has = tuple(sorted(str(name) for name, held in features.items() if held))
-    lacks = tuple(sorted(str(name) for name, held in features.items() if not held))
-    return str(ask("tvm.codegen.llvm.GetHostCPUName")()), has, lacks
+    features = dict(tvm_ffi.get_global_func("tvm.codegen.llvm.GetHostCPUFeatures")())
+    has = tuple(sorted(str(name) for name, present in features.items() if present))
+    lacks = tuple(sorted(str(name) for name, present in features.items() if not present))
+    return str(tvm_ffi.get_global_func("tvm.codegen.llvm.GetHostCPUName")()), has, lacks
 
 
 def compile_graph(
     proto: Any, shape: Shape, precision: Precision, model: Path
 ) -> tuple[Any, Record]:
-    """Compile for this processor and one shape of the input; its batch may stay open.
+    """Compile for this processor and one input shape; the batch may stay open.
 
     Raises
     ------
@@ -111,10 +110,7 @@ def compile_graph(
     built = built_in(graph)
     half = built == "fp32" and precision == "fp16"
     if built != precision and not half:
-        raise InputError(
-            f"{model} is a graph built in {built}, but {precision} was asked for. Ask for "
-            f"--precision {built}, or give {_MAKERS[precision]}."
-        )
+        raise wrong_precision(model, built, precision, _MAKERS[precision])
     cpu, has, lacks = host()
     flags = [f"+{name}" for name in has] + [f"-{name}" for name in lacks]
     target = tvm.target.Target({"kind": "llvm", "mcpu": cpu, **({"mattr": flags} if flags else {})})
@@ -127,7 +123,7 @@ def compile_graph(
             f"{shape_text(shape)}: {first_line(error)}. Run it with --backend "
             "onnxruntime, or export it with other operators."
         ) from error
-    (image, declared) = onnx_infos(proto)
+    image, declared = onnx_infos(proto)
     outputs = zip(declared, output_types(graph), strict=True)
     return executable, Record(
         tvm=tvm.__version__,
@@ -175,14 +171,14 @@ def write_library(executable: Any, record: Record, library: Path) -> None:
 
 
 def read_record(library: Path) -> Record:
-    """Read and check what lies beside a library, before any of its code is loaded.
+    """Read the record beside a library and check it, before any code of the library is loaded.
 
     Raises
     ------
     evalkit.core.errors.InputError
-        There is no record, or the library is not that of the record.
+        There is no record, or it belongs to another library.
     evalkit.core.errors.UnavailableError
-        It was compiled for another processor or by another TVM.
+        The library was compiled for another processor or by another TVM.
     """
     check_file(library)
     beside = record_file(library)
@@ -190,17 +186,17 @@ def read_record(library: Path) -> Record:
         fields = json.loads(beside.read_text(encoding="utf-8"))
         digest, form = fields.pop("sha256"), fields.pop("format")
         image = _info(fields.pop("input"))
-        outputs = tuple(_info(held) for held in fields.pop("outputs"))
+        outputs = tuple(_info(output) for output in fields.pop("outputs"))
         features = tuple(fields.pop("features"))
         record = Record(features=features, input=image, outputs=outputs, **fields)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
-            f"{library} has no record {beside.name} beside it, or none of this version's. Give the "
-            "ONNX file, or compile it again by python -m evalkit convert --backend tvm."
+            f"{library} has no record {beside.name} beside it, or one of another version. Give "
+            "the ONNX file, or compile it again: python -m evalkit convert --backend tvm."
         ) from error
     if digest != sha256_file(library):
         raise InputError(
-            f"{library} is not the library that {beside.name} describes, or is cut short. Compile "
+            f"{library} is not the library that {beside.name} describes, or is incomplete. Compile "
             "it again."
         )
     if form != RECIPE or (record.tvm, record.ffi) != (tvm.__version__, tvm_ffi.__version__):
@@ -222,13 +218,13 @@ def _info(fields: dict[str, Any]) -> TensorInfo:
 
 
 def cached(proto: Any, shape: Shape, precision: Precision, model: Path) -> Any:
-    """Compile, or find what was compiled before: a loaded module or executable, and its record.
+    """Return a loaded module or executable and its record, from the cache or newly compiled.
 
-    Without a compiler to link with, each opening compiles anew.
+    Without a C++ compiler to link with, nothing is cached.
     """
     key = sha256_json(
         {
-            "model": _digest(proto),
+            "model": hashlib.sha256(proto.SerializeToString(deterministic=True)).hexdigest(),
             "shape": shape,
             "precision": precision,
             "host": host(),
@@ -248,7 +244,7 @@ def cached(proto: Any, shape: Shape, precision: Precision, model: Path) -> Any:
 
 
 def load_library(library: Path) -> Any:
-    """Load a shared object, which runs its code; `read_record` comes first.
+    """Load a shared object, which runs its code; call `read_record` first.
 
     Raises
     ------
@@ -264,24 +260,20 @@ def load_library(library: Path) -> Any:
 
 
 def _keep(executable: Any, record: Record, library: Path) -> None:
-    """Write both files, then name their folder: nobody sees half of it."""
+    """Write both files, then rename their folder: no process sees half of it."""
     folder = library.parent
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, ignore_cleanup_errors=True) as made:
-            made_folder = Path(made) / "whole"
-            made_folder.mkdir()
-            write_library(executable, record, made_folder / library.name)
+        with tempfile.TemporaryDirectory(dir=folder.parent, ignore_cleanup_errors=True) as work:
+            whole = Path(work) / "whole"
+            whole.mkdir()
+            write_library(executable, record, whole / library.name)
             shutil.rmtree(folder, ignore_errors=True)
-            made_folder.rename(folder)
+            whole.rename(folder)
     except (OSError, RuntimeError) as error:
         if library.is_file():  # another process was faster
             return
         raise InputError(
-            f"The compiled model cannot be kept in {folder.parent}: {first_line(error)}. Free some "
+            f"Cannot store the compiled model in {folder.parent}: {first_line(error)}. Free some "
             "space, or name another folder in the environment variable EVALKIT_CACHE."
         ) from error
-
-
-def _digest(proto: Any) -> str:
-    return hashlib.sha256(proto.SerializeToString(deterministic=True)).hexdigest()

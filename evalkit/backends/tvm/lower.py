@@ -22,14 +22,14 @@ from evalkit.core.errors import InputError
 
 Shape: TypeAlias = tuple[int | None, ...]
 Sizes: TypeAlias = tuple[int | str | None, ...]
-BATCH = "n"  # the name of a batch size that stays open
+BATCH = "n"  # the name of an open batch size
 HEAVY_OPS = frozenset(
     {"relax.nn.conv1d", "relax.nn.conv2d", "relax.nn.conv3d", "relax.matmul"}
     | {"relax.nn.conv1d_transpose", "relax.nn.conv2d_transpose", "relax.nn.attention"}
 )
 _QUANTISATION = frozenset({"relax.quantize", "relax.dequantize"})
-_FOLDS = 12  # rounds: each folds what the one before made constant
-# Channels last, but for transposed convolutions, which have loops for NCHW alone.
+_FOLDS = 12  # rounds: each folds operators that the previous one made constant
+# Channels last, except for transposed convolutions: their loops exist for NCHW only.
 _LAYOUTS = {
     "relax.nn.conv2d": ["NHWC", "HWIO"],
     "relax.nn.conv2d_transpose": ["NCHW", "IOHW"],
@@ -37,7 +37,7 @@ _LAYOUTS = {
 
 
 def import_graph(proto: Any, shape: Shape, model: Path) -> Any:
-    """Import for one shape of the input; its batch may stay open.
+    """Import an ONNX model for one input shape; the batch may stay open.
 
     Raises
     ------
@@ -48,7 +48,7 @@ def import_graph(proto: Any, shape: Shape, model: Path) -> Any:
     sizes = [tirx.Var(BATCH, "int64") if size is None else size for size in shape]
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it tells each name that it changes inside
+            warnings.simplefilter("ignore")  # one for each name that it changes
             return from_onnx(mended(proto), {image.name: sizes}, keep_params_in_input=False)
     except Exception as error:
         raise InputError(
@@ -59,29 +59,26 @@ def import_graph(proto: Any, shape: Shape, model: Path) -> Any:
 
 
 def built_in(graph: Any) -> Precision:
-    """Tell the precision that an imported graph was built in: int8 where it quantises."""
+    """Return the precision that an imported graph was built in: int8 where it quantises."""
     kernels = graph_kernels(graph)
     if any(kernel.op in _QUANTISATION for kernel in kernels):
         return "int8"
-    held = {dtype for kernel in kernels for dtype in kernel.dtypes}
-    return "fp16" if "float16" in held else "bf16" if "bfloat16" in held else "fp32"
+    dtypes = {dtype for kernel in kernels for dtype in kernel.dtypes}
+    return "fp16" if "float16" in dtypes else "bf16" if "bfloat16" in dtypes else "fp32"
 
 
 def lower(graph: Any, *, half: bool) -> Any:
-    """Fold constants, turn convolutions to channels last, and round to fp16 where asked."""
-    passes = [transform.DecomposeOpsForInference(), transform.CanonicalizeBindings()]
+    """Fold constants, put the channels last, and with `half` round to fp16."""
     graph = _rewritten(graph, _Bounds(graph))
+    passes = [transform.DecomposeOpsForInference(), transform.CanonicalizeBindings()]
     graph = _fold(tvm.transform.Sequential(passes)(graph))
-    if half:
-        graph = tvm.transform.Sequential([transform.Normalize(), transform.ToMixedPrecision()])(
-            graph
-        )
-    layout = [transform.ConvertLayout(_LAYOUTS), transform.Normalize()]
-    return _fold(tvm.transform.Sequential(layout)(graph))
+    passes = [transform.Normalize(), transform.ToMixedPrecision()] if half else []
+    passes += [transform.ConvertLayout(_LAYOUTS), transform.Normalize()]
+    return _fold(tvm.transform.Sequential(passes)(graph))
 
 
 def graph_kernels(graph: Any) -> list[Kernel]:
-    """List the operators of a graph with the element types of the tensors that they are given."""
+    """List the operators of a graph with the element types of their input tensors."""
     kernels: list[Kernel] = []
 
     def note(value: Any) -> None:
@@ -95,14 +92,14 @@ def graph_kernels(graph: Any) -> list[Kernel]:
 
 
 def output_types(graph: Any) -> list[tuple[str, Sizes]]:
-    """Element type and shape of each output; the open batch has its name, what follows None."""
+    """Return element type and shape of each output; an open batch has its name, others None."""
     kind = graph["main"].ret_ty
     fields = kind.fields if isinstance(kind, tvm.ir.TupleType) else [kind]
     return [(str(field.dtype), tuple(_size(size) for size in field.shape)) for field in fields]
 
 
 def shape_text(shape: Shape) -> str:
-    """Word a shape for a message.
+    """Write a shape for a message.
 
     Examples
     --------
@@ -119,7 +116,7 @@ def _size(size: Any) -> int | str | None:
 
 
 def _fold(graph: Any) -> Any:
-    """Compute what depends on constants alone, with NumPy.
+    """Compute operators whose inputs are constants, with NumPy.
 
     ``FoldConstant`` compiles a function for every operator that it folds: 20 seconds and more for
     a network of fifty layers.
@@ -141,7 +138,7 @@ def _rewritten(graph: Any, visitor: Any) -> Any:
 
 @mutator
 class _Bounds(PyExprMutator):  # type: ignore[misc]
-    """Gives ``Clip`` back as operators: it is imported as loops, which have no form in fp16."""
+    """Turns ``Clip`` back into operators: the importer makes loops of it, which fp16 lacks."""
 
     def visit_call_(self, call: Any) -> Any:
         """Replace a call of the loops for a maximum or a minimum."""

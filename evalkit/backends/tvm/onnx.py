@@ -1,4 +1,4 @@
-"""ONNX files as TVM's importer takes them."""
+"""ONNX files in the form that TVM's importer takes."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from evalkit.backends.onnx_files import check_external_data, check_versions
 from evalkit.backends.tensors import check_one_input, first_line
 from evalkit.core.errors import InputError
 
-OPSET = 13  # the oldest that the importer knows whole
-# The importer looks at an operator's name and never at its domain. Of other domains than ONNX's
-# own it has these, by its own words, of ONNX Runtime's; the quantisation ones mean the same.
+OPSET = 13  # the oldest that the importer supports completely
+# The importer looks at an operator's name and ignores its domain. Of domains other than ONNX's own
+# it implements these operators of ONNX Runtime; the quantisation ones mean the same.
 _FOREIGN = frozenset(
     ("com.microsoft", name)
     for name in (
@@ -45,8 +45,8 @@ def load_onnx(model: Path) -> Any:
         proto = onnx.load(model)
     except Exception as error:
         raise InputError(
-            f"{model}: it cannot be read as ONNX: {first_line(error)}. It is no ONNX model, or is "
-            "cut short, or its external data is missing: export or fetch it again."
+            f"{model} cannot be read as ONNX: {first_line(error)}. It is no ONNX model, is "
+            "incomplete, or its external data is missing: export or fetch it again."
         ) from error
     if not proto.graph.node or not proto.graph.output:
         raise InputError(f"{model} is no ONNX model: it holds no graph. Export or fetch it again.")
@@ -56,14 +56,14 @@ def load_onnx(model: Path) -> Any:
 
 
 def _check_domains(graph: Any, model: Path) -> None:
-    """Refuse operators that the importer would take for those of the same name that it has."""
+    """Check for operators that the importer would mistake for ONNX's own of the same name."""
     for node in graph.node:
         domain, kind = node.domain, node.op_type
         if domain not in {"", "ai.onnx"} and (domain, kind) not in _FOREIGN:
             raise InputError(
                 f"{model}: node {node.name or ''.join(node.output[:1])!r} uses {domain}::{kind}, "
-                f"and TVM {tvm.__version__} has ONNX's own operators only: it would run the one of "
-                "that name, if any. Export the model without it, or choose another backend."
+                f"but TVM {tvm.__version__} has ONNX's own operators only, and would run "
+                "the one of that name. Export the model without it, or choose another backend."
             )
         for attribute in node.attribute:
             for inner in (attribute.g, *attribute.graphs):
@@ -71,9 +71,9 @@ def _check_domains(graph: Any, model: Path) -> None:
 
 
 def newest_opset() -> int:
-    """Ask the importer: the newest opset that any of its operators was written for.
+    """Return the newest opset that any operator of the importer was written for.
 
-    It runs a newer model by the newest form of each operator that it has, and says nothing.
+    The importer runs a newer model by its own newest form of each operator, silently.
     """
     return max(
         int(name.removeprefix("_impl_v"))
@@ -90,36 +90,36 @@ def onnx_infos(proto: Any) -> tuple[TensorInfo, tuple[TensorInfo, ...]]:
 
 
 def mended(proto: Any) -> Any:
-    """Give a copy with what the importer stumbles over written in another way of the same meaning.
+    """Return a copy of the same meaning that the importer reads correctly.
 
-    Old opsets are raised; sizes and scales that ``Resize`` gets empty are left out.
+    Old opsets are raised, and empty sizes and scales of ``Resize`` are left out.
     """
-    opset = next((held.version for held in proto.opset_import if not held.domain), OPSET)
+    opset = next((item.version for item in proto.opset_import if not item.domain), OPSET)
     if opset < OPSET:
-        proto = version_converter.convert_version(proto, OPSET)
+        copy = version_converter.convert_version(proto, OPSET)
     else:
-        given, proto = proto, onnx.ModelProto()
-        proto.CopyFrom(given)
-    empty = _empty_tensors(proto.graph)
-    for node in proto.graph.node:
+        copy = onnx.ModelProto()
+        copy.CopyFrom(proto)
+    empty = _empty_tensors(copy.graph)
+    for node in copy.graph.node:
         if node.op_type == "Resize":
             node.input[:] = ["" if name in empty else name for name in node.input]
-    return proto
+    return copy
 
 
 def _empty_tensors(graph: Any) -> set[str]:
     names = {tensor.name for tensor in graph.initializer if 0 in tensor.dims}
     for node in graph.node:
         if node.op_type == "Constant":
-            values = (held.t for held in node.attribute if held.name == "value")
+            values = (item.t for item in node.attribute if item.name == "value")
             names |= {node.output[0] for value in values if 0 in value.dims}
     return names
 
 
 def _image_inputs(proto: Any) -> list[Any]:
-    """Leave out the initializers, which old exporters list as inputs too."""
-    held = {tensor.name for tensor in proto.graph.initializer}
-    return [value for value in proto.graph.input if value.name not in held]
+    """List the inputs without the weights, which old exporters list as inputs too."""
+    weights = {tensor.name for tensor in proto.graph.initializer}
+    return [value for value in proto.graph.input if value.name not in weights]
 
 
 def _info(value: Any) -> TensorInfo:

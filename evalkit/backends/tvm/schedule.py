@@ -1,9 +1,9 @@
-"""Schedules of CPU loops for TVM, which brings none that work untuned.
+"""Schedules of CPU loops for TVM, which has none that works without tuning.
 
-TVM lowers an operator to plain nested loops. This rule gives convolutions, products and what is
-fused to them the form that every CPU likes: channels last and in vector registers, a few
-neighbouring places side by side as accumulators, the rest in parallel. Where a function is of
-another form its loops are only made parallel.
+TVM lowers an operator to plain nested loops. This rule rewrites convolutions, products and the
+operators fused to them into a form that every CPU runs well: channels last and in vector registers,
+a few neighbouring places as accumulators, the rest in parallel. Loops of functions in another form
+are only made parallel.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from tvm import s_tir, tirx
 from tvm.s_tir import dlight
 from tvm.s_tir.schedule import ScheduleError
 
-LANES = (32, 16, 8, 4, 2)  # elements of one vectorised step, the widest that divides the channels
-PLACES = 8  # at most so many accumulators side by side
+LANES = (32, 16, 8, 4, 2)  # elements of one vector step: the widest that divides the channels
+PLACES = 8  # the largest number of accumulators side by side
 _SPATIAL, _REDUCTION = 0, 2  # tvm's IterVar.iter_type
 
 
@@ -23,7 +23,7 @@ class CpuRule(dlight.ScheduleRule):  # type: ignore[misc]
     """Schedule one function for CPUs; a rule for ``dlight.ApplyDefaultSchedule``."""
 
     def apply(self, func: Any, target: Any, tunable: bool) -> Any:
-        """Give the schedule, or None to leave the loops as they are."""
+        """Return the schedule, or None to leave the loops as they are."""
         for arrange in (_tiled, _parallel):
             try:
                 return arrange(s_tir.Schedule(func))
@@ -33,11 +33,11 @@ class CpuRule(dlight.ScheduleRule):  # type: ignore[misc]
 
 
 class _OtherFormError(Exception):
-    """The function is not of the form that a schedule is made for."""
+    """A schedule does not fit the form of the function."""
 
 
 def _tiled(schedule: Any) -> Any:
-    """Schedule one reduction with what comes before and after it, or element-wise work alone."""
+    """Schedule one reduction with the blocks around it, or element-wise work alone."""
     blocks = schedule.get_child_blocks(schedule.get_sblock("root"))
     heavy = [index for index, block in enumerate(blocks) if _axes(schedule, block, _REDUCTION)]
     if not blocks or len(heavy) > 1:
@@ -56,7 +56,7 @@ def _tiled(schedule: Any) -> Any:
 
 
 def _parallel(schedule: Any) -> Any:
-    """Run the outer loops of each block in parallel, whatever it computes."""
+    """Run the outer loops of each block in parallel."""
     for block in schedule.get_child_blocks(schedule.get_sblock("root")):
         loops = schedule.get_loops(block)
         kinds = [int(axis.iter_type) for axis in schedule.get(block).iter_vars]
@@ -70,7 +70,7 @@ def _parallel(schedule: Any) -> Any:
 
 
 def _prepare(schedule: Any, block: Any) -> None:
-    """Inline a copy; keep padding as an array of its own, whose reads need no bounds."""
+    """Inline a copy; keep padding as a separate array, whose reads need no bounds checks."""
     read = schedule.get(block).reads[0].source.shape
     written = schedule.get(block).writes[0].source.shape
     if [str(size) for size in read] == [str(size) for size in written]:

@@ -1,8 +1,8 @@
-"""Start of a worker, run as a script by an interpreter that may have NumPy and nothing else.
+"""Start of a worker: a script for an interpreter that may have NumPy and nothing else.
 
-It makes evalkit's own folder importable as the package ``evalkit``, and no more of the environment
-that it lies in: packages of one interpreter must not reach the other. An old interpreter must be
-able to say that it is too old, so this file keeps to the syntax of Python 3.6.
+It makes evalkit's own folder importable as the package ``evalkit``, and nothing else of evalkit's
+environment: packages of one interpreter must not reach the other. This file keeps to the syntax of
+Python 3.6, so that an old interpreter can report that it is too old.
 """
 
 import importlib.util
@@ -13,7 +13,7 @@ OLDEST = (3, 10)
 
 
 def load_evalkit(folder: Path) -> None:
-    """Import a folder as the package ``evalkit``, with nothing beside it on the path."""
+    """Import a folder as the package ``evalkit``, without its parent on the path."""
     spec = importlib.util.spec_from_file_location(
         "evalkit", str(folder / "__init__.py"), submodule_search_locations=[str(folder)]
     )
@@ -29,9 +29,9 @@ def main() -> None:
     # A script's own folder comes first on the path: its names would hide those of packages.
     sys.path[:] = [path for path in sys.path if Path(path).resolve() != here]
     if sys.version_info < OLDEST:
-        wanted = ".".join(map(str, OLDEST))
+        oldest = ".".join(map(str, OLDEST))
         sys.exit(
-            f"A worker of evalkit needs Python {wanted} or newer; this is "
+            f"A worker of evalkit needs Python {oldest} or newer; this is "
             f"{sys.version.split()[0]}. Make the environment with a newer one."
         )
     try:

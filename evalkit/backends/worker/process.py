@@ -1,4 +1,4 @@
-"""A worker process of another interpreter: started, asked, watched, ended."""
+"""A worker process of another interpreter: its start, its answers, its end."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from evalkit.core.errors import EvalkitError, InputError, WorkerError
 from evalkit.core.machine import available_cores
 
 TIMEOUT = 600.0
-"""Seconds that a worker may take for one answer, where nothing else is said."""
+"""Seconds that a worker may take for one answer, by default."""
 
 _MAIN = Path(__file__).with_name("main.py")
 _MARK = "EVALKIT_WORKER"
@@ -32,21 +32,21 @@ _TAIL_LINES = 8
 _LINE_LENGTH = 300
 
 
-def find_interpreter(named: str | Path) -> Path:
-    """Return the interpreter's absolute path, its links kept: by them it finds its packages.
+def find_interpreter(python: str | Path) -> Path:
+    """Return an interpreter's absolute path; links stay, since it finds its packages by them.
 
     Raises
     ------
     evalkit.core.errors.InputError
-        There is none, or it is a folder or no program.
+        It does not exist, or is a folder or no program.
     """
-    text = str(Path(named).expanduser()) if os.sep in str(named) else str(named)
-    found = shutil.which(text)
-    if found is None:
+    text = str(Path(python).expanduser()) if os.sep in str(python) else str(python)
+    program = shutil.which(text)
+    if program is None:
         inside = Path(text, "bin", "python")
         hint = f"Its environment has {inside}." if inside.is_file() else "Check --python."
         raise InputError(f"There is no Python interpreter {text}: it is no program. {hint}")
-    return Path(found).absolute()
+    return Path(program).absolute()
 
 
 def in_worker() -> bool:
@@ -57,7 +57,7 @@ def in_worker() -> bool:
 class Worker:
     """A process of another interpreter that answers one question at a time.
 
-    It dies with this process however that ends, and `close` kills it.
+    It dies with this process, whatever ends that; `close` kills it.
 
     Parameters
     ----------
@@ -81,10 +81,11 @@ class Worker:
     ) -> None:
         self.python = find_interpreter(python)
         self.timeout = timeout
-        self.given, self.made = SharedArea.create(), SharedArea.create()
-        self._channel, theirs = socket.socketpair()
-        lifeline, self._held = os.pipe()
-        descriptors = (theirs.fileno(), lifeline, self.given.descriptor, self.made.descriptor)
+        self.batches, self.outputs = SharedArea.create(), SharedArea.create()
+        areas = self.batches, self.outputs
+        self._channel, remote = socket.socketpair()
+        lifeline, own_end = os.pipe()
+        descriptors = (remote.fileno(), lifeline, *(area.descriptor for area in areas))
         try:
             self._process = subprocess.Popen(
                 [self.python, _MAIN, *map(str, descriptors)],
@@ -96,15 +97,15 @@ class Worker:
                 start_new_session=True,  # Ctrl-C is this process's to handle
             )
         except OSError as error:
-            _release(self._channel, self._held, (self.given, self.made))
-            raise InputError(f"Cannot run {self.python}: {error.strerror}.") from error
+            _release(self._channel, own_end, areas)
+            raise InputError(
+                f"Cannot run {self.python}: {error.strerror}. Name another interpreter."
+            ) from error
         finally:
-            theirs.close()
+            remote.close()
             os.close(lifeline)
         self._tail = _Tail(self._process.stdout)
-        self.close = weakref.finalize(
-            self, _end, self._process, self._channel, self._held, (self.given, self.made)
-        )
+        self.close = weakref.finalize(self, _end, self._process, self._channel, own_end, areas)
         self.versions = self._receive(_STARTING, min(timeout, _START_LIMIT))
 
     def ask(self, doing: str, **message: Any) -> Any:
@@ -113,16 +114,16 @@ class Worker:
         Parameters
         ----------
         doing : str
-            What the worker does meanwhile, for messages: ``"opening y1.onnx"``.
+            What the worker does, for messages: ``"opening y1.onnx"``.
         message
             JSON values.
 
         Raises
         ------
         evalkit.core.errors.EvalkitError
-            What the worker raised, of the same class.
+            The worker raised it, of the same class.
         evalkit.core.errors.WorkerError
-            It died, or did not answer in time; it is ended then.
+            The worker died, or did not answer in time and was ended.
         """
         self.check_alive()
         try:
@@ -138,7 +139,7 @@ class Worker:
         raise RuntimeError(f"in a worker of {self.python}, while {doing}:\n{answer['message']}")
 
     def check_alive(self) -> None:
-        """Refuse one that was ended, whose memory is gone with it.
+        """Check that the worker, and with it the shared memory, has not ended.
 
         Raises
         ------
@@ -152,35 +153,35 @@ class Worker:
             return receive(self._channel, limit)
         except (ConnectionClosedError, TimeoutError, ValueError) as error:
             self._fail(doing, error, limit)
-        except BaseException:  # interrupted: a late answer would be taken for the next one's
+        except BaseException:  # interrupted: a late answer would be taken for the next one
             self.close()
             raise
 
     def _fail(self, doing: str, error: Exception, limit: float) -> NoReturn:
-        """End the worker and say how it went."""
+        """End the worker and report how it ended."""
         code = None
         if not isinstance(error, TimeoutError):
             with contextlib.suppress(subprocess.TimeoutExpired):
                 code = self._process.wait(2)
         self.close()
-        words = self._tail.words()
+        lines = self._tail.lines()
         if isinstance(error, TimeoutError):
             how = f"gave no answer within {limit:g} s while {doing} and was ended. "
             how += self._remedy(doing, limit)
         else:
             how = f"{_ending(code)} while {doing}"
-        said = "\n  ".join(["Its last words:", *words]) if words else "It said nothing."
-        raise WorkerError(f"The worker of {self.python} {how}. {said}") from error
+        output = "\n  ".join(["Its last output:", *lines]) if lines else "It printed nothing."
+        raise WorkerError(f"The worker of {self.python} {how}. {output}") from error
 
     def _remedy(self, doing: str, limit: float) -> str:
-        """Say what helps where the time was too short; of a start, no option allows more."""
+        """Return what to do after a time-out; no option allows a start more time."""
         if doing == _STARTING and limit >= _START_LIMIT:
-            return f"No start may take longer: see what holds up {self.python} -c 'import numpy'"
+            return f"No start may take longer: find out what delays {self.python} -c 'import numpy'"
         return "Allow more with --worker-timeout"
 
 
 class _Tail:
-    """Reads what a process prints, all of it, so that it never waits; keeps the end."""
+    """Reads everything that a process prints, so that it never blocks; keeps the end."""
 
     def __init__(self, stream: IO[bytes] | None) -> None:
         assert stream is not None
@@ -189,7 +190,7 @@ class _Tail:
         self._thread = threading.Thread(target=self._drain, name="worker-output", daemon=True)
         self._thread.start()
 
-    def words(self) -> list[str]:
+    def lines(self) -> list[str]:
         """Return the last lines, printable and of bounded length."""
         self._thread.join(1.0)
         lines = self._end.decode(errors="replace").splitlines()
@@ -205,12 +206,11 @@ class _Tail:
 
 
 def _environment(python: Path, threads: int) -> Mapping[str, str]:
-    """Return this process's environment; without what leads to its packages, if of no use there."""
+    """Return this process's environment; another interpreter gets no paths to its packages."""
     paths = set() if _is_this(python) else {"PYTHONPATH", "PYTHONHOME"}
-    held = {k: v for k, v in os.environ.items() if k not in paths}
     return {
-        **held,
-        "PYTHONUNBUFFERED": "1",  # else last words are lost with the process
+        **{name: value for name, value in os.environ.items() if name not in paths},
+        "PYTHONUNBUFFERED": "1",  # else the last output is lost with the process
         _MARK: "1",
         "OMP_NUM_THREADS": str(threads),
         "OMP_WAIT_POLICY": "PASSIVE",  # waiting threads would take the cores that decoding needs
@@ -218,9 +218,9 @@ def _environment(python: Path, threads: int) -> Mapping[str, str]:
 
 
 def _is_this(python: Path) -> bool:
-    """Whether an interpreter is the one that runs this: the same program of the same folder.
+    """Whether an interpreter is the one that runs this: the same program in the same folder.
 
-    The program alone is not enough: those of virtual environments are links to one.
+    The program alone is not enough: in virtual environments it is a link to a common one.
     """
     here = Path(sys.executable)
     return python.samefile(here) and python.parent.resolve() == here.parent.resolve()
@@ -235,26 +235,26 @@ def _ending(code: int | None) -> str:
         name = signal.Signals(-code).name
     except ValueError:
         name = f"signal {-code}"
-    memory = ", perhaps for want of memory," if -code == signal.SIGKILL else ""
+    memory = ", perhaps for lack of memory," if -code == signal.SIGKILL else ""
     return f"was killed by {name}{memory}"
 
 
 def _end(
     process: subprocess.Popen[bytes],
     channel: socket.socket,
-    held: int,
+    lifeline: int,
     areas: tuple[SharedArea, ...],
 ) -> None:
-    """Kill a worker and whatever it has started, and reap it."""
+    """Kill a worker and all processes that it started, and reap it."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     process.kill()
     process.wait()
-    _release(channel, held, areas)
+    _release(channel, lifeline, areas)
 
 
-def _release(channel: socket.socket, held: int, areas: tuple[SharedArea, ...]) -> None:
+def _release(channel: socket.socket, lifeline: int, areas: tuple[SharedArea, ...]) -> None:
     channel.close()
-    os.close(held)
+    os.close(lifeline)
     for area in areas:
         area.close()

@@ -1,4 +1,4 @@
-"""The worker's side: one session at most, one message at a time."""
+"""The worker's side of the connection: at most one session, one message at a time."""
 
 from __future__ import annotations
 
@@ -23,34 +23,27 @@ from evalkit.core import errors
 from evalkit.core.errors import DISTRIBUTION, EvalkitError, InputError, UnavailableError
 
 _PACKAGES = {"tvm": "apache-tvm", "tvm_ffi": "apache-tvm"}
-"""Where a module's package has another name."""
+"""Packages whose name differs from the module's."""
 
 
-def serve(numpy_version: str, channel: int, lifeline: int, given: int, made: int) -> None:
-    """Answer until the other side closes.
+def serve(numpy_version: str, channel: int, lifeline: int, batches: int, outputs: int) -> None:
+    """Answer messages until the parent closes the connection.
 
     Parameters
     ----------
     numpy_version : str
         For the greeting.
     channel, lifeline : int
-        Descriptors of the socket, and of a pipe whose other end only the parent holds.
-    given, made : int
-        Descriptors of the memory for batches and for outputs.
+        Descriptors of the socket, and of a pipe whose other end only the parent has.
+    batches, outputs : int
+        Descriptors of the shared memory.
     """
-    for descriptor in (channel, lifeline, given, made):
+    for descriptor in (channel, lifeline, batches, outputs):
         os.set_inheritable(descriptor, False)
     _die_with_the_parent(lifeline)
     connection = socket.socket(fileno=channel)
-    server = _Server(SharedArea(given), SharedArea(made))
-    send(
-        connection,
-        {
-            "executable": sys.executable,
-            "python": platform.python_version(),
-            "numpy": numpy_version,
-        },
-    )
+    server = _Server(SharedArea(batches), SharedArea(outputs))
+    send(connection, {"python": platform.python_version(), "numpy": numpy_version})
     while True:
         try:
             message = receive(connection)
@@ -62,7 +55,7 @@ def serve(numpy_version: str, channel: int, lifeline: int, given: int, made: int
 def _die_with_the_parent(lifeline: int) -> None:
     """Let the kernel end this process group when the parent's end of the pipe closes.
 
-    A signal, not a thread: it ends a runtime that hangs with Python's lock held, too.
+    A signal, not a thread: it also ends a runtime that hangs while it holds Python's lock.
     """
     signal.signal(signal.SIGIO, signal.SIG_DFL)
     fcntl.fcntl(lifeline, fcntl.F_SETOWN, -os.getpgrp())
@@ -74,14 +67,14 @@ def _die_with_the_parent(lifeline: int) -> None:
 
 
 class _Server:
-    """What a worker holds: the memory and the session."""
+    """The state of a worker: the shared memory and the session."""
 
-    def __init__(self, given: SharedArea, made: SharedArea) -> None:
-        self.given, self.made = given, made
+    def __init__(self, batches: SharedArea, outputs: SharedArea) -> None:
+        self.batches, self.outputs = batches, outputs
         self.session: Session | None = None
 
     def answer(self, message: dict[str, Any]) -> dict[str, Any]:
-        """Do what a message asks; an error becomes the answer."""
+        """Run the method that a message names; an error becomes the answer."""
         arguments = dict(message)
         try:
             return {"done": getattr(self, f"do_{arguments.pop('do')}")(**arguments)}
@@ -107,11 +100,11 @@ class _Server:
         }
 
     def do_run(self, batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Run a batch that lies in shared memory; the outputs go there too."""
+        """Run a batch that lies in shared memory; write the outputs there too."""
         if self.session is None:
             raise InputError("No model is open in this worker.")
-        outputs = self.session.run(self.given.read(batch)["batch"])
-        return self.made.write(outputs.items())
+        outputs = self.session.run(self.batches.read(batch)["batch"])
+        return self.outputs.write(outputs.items())
 
     def do_call(self, target: str, arguments: dict[str, Any]) -> Any:
         """Call ``module:function`` of evalkit with JSON values."""
@@ -125,11 +118,11 @@ def _backend(name: str) -> type[Backend]:
     except UnavailableError as error:
         cause = error.__cause__
         if not isinstance(cause, ImportError) or _installed():
-            raise  # a fault of another package, or the registry knows the extra that brings it
+            raise  # a fault of another package, or the message names the extra
         missing = (cause.name or name).partition(".")[0]
         raise UnavailableError(
             f"The backend {name!r} cannot be loaded in {sys.executable}: {cause}. Install its "
-            f"runtime there: {sys.executable} -m pip install {_PACKAGES.get(missing, missing)}; or "
+            f"runtime there: {sys.executable} -m pip install {_PACKAGES.get(missing, missing)}. Or "
             "name another interpreter."
         ) from error
 

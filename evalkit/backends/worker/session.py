@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -15,16 +16,16 @@ from evalkit.core.errors import EvalkitError, InputError, WorkerError
 
 
 def isolated(backend: str, python: str | Path, timeout: float | None = None) -> type[Backend]:
-    """Return a backend as it is in another interpreter.
+    """Return a backend that runs in another interpreter.
 
     Parameters
     ----------
     backend : str
         Registered name.
     python : str or Path
-        The interpreter, of Python 3.10 or newer, with NumPy and the runtime.
+        An interpreter of Python 3.10 or newer, with NumPy and the runtime.
     timeout : float or None
-        Seconds that opening, and each batch, may take; 600 if None.
+        Seconds that opening, and each batch, may take; None is 600.
     """
     limit = TIMEOUT if timeout is None else timeout
     probes: list[Probe] = []
@@ -34,7 +35,7 @@ def isolated(backend: str, python: str | Path, timeout: float | None = None) -> 
 
         @classmethod
         def probe(cls) -> Probe:
-            """See `Backend.probe`; the interpreter is asked once."""
+            """See `Backend.probe`; the interpreter is probed once."""
             if not probes:
                 probes.append(probe_in(python, backend, limit))
             return probes[0]
@@ -50,11 +51,8 @@ def isolated(backend: str, python: str | Path, timeout: float | None = None) -> 
 def probe_in(python: str | Path, backend: str, timeout: float = TIMEOUT) -> Probe:
     """Probe a backend in another interpreter; never raises."""
     try:
-        worker = Worker(python, timeout=timeout)
-        try:
+        with closing(Worker(python, timeout=timeout)) as worker:
             fields = worker.ask(f"probing {backend!r}", do="probe", backend=backend)
-        finally:
-            worker.close()
     except EvalkitError as error:
         return Probe(available=False, reason=str(error))
     tuples = {name: tuple(fields[name]) for name in ("devices", "precisions")}
@@ -102,7 +100,6 @@ class WorkerSession(Session):
         )
         ran = Ran(**{**opened["ran"], "notes": tuple(opened["ran"]["notes"])})
         interpreter = {"path": str(self._worker.python), **self._worker.versions}
-        del interpreter["executable"]
         self.ran = replace(ran, details={**ran.details, "interpreter": interpreter})
 
     def run(self, batch: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
@@ -111,22 +108,22 @@ class WorkerSession(Session):
         Raises
         ------
         evalkit.core.errors.WorkerError
-            Besides: the worker died or hung, now or in an earlier run.
+            The worker died or hung, now or in an earlier run.
         """
         worker = self._worker
         if worker is None:
-            raise InputError(f"The session of {self.model} is closed; open the model again.")
+            raise InputError(f"The session of {self.model} is closed. Open the model again.")
         if batch.dtype.hasobject:
-            raise InputError(f"{self.model}: a batch of objects was given; give float32 or uint8.")
+            raise InputError(f"{self.model}: the batch is of objects. Give float32 or uint8.")
         worker.check_alive()  # before its memory is written to
-        places = worker.given.write([("batch", batch)])
+        places = worker.batches.write([("batch", batch)])
         try:
             outputs = worker.ask(f"running a batch of shape {batch.shape}", do="run", batch=places)
         except WorkerError as error:
             raise WorkerError(
-                f"{error}\nOutputs that were stored are kept: the same command resumes."
+                f"{error}\nStored outputs are kept: the same command resumes."
             ) from error
-        return {name: value.copy() for name, value in worker.made.read(outputs).items()}
+        return {name: value.copy() for name, value in worker.outputs.read(outputs).items()}
 
     def close(self) -> None:
         """See `Session.close`: ends the worker."""

@@ -1,8 +1,8 @@
-"""What passes between a process and its worker: short JSON messages, and arrays in shared memory.
+"""Messages between a process and its worker: short JSON, and arrays in shared memory.
 
-A message is its length (four bytes, little endian) and UTF-8 JSON. Arrays lie in nameless files
-that both processes map, so that nothing is left behind when either dies. Both sides import this
-module; it needs NumPy and the standard library.
+A message is its length (four bytes, little endian) and UTF-8 JSON. Arrays lie in unnamed files that
+both processes map, so nothing remains when either dies. Both sides import this module; it needs
+NumPy and the standard library only.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _ALIGNMENT = 64
 
 
 class ConnectionClosedError(Exception):
-    """The other side is gone, or speaks something else."""
+    """The other side is gone, or sent something that is no message."""
 
 
 def send(channel: socket.socket, message: dict[str, Any], limit: float | None = None) -> None:
@@ -64,7 +64,7 @@ def receive(channel: socket.socket, limit: float | None = None) -> dict[str, Any
         raise ConnectionClosedError(f"a message of {length:,} bytes was announced")
     message = json.loads(_exactly(channel, length, deadline))
     if not isinstance(message, dict):
-        raise ConnectionClosedError("a message is no mapping")
+        raise ConnectionClosedError("a message is not a mapping")
     return message
 
 
@@ -88,12 +88,12 @@ def _exactly(channel: socket.socket, count: int, deadline: float | None) -> byte
 
 
 class SharedArea:
-    """Memory that two processes map: a nameless file, which is gone when both have closed it.
+    """Memory that two processes map: an unnamed file, which ends when both have closed it.
 
     Parameters
     ----------
     descriptor : int
-        Of the file; `close` closes it.
+        The file's; `close` closes it.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -102,7 +102,7 @@ class SharedArea:
 
     @classmethod
     def create(cls) -> SharedArea:
-        """Make an empty one, in memory where the system has nameless memory files."""
+        """Make an empty area, in memory where the system has unnamed memory files."""
         with contextlib.suppress(AttributeError, OSError):
             return cls(os.memfd_create("evalkit"))
         memory = "/dev/shm"
@@ -110,7 +110,7 @@ class SharedArea:
             return cls(os.dup(file.fileno()))
 
     def write(self, arrays: Iterable[tuple[str, NDArray[Any]]]) -> list[dict[str, Any]]:
-        """Copy named arrays in; return what `read` needs, as JSON values.
+        """Copy named arrays into the memory; return their places, as JSON values for `read`.
 
         Raises
         ------
@@ -120,14 +120,8 @@ class SharedArea:
         arrays = list(arrays)
         places, end = [], 0
         for name, value in arrays:
-            places.append(
-                {
-                    "name": name,
-                    "dtype": value.dtype.str,
-                    "shape": list(value.shape),
-                    "offset": end,
-                }
-            )
+            kind = {"dtype": value.dtype.str, "shape": list(value.shape)}
+            places.append({"name": name, **kind, "offset": end})
             end += -(-value.nbytes // _ALIGNMENT) * _ALIGNMENT
         self._grow(end)
         for place, (_, value) in zip(places, arrays, strict=True):
@@ -135,11 +129,11 @@ class SharedArea:
         return places
 
     def read(self, places: Sequence[dict[str, Any]]) -> dict[str, NDArray[Any]]:
-        """Give views of what the other side wrote; they are its own until the next message."""
+        """Return views of the arrays that the other side wrote, valid until the next message."""
         return {str(place["name"]): self._view(place) for place in places}
 
     def close(self) -> None:
-        """Forget the memory; views that are left keep their map alive."""
+        """Release the memory; existing views keep their map alive."""
         self._map = None
         if self.descriptor >= 0:
             os.close(self.descriptor)
@@ -149,7 +143,7 @@ class SharedArea:
         if size <= os.fstat(self.descriptor).st_size:
             return
         try:
-            # Reserved, not only promised: a write beyond what there is would kill the process.
+            # Reserve the memory now: a later write without memory would kill the process.
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(self.descriptor, 0, size)
             else:
