@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -41,14 +41,11 @@ class ModelSession(Session):
         The registered name, and the runtime's name in messages.
     failures : tuple of types
         What the runtime raises for a batch that it cannot run.
-    cause : callable
-        Takes what the runtime raised; returns the line of it that names the cause.
     """
 
     backend: ClassVar[str]
     runtime: ClassVar[str]
     failures: ClassVar[tuple[type[BaseException], ...]] = (Exception,)
-    cause: ClassVar[Callable[[BaseException], str]] = staticmethod(first_line)
 
     def __init__(self, model: Path, options: SessionOptions) -> None:
         self.model = model
@@ -62,6 +59,11 @@ class ModelSession(Session):
 
     def _release(self) -> None:
         """Release the runtime's memory; called once."""
+
+    @staticmethod
+    def cause(error: BaseException) -> str:
+        """Return the line of the runtime's message that names the cause."""
+        return first_line(error)
 
     def run(self, batch: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
         """See `Session.run`."""

@@ -72,12 +72,12 @@ class OnnxRuntimeSession(ModelSession):
 
     backend = "onnxruntime"
     runtime = "ONNX Runtime"
+    _session: Any = None
 
     def __init__(self, model: Path, options: SessionOptions) -> None:
         super().__init__(model, options)
         check_provider(options)
         check_external_data(model, model.read_bytes())
-        self._session: Any = None
         self._bound: BoundSession | None = None
         level = ort.GraphOptimizationLevel
         # TensorRT would fuse the operators that tell the precision.

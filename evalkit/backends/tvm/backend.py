@@ -29,6 +29,7 @@ from tvm import relax
 from evalkit.backends.base import Probe, SessionOptions, TensorInfo
 from evalkit.backends.kernels import describe_precision
 from evalkit.backends.session import ModelBackend, ModelSession
+from evalkit.backends.tensors import trial_shapes
 from evalkit.backends.tvm.build import Record, cached, load_library, read_record
 from evalkit.backends.tvm.lower import Shape
 from evalkit.backends.tvm.onnx import load_onnx, onnx_infos
@@ -97,14 +98,17 @@ class TvmSession(ModelSession):
         self.inputs, self.outputs = (record.input,), record.outputs
         self._any_batch = record.input.batch is None
         program = _runnable(load_library(self.model)), record
-        batch = None if self._any_batch else record.input.shape[0]
-        self._programs[(batch, *record.input.shape[1:])] = program
+        (shape,) = trial_shapes(record.input)
+        self._programs[self._key(shape)] = program
         self._trial()
         return record
 
+    def _key(self, shape: tuple[int, ...]) -> Shape:
+        return (None if self._any_batch else shape[0], *shape[1:])
+
     def _program(self, shape: tuple[int, ...]) -> Program:
         """Return the program for a shape; a shape that is new to the model is compiled first."""
-        key = (None if self._any_batch else shape[0], *shape[1:])
+        key = self._key(shape)
         if key not in self._programs:
             try:
                 module, record = cached(self._proto, key, self.options.precision, self.model)
