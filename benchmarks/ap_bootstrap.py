@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from wider_set import IMAGES, made_up
 
 from evalkit.core.machine import peak_memory_mb
-from evalkit.stats.ap import REPLICATES, ImageBootstrap, ap_difference, image_counts
+from evalkit.stats.matches import REPLICATES, ImageBootstrap, image_counts
+from evalkit.stats.subjects import percentile_interval
 from evalkit.widerface_eval import (
     HIT,
     IGNORED,
@@ -69,7 +70,8 @@ def main() -> None:
     counts = [image_counts(evaluation) for evaluation in pair]
     wall, cpu = time.perf_counter(), time.process_time()
     bootstrap = ImageBootstrap(images, replicates=options.replicates)
-    differences = ap_difference(counts[0], counts[1], bootstrap)
+    changes = bootstrap.ap(counts[1]) - bootstrap.ap(counts[0])
+    differences = dict(zip(counts[0].subsets, map(percentile_interval, changes), strict=True))
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     for subset, interval in differences.items():
         if interval is not None:

@@ -9,11 +9,12 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from evalkit.core import schema1
 from evalkit.core.errors import InputError
 from evalkit.core.files import atomic_write
+from evalkit.core.records import Record
 
 SCHEMA_VERSION = 2
 
@@ -38,11 +39,7 @@ Text = Annotated[str, BeforeValidator(readable)]
 """A string that can be written everywhere."""
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-
-
-class Interval(_Record):
+class Interval(Record):
     """A confidence interval: its bounds, its level (0.95), how and over what it was made."""
 
     low: float
@@ -69,7 +66,7 @@ TOO_FEW = {
 """Flags of figures that rest on fewer than 30 events, and what there is too little of."""
 
 
-class Metric(_Record):
+class Metric(Record):
     """One figure, which says itself what it is: nobody reads its name.
 
     Attributes
@@ -119,12 +116,12 @@ class Metric(_Record):
     direction: Literal["higher", "lower"] | None = "higher"
     unit: str = ""
     interval: Interval | None = None
-    counts: dict[str, int] = {}
+    counts: dict[str, int] = Field(default_factory=dict)
     share: tuple[str, str] | None = None
-    at: dict[str, float | None] = {}
-    series: dict[str, tuple[float | None, ...]] = {}
+    at: dict[str, float | None] = Field(default_factory=dict)
+    series: dict[str, tuple[float | None, ...]] = Field(default_factory=dict)
     subset: str = ""
-    part: dict[str, str] = {}
+    part: dict[str, str] = Field(default_factory=dict)
     view: str = ""
     headline: bool = False
     flags: tuple[str, ...] = ()
@@ -163,7 +160,7 @@ class Metric(_Record):
         return 1 - value
 
 
-class DatasetInfo(_Record):
+class DatasetInfo(Record):
     """What was evaluated.
 
     Attributes
@@ -195,7 +192,7 @@ class DatasetInfo(_Record):
         return schema1.dataset(values)
 
 
-class ModelInfo(_Record):
+class ModelInfo(Record):
     """The model file and how images are prepared for it.
 
     Attributes
@@ -212,7 +209,7 @@ class ModelInfo(_Record):
     conversion: dict[str, Any] | None = None
 
 
-class RanInfo(_Record):
+class RanInfo(Record):
     """What really ran: see `evalkit.backends.base.Ran`."""
 
     backend: str
@@ -226,7 +223,7 @@ class RanInfo(_Record):
     notes: tuple[str, ...]
 
 
-class Stage(_Record):
+class Stage(Record):
     """Time of a stage: busy seconds (of one worker where it had several), items, wall share."""
 
     name: str
@@ -235,14 +232,14 @@ class Stage(_Record):
     reused_items: int = 0
 
 
-class Failure(_Record):
+class Failure(Record):
     """A sample that gave no usable output."""
 
     name: Text
     reason: Text
 
 
-class Result(_Record):
+class Result(Record):
     """Everything that one run measured, and everything that can move its figures.
 
     Attributes

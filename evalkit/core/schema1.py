@@ -75,6 +75,23 @@ def metric(values: Any) -> Any:
     return found
 
 
+def change(values: Any) -> Any:
+    """Return a change's values as schema 2 has them; those of schema 2 as they are."""
+    if not isinstance(values, Mapping) or "figure" in values:
+        return values
+    told = metric(values)
+    names = ("figure", "kind", "part", "view")
+    return {**values, **{name: told[name] for name in names if name in told}}
+
+
+def task_named(values: Any) -> Any:
+    """Return a record's values with the task's name in place of the protocol's: ``IJBC``."""
+    if not isinstance(values, Mapping) or "protocol" not in values:
+        return values
+    rest = {name: value for name, value in values.items() if name != "protocol"}
+    return {"task": str(values["protocol"]).lower(), **rest}
+
+
 def dataset(values: Any) -> Any:
     """Return a data set's values with the counts' names of schema 2."""
     if not isinstance(values, Mapping) or not _COUNTS.keys() & set(values.get("counts") or ()):

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 from evalkit.report.table import text_table
 from evalkit.report.verdict import printable
+from evalkit.tasks import TASKS
 from evalkit.tasks.tables import percent
-from evalkit.verdict.compare import Comparison, DriftSummary, MetricChange
-from evalkit.verdict.compare_scores import Flips
+from evalkit.verdict.compare import Comparison, MetricChange
+from evalkit.verdict.drift import DriftSummary
+from evalkit.verdict.flips import Flips
 
 _WORST_SHOWN = 5
 _WIDEST = 24
 _FINE = 0.005
-_INTERVALS = dict.fromkeys(
-    ("IJBB", "IJBC"), "figures in %, differences in points; intervals two-sided, over subjects"
-) | {
-    "LFW": "figures in %, differences in points; intervals and tests two-sided, over pairs as if "
-    "independent",
-    "WIDERFACE": "figures in %, differences in points; intervals two-sided, over images",
-}
 _NO_WIDTH = (
     "no width: the figure changed in no draw; the truth may differ by what these data never showed"
 )
@@ -36,7 +31,7 @@ def describe(comparison: Comparison, *, everything: bool = False) -> str:
 
 def _head(comparison: Comparison) -> str:
     lines = [
-        f"{comparison.protocol} on {printable(comparison.dataset)}",
+        f"{comparison.task.upper()} on {printable(comparison.dataset)}",
         f"baseline   {printable(comparison.baseline)}",
         f"candidate  {printable(comparison.candidate)}",
     ]
@@ -59,7 +54,7 @@ def _metrics(comparison: Comparison, everything: bool) -> str:
         rows = [_metric_row(change) for change in carried]
         tables.append(text_table(header, [[*row[:5], row[6]] for row in rows]))
     if any(change.interval for change in shown):
-        tables[0] += f"\n{_INTERVALS[comparison.protocol]}"
+        tables[0] += f"\n{TASKS.get(comparison.task).reading}"
         if any(_no_width(change) for change in shown):
             tables[0] += f"\n{_NO_WIDTH}"
     hidden = len(comparison.metrics) - len(shown)
@@ -71,7 +66,7 @@ def _metrics(comparison: Comparison, everything: bool) -> str:
 def _metric_row(change: MetricChange) -> list[str]:
     rate = change.kind != "norm"
     show = percent if rate else lambda value: "-" if value is None else f"{value:.4f}"
-    if change.name.startswith("far@"):
+    if change.figure == "far":
         show = _scientific
     held = change.interval
     bounds = "-" if held is None else f"{_signed(held.low, change)}..{_signed(held.high, change)}"
@@ -93,7 +88,7 @@ def _no_width(change: MetricChange) -> bool:
 
 
 def _signed(value: float, change: MetricChange) -> str:
-    if change.name.startswith("far@"):
+    if change.figure == "far":
         return f"{value:+.1e}"
     if change.kind == "norm":
         return f"{value:+.4f}"

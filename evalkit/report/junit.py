@@ -17,8 +17,8 @@ def junit(verdict: Verdict) -> bytes:
     A regression is a ``failure``, what cannot be judged an ``error``.
     """
     return document(
-        f"evalkit gate: {verdict.protocol} on {verdict.dataset}",
-        f"evalkit.gate.{verdict.protocol}",
+        f"evalkit gate: {verdict.task.upper()} on {verdict.dataset}",
+        f"evalkit.gate.{verdict.task.upper()}",
         {"baseline": verdict.baseline, "candidate": verdict.candidate},
         verdict.checks,
     )

@@ -36,7 +36,7 @@ def markdown(verdict: Verdict) -> str:
     lines = [
         f"## evalkit gate: {TITLES[verdict.outcome]}",
         "",
-        f"{escape(verdict.protocol)} on {escape(verdict.dataset)}  ",
+        f"{escape(verdict.task.upper())} on {escape(verdict.dataset)}  ",
         f"baseline: {escape(verdict.baseline)}  ",
         f"candidate: {escape(verdict.candidate)}",
         "",

@@ -67,7 +67,7 @@ def describe(verdict: Verdict) -> str:
         if check.outcome != "pass"
     ]
     head = [
-        f"{verdict.protocol} on {printable(verdict.dataset)}; figures are error rates",
+        f"{verdict.task.upper()} on {printable(verdict.dataset)}; figures are error rates",
         f"baseline   {printable(verdict.baseline)}",
         f"candidate  {printable(verdict.candidate)}",
     ]

@@ -29,7 +29,8 @@ from evalkit.stats.evidence import (
 from evalkit.stats.paired import PAIR_REPLICATES, PairDraws
 from evalkit.stats.subjects import REPLICATES, SubjectBootstrap, subjects_of
 
-Figure = Callable[[npt.NDArray[np.intp]], float]
+Rows = npt.NDArray[np.integer[Any]]
+Figure = Callable[[Rows], float]
 
 _SHARES: Final = frozenset({("true_accepts", "genuine"), ("correct", "pairs")})
 """Shares of single decisions; others are of searches."""
@@ -243,7 +244,7 @@ class PairComparisons(Comparisons):
             return lambda rows: eer(*self.scores(rows)).eer
         return None
 
-    def scores(self, rows: npt.NDArray[np.intp]) -> tuple[Array, Array]:
+    def scores(self, rows: Rows) -> tuple[Array, Array]:
         """Return the similarities of rows: those of genuine pairs, and the others."""
         similarity, genuine = self.similarity[rows], self.genuine[rows]
         return similarity[genuine], similarity[~genuine]

@@ -26,7 +26,6 @@ from scipy.sparse import csc_array
 
 from evalkit.core.results import Metric
 from evalkit.stats.evidence import Evidence
-from evalkit.stats.subjects import LEVEL, PercentileInterval, percentile_interval
 from evalkit.widerface_eval import HIT, IGNORED, Evaluation
 
 Floats = npt.NDArray[np.float64]
@@ -267,54 +266,6 @@ class Matches(Evidence):
             self._under = draws, draws.ap(self.counts)
         row: Floats = self._under[1][self.counts.subsets.index(metric.subset)]
         return row
-
-
-def ap_difference(
-    baseline: ImageCounts,
-    candidate: ImageCounts,
-    bootstrap: ImageBootstrap | None = None,
-    *,
-    level: float = LEVEL,
-) -> dict[str, PercentileInterval | None]:
-    """Return the paired interval of the AP of a candidate minus that of a baseline, by subset.
-
-    Both are taken under the same draws of images.
-
-    Parameters
-    ----------
-    baseline, candidate : ImageCounts
-    bootstrap : ImageBootstrap, optional
-        The draws; by default `REPLICATES` of them, seed 0.
-    level : float
-
-    Returns
-    -------
-    dict of str to PercentileInterval or None
-        None where most draws keep no face.
-
-    Raises
-    ------
-    ValueError
-        The two are of different images, subsets or steps.
-
-    Examples
-    --------
-    >>> one = np.ones((1, 2), int)
-    >>> before = ImageCounts(("hard",), 2, one, np.array([0, 1, 2]), np.zeros(2, int), one, one)
-    >>> after = ImageCounts(("hard",), 2, one, np.array([0, 1, 2]), np.zeros(2, int), one, 0 * one)
-    >>> ap_difference(before, after)
-    {'hard': PercentileInterval(low=-1.0, high=-1.0, level=0.95)}
-    """
-    if (baseline.subsets, baseline.steps) != (candidate.subsets, candidate.steps):
-        raise ValueError("the two runs have different subsets or score steps")
-    if not np.array_equal(baseline.faces, candidate.faces):
-        raise ValueError("the two runs keep different faces")
-    bootstrap = bootstrap or ImageBootstrap(baseline.images)
-    changes = bootstrap.ap(candidate) - bootstrap.ap(baseline)
-    return {
-        subset: percentile_interval(row, level)
-        for subset, row in zip(baseline.subsets, changes, strict=True)
-    }
 
 
 def _table(counts: ImageCounts) -> Any:

@@ -7,7 +7,7 @@ too narrow; what is made from them is labelled pair-level.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
@@ -20,6 +20,7 @@ from scipy.stats import binomtest
 LEVEL = 0.95
 PAIR_REPLICATES = 1000
 _NUDGE = 1e-12
+_KEPT_ROWS = 1 << 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,11 +145,10 @@ def _lost_share(gained: int, lost: int, trials: int, difference: float) -> float
     return (root - linear) / (4 * trials)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class PairDraws:
     """Draws of pairs with replacement: each iteration gives the same rows again, sorted.
 
-    Attributes
+    Parameters
     ----------
     strata : ndarray of int, shape (n_pairs,)
         Pairs of one stratum are drawn among themselves, so that what the data set fixes (the
@@ -156,35 +156,30 @@ class PairDraws:
     replicates, seed : int
     """
 
-    strata: npt.NDArray[Any]
-    replicates: int = PAIR_REPLICATES
-    seed: int = 0
+    def __init__(
+        self, strata: npt.NDArray[Any], replicates: int = PAIR_REPLICATES, seed: int = 0
+    ) -> None:
+        self.replicates, self.seed = replicates, seed
+        self._members = [np.flatnonzero(strata == name) for name in np.unique(strata)]
+        self._kept: list[npt.NDArray[np.int32]] = []
+        self._fits = len(strata) * replicates <= _KEPT_ROWS
 
     @property
     def method(self) -> str:
         """See `evalkit.stats.evidence.Draws`."""
         return f"pair bootstrap, {self.replicates} draws, seed {self.seed}, percentile, pair-level"
 
-    def __iter__(self) -> Iterator[npt.NDArray[np.intp]]:
+    def __iter__(self) -> Iterator[npt.NDArray[np.integer[Any]]]:
         """Yield the rows of each draw."""
+        if self._fits and not self._kept:
+            self._kept = [rows.astype(np.int32) for rows in self._drawn()]
+        yield from self._kept or self._drawn()
+
+    def _drawn(self) -> Iterator[npt.NDArray[np.intp]]:
         rng = np.random.default_rng(self.seed)
-        members = [np.flatnonzero(self.strata == name) for name in np.unique(self.strata)]
         for _ in range(self.replicates):
             yield np.sort(
-                np.concatenate([rows[rng.integers(len(rows), size=len(rows))] for rows in members])
+                np.concatenate(
+                    [rows[rng.integers(len(rows), size=len(rows))] for rows in self._members]
+                )
             )
-
-
-Statistic = Callable[[npt.NDArray[np.intp]], tuple[float, float]]
-
-
-def paired_bootstrap(
-    statistic: Statistic,
-    strata: npt.NDArray[Any],
-    *,
-    replicates: int = PAIR_REPLICATES,
-    seed: int = 0,
-) -> npt.NDArray[np.float64]:
-    """Return the change of a figure in every draw of pairs."""
-    pairs = [statistic(rows) for rows in PairDraws(strata, replicates, seed)]
-    return np.array([after - before for before, after in pairs])

@@ -333,18 +333,3 @@ def tar_intervals(
     """
     replicates = bootstrap.tar(scores, targets)
     return tuple(percentile_interval(row, level) for row in replicates)
-
-
-def difference_intervals(
-    bootstrap: SubjectBootstrap,
-    baseline: Floats,
-    candidate: Floats,
-    targets: Sequence[float],
-    level: float = LEVEL,
-) -> tuple[PercentileInterval | None, ...]:
-    """Return the paired interval of TAR of the candidate minus that of the baseline.
-
-    Both are taken under the same draws; each has its own threshold, found again in every draw.
-    """
-    change = bootstrap.tar(candidate, targets) - bootstrap.tar(baseline, targets)
-    return tuple(percentile_interval(row, level) for row in change)

@@ -2,38 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field, model_validator
 
-from evalkit.core.errors import CannotJudgeError, InputError
-from evalkit.core.results import Interval, Kind, Result, Text, load_result
-from evalkit.run.drift import stored_drift, stores_of
-from evalkit.stats.drift import RTOL, Drift
+from evalkit.core import schema1
+from evalkit.core.errors import CannotJudgeError
+from evalkit.core.records import Record
+from evalkit.core.results import Interval, Kind, Metric, Result, Text
+from evalkit.stats.evidence import Draws
+from evalkit.tasks import TASKS
+from evalkit.tasks.figures import rate_name
 from evalkit.verdict.comparable import mismatches, named, run_label
-from evalkit.verdict.compare_detections import detection_changes
-from evalkit.verdict.compare_scores import Draws, Flips, Paired, pair_changes, template_changes
-
-WORST = 10
-_METHODS = {
-    "ijbb": template_changes,
-    "ijbc": template_changes,
-    "lfw": pair_changes,
-    "widerface": detection_changes,
-}
+from evalkit.verdict.drift import DriftSummary, drifts
+from evalkit.verdict.flips import Flips, flips
+from evalkit.verdict.paired import Carried, Paired, Side
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class MetricChange(_Record):
+class MetricChange(Record):
     """A metric of both runs.
 
     Attributes
     ----------
+    figure : str
+        What is measured, as `evalkit.core.results.Metric` has it; ``far`` or ``tar`` at the
+        baseline's threshold.
     difference : float or None
         Candidate minus baseline.
     interval : Interval or None
@@ -43,6 +38,7 @@ class MetricChange(_Record):
     """
 
     name: str
+    figure: str
     rule: str
     baseline: float | None
     candidate: float | None
@@ -51,63 +47,29 @@ class MetricChange(_Record):
     p_value: float | None = None
     flags: tuple[str, ...] = ()
     kind: Kind = "rate"
-    part: dict[str, str] = {}
+    part: dict[str, str] = Field(default_factory=dict)
+    view: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_schema_1(cls, values: Any) -> Any:
+        return schema1.change(values)
 
 
-class WorstSample(_Record):
-    """A sample whose embeddings differ much."""
-
-    name: Text
-    cosine: float
-
-
-class DriftSummary(_Record):
-    """How far the embeddings of the two stores lie apart.
-
-    Attributes
-    ----------
-    view : str
-        ``embeddings``, or ``flipped`` for those of the mirrored images.
-    samples : int
-        Images with usable embeddings in both.
-    cosine_mean, cosine_p1, cosine_min : float or None
-        Mean, first percentile and least cosine; None where no image is usable in both.
-    largest_absolute, largest_relative, atol_needed : float or None
-        See `evalkit.stats.drift.Drift`; None is infinite.
-    rtol : float
-        The relative tolerance beside `atol_needed`.
-    lost, gained : int
-        Images whose embedding became unusable, or usable.
-    worst : tuple of WorstSample
-        Images of the lowest cosines.
-    """
-
-    view: str
-    samples: int
-    cosine_mean: float | None
-    cosine_p1: float | None
-    cosine_min: float | None
-    largest_absolute: float
-    largest_relative: float | None
-    atol_needed: float
-    rtol: float
-    lost: int
-    gained: int
-    worst: tuple[WorstSample, ...]
-
-
-class Comparison(_Record):
+class Comparison(Record):
     """Everything that differs between two runs.
 
     Attributes
     ----------
+    task : str
+        Registered name of the benchmark.
     differs : dict of str to tuple of str
         Settings of model, backend and machine that differ: of the baseline, of the candidate.
     notes : tuple of str
         What could not be compared, and why.
     """
 
-    protocol: str
+    task: str
     dataset: Text
     baseline: Text
     candidate: Text
@@ -117,16 +79,14 @@ class Comparison(_Record):
     drift: tuple[DriftSummary, ...]
     notes: tuple[str, ...]
 
+    @model_validator(mode="before")
+    @classmethod
+    def _of_schema_1(cls, values: Any) -> Any:
+        return schema1.task_named(values)
 
-def compare(baseline: Path, candidate: Path, draws: Draws | None = None) -> Comparison:
-    """Compare two result files.
 
-    Parameters
-    ----------
-    baseline, candidate : Path
-        Results on the same data by the same rules, their scores beside them.
-    draws : SubjectBootstrap or ImageBootstrap, optional
-        Of the baseline's pairs or images, where they are at hand; made anew otherwise.
+def compare(baseline: Path, candidate: Path) -> Comparison:
+    """Compare two result files on the same data by the same rules, their scores beside them.
 
     Raises
     ------
@@ -135,118 +95,137 @@ def compare(baseline: Path, candidate: Path, draws: Draws | None = None) -> Comp
     evalkit.core.errors.InputError
         A file is missing or damaged.
     """
-    before, after = load_result(baseline), load_result(candidate)
-    found = mismatches(before, after)
-    if found:
-        listed = "\n  ".join(f"{mismatch.what}: {mismatch.message}" for mismatch in found)
+    return compare_sides(Side(baseline), Side(candidate))
+
+
+def compare_sides(
+    baseline: Side, candidate: Side, draws: Mapping[str, Draws] | None = None
+) -> Comparison:
+    """Compare two runs; see `compare`.
+
+    Parameters
+    ----------
+    baseline, candidate : Side
+    draws : mapping of str to Draws, optional
+        Of the baseline's evidence by view, where they are at hand.
+    """
+    before, after = baseline.result, candidate.result
+    differences = mismatches(before, after)
+    if differences:
+        listed = "\n  ".join(f"{each.what}: {each.message}" for each in differences)
         raise CannotJudgeError(
-            f"{baseline} and {candidate} cannot be compared:\n  {listed}\n"
+            f"{baseline.path} and {candidate.path} cannot be compared:\n  {listed}\n"
             "Run both on the same data with the same settings."
         )
     notes: list[str] = []
-    paired = _paired(baseline, before, candidate, after, notes, draws)
-    metrics = (*_metric_changes(before, after, paired), *_carried(paired))
+    paired = _paired(baseline, candidate, draws or {}, notes)
+    metrics, carried, flipped = _changes(before, after, paired)
+    metrics += carried
     bare = [change for change in metrics if change.interval is None]
     whole = [change.name for change in bare if not change.part]
     if whole:
         notes.append(f"no paired interval of {', '.join(whole)}")
     if len(whole) < len(bare):
-        notes.append("no paired intervals of parts of the data (by height, by event)")
+        parts = dict.fromkeys(f"by {name}" for change in bare for name in change.part)
+        notes.append(f"no paired intervals of parts of the data ({', '.join(parts)})")
+    embedding = TASKS.get(before.task).head == "embedding"
     return Comparison(
-        protocol=before.task.upper(),
+        task=before.task,
         dataset=before.dataset.name,
-        baseline=_label(before, baseline, candidate),
-        candidate=_label(after, candidate, baseline),
+        baseline=_label(before, baseline.path, candidate.path),
+        candidate=_label(after, candidate.path, baseline.path),
         differs=_differs(before, after),
-        metrics=metrics,
-        flips=paired.flips,
-        drift=() if before.task == "widerface" else _drifts(before, after, notes),
+        metrics=tuple(metrics),
+        flips=tuple(flipped),
+        drift=drifts(before, after, notes) if embedding else (),
         notes=tuple(notes),
     )
 
 
-def load_scores(path: Path, result: Result) -> dict[str, Any]:
-    """Read the scores beside a result, never unpickling anything.
-
-    Raises
-    ------
-    evalkit.core.errors.InputError
-        The file is missing or damaged.
-    """
-    file = path.parent / Path(result.scores_file or "").name
-    if not file.is_file():
-        raise InputError(
-            f"Cannot read the scores of {path}: {file} is missing. A result is two files; copy "
-            "this one from beside the other. Make the result again where it is lost."
-        )
-    try:
-        with np.load(file, allow_pickle=False) as data:
-            return {name: data[name] for name in data.files}
-    except Exception as error:  # zipfile, zlib and NumPy each raise their own
-        raise InputError(
-            f"Cannot read the scores {file} of {path}: {error}. Make the result again."
-        ) from error
-
-
 def _paired(
-    baseline: Path,
-    before: Result,
-    candidate: Path,
-    after: Result,
-    notes: list[str],
-    draws: Draws | None,
-) -> Paired:
-    method = _METHODS.get(before.task)
-    absent = [
-        str(path)
-        for path, result in ((baseline, before), (candidate, after))
-        if result.scores_file is None
-    ]
-    if method is None:
-        return Paired({}, {}, (), ())
+    baseline: Side, candidate: Side, draws: Mapping[str, Draws], notes: list[str]
+) -> dict[str, Paired]:
+    """Pair the evidence of each view that both runs have."""
+    absent = [str(side.path) for side in (baseline, candidate) if side.result.scores_file is None]
     if absent:
-        notes.append(f"no intervals and no flips: {' and '.join(absent)} has no scores beside it")
-        return Paired({}, {}, (), ())
-    scores = load_scores(baseline, before), load_scores(candidate, after)
-    return method(before, after, *scores, draws)
+        notes.append(f"no intervals and no flips: no scores beside {' and '.join(absent)}")
+        return {}
+    return {
+        view: Paired(evidence, candidate.evidence[view], draws.get(view))
+        for view, evidence in baseline.evidence.items()
+        if view in candidate.evidence
+    }
 
 
-def _metric_changes(before: Result, after: Result, paired: Paired) -> list[MetricChange]:
-    changes = []
+def _changes(
+    before: Result, after: Result, paired: Mapping[str, Paired]
+) -> tuple[list[MetricChange], list[MetricChange], list[Flips]]:
+    """Return the changes of metrics, of rates at carried thresholds, and of decisions."""
+    changes: list[MetricChange] = []
+    carried: list[MetricChange] = []
+    flipped: list[Flips] = []
+    main = next(iter(paired), "")
     for metric in before.metrics:
         other = named(after, metric.name)
         if other is None:
             continue
-        both = metric.value is not None and other.value is not None
-        changes.append(
-            MetricChange(
-                name=metric.name,
-                rule=metric.rule,
-                baseline=metric.value,
-                candidate=other.value,
-                difference=(other.value or 0) - (metric.value or 0) if both else None,
-                interval=paired.intervals.get(metric.name),
-                p_value=paired.p_values.get(metric.name),
-                flags=tuple(sorted({*metric.flags, *other.flags})),
-                kind=metric.kind,
-                part=metric.part,
-            )
-        )
-    return changes
+        pair = paired.get(metric.view)
+        changes.append(_change(metric, other, pair))
+        decisions = pair.decisions(metric, other) if pair is not None else None
+        if pair is None or decisions is None:
+            continue
+        suffix = "" if metric.view == main else f"/{metric.view.replace(' ', '-')}"
+        rates = pair.carried(metric, other)
+        one_threshold = rates is not None and rates.reference.similarity is not None
+        if rates is not None and one_threshold:
+            carried += _rates(metric, rates, suffix)
+        if metric.view == main:
+            flipped.append(flips(metric, "own", *decisions))
+            both = pair.decisions(metric, other, carried=True) if one_threshold else None
+            if both is not None:
+                flipped.append(flips(metric, "baseline", *both))
+    return changes, carried, flipped
 
 
-def _carried(paired: Paired) -> list[MetricChange]:
+def _change(metric: Metric, other: Metric, pair: Paired | None) -> MetricChange:
+    change = pair and pair.change(metric, other)
+    test = change and change.test()
+    both = metric.value is not None and other.value is not None
+    return MetricChange(
+        name=metric.name,
+        figure=metric.figure,
+        rule=metric.rule,
+        baseline=metric.value,
+        candidate=other.value,
+        difference=(other.value or 0) - (metric.value or 0) if both else None,
+        interval=change and change.interval(),
+        p_value=test and test.p_value,
+        flags=tuple(sorted({*metric.flags, *other.flags})),
+        kind=metric.kind,
+        part=metric.part,
+        view=metric.view,
+    )
+
+
+def _rates(metric: Metric, carried: Carried, suffix: str) -> list[MetricChange]:
+    """Return FAR and TAR where the baseline's threshold stays in use."""
+    target = metric.at.get("target")
+    point = metric.name if target is None else f"far={rate_name(target)}{suffix}"
+    old, new = carried.reference, carried.candidate
+    rows = (("far", old.fmr, new.fmr, carried.fmr), ("tar", old.tar, new.tar, carried.tar))
     return [
         MetricChange(
-            name=change.name,
+            name=f"{figure}@baseline-threshold-of-{point}",
+            figure=figure,
             rule="baseline_threshold",
-            baseline=change.baseline,
-            candidate=change.candidate,
-            difference=change.candidate - change.baseline,
-            interval=change.interval,
-            flags=change.flags,
+            baseline=before,
+            candidate=after,
+            difference=after - before,
+            interval=change and change.interval(),
+            flags=metric.flags,
+            view=metric.view,
         )
-        for change in paired.carried
+        for figure, before, after, change in rows
     ]
 
 
@@ -280,41 +259,3 @@ def _differs(before: Result, after: Result) -> dict[str, tuple[str, str]]:
         for name in names
         if old.get(name) != new.get(name)
     }
-
-
-def _drifts(before: Result, after: Result, notes: list[str]) -> tuple[DriftSummary, ...]:
-    try:
-        first, second = stores_of(before, after)
-        fields = [
-            name for name in ("embeddings", "flipped") if name in first.fields & second.fields
-        ]
-        return tuple(
-            _summary(stored_drift(first, second, field), field, first.names()) for field in fields
-        )
-    except (InputError, CannotJudgeError) as error:
-        notes.append(f"embedding drift was not measured: {str(error).rstrip('.')}")
-        return ()
-
-
-def _summary(found: Drift, field: str, names: list[str]) -> DriftSummary:
-    usable = np.flatnonzero(np.isfinite(found.cosines))
-    cosines = found.cosines[usable]
-    worst = usable[np.argsort(cosines, kind="stable")[:WORST]]
-    some = len(cosines) > 0
-    infinite = not np.isfinite(found.largest_relative)
-    return DriftSummary(
-        view=field,
-        samples=len(cosines),
-        cosine_mean=float(cosines.mean()) if some else None,
-        cosine_p1=float(np.percentile(cosines, 1)) if some else None,
-        cosine_min=float(cosines.min()) if some else None,
-        largest_absolute=found.largest_absolute,
-        largest_relative=None if infinite else found.largest_relative,
-        atol_needed=found.atol_needed,
-        rtol=RTOL,
-        lost=found.lost,
-        gained=found.gained,
-        worst=tuple(
-            WorstSample(name=names[row], cosine=float(found.cosines[row])) for row in worst
-        ),
-    )

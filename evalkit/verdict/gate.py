@@ -10,11 +10,13 @@ from __future__ import annotations
 import math
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from evalkit.core import schema1
 from evalkit.core.errors import EXIT_CANNOT_JUDGE, EXIT_FAILED, EXIT_OK, CannotJudgeError
+from evalkit.core.records import Record
 from evalkit.core.results import Metric, Result, Text, load_result
 from evalkit.core.validation import find_yaml, read_yaml, validate
 from evalkit.verdict.comparable import mismatches, named, run_label
@@ -24,11 +26,7 @@ _WILD = frozenset("*?[")
 _GUARDS = ("protocol", "data", "rules", "sample counts")
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class MetricPolicy(_Record):
+class MetricPolicy(Record):
     """How much worse a metric may be.
 
     The error rate may exceed the baseline's by the largest of the margins given.
@@ -57,7 +55,7 @@ class MetricPolicy(_Record):
         return not _WILD & set(self.name)
 
 
-class Policy(_Record):
+class Policy(Record):
     """What a gate asks for.
 
     Attributes
@@ -79,7 +77,7 @@ class Policy(_Record):
         return self
 
 
-class Check(_Record):
+class Check(Record):
     """One thing that was checked.
 
     Attributes
@@ -101,7 +99,7 @@ class Check(_Record):
     limit: float | None = None
 
 
-class Verdict(_Record):
+class Verdict(Record):
     """What a gate says.
 
     Attributes
@@ -113,12 +111,17 @@ class Verdict(_Record):
 
     outcome: Literal["pass", "fail", "cannot_judge"]
     exit_code: int
-    protocol: str
+    task: str
     dataset: Text
     baseline: Text
     candidate: Text
     checks: tuple[Check, ...]
     policy: Policy
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_schema_1(cls, values: Any) -> Any:
+        return schema1.task_named(values)
 
 
 def load_policy(named_or_file: str) -> Policy:
@@ -153,7 +156,7 @@ def judge(result: Result, baseline: Result, policy: Policy) -> Verdict:
     return Verdict(
         outcome=outcome,
         exit_code=codes[outcome],
-        protocol=result.task.upper(),
+        task=result.task,
         dataset=result.dataset.name,
         baseline=run_label(baseline),
         candidate=run_label(result),

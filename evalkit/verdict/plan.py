@@ -2,35 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from evalkit.backends.base import PRECISIONS, Precision
 from evalkit.core.errors import InputError
 from evalkit.core.files import sha256_json
 from evalkit.core.option import not_for_plans
+from evalkit.core.records import Record
 from evalkit.core.results import Text
 from evalkit.core.settings import RunSettings
 from evalkit.core.validation import find_yaml, read_yaml, validate
-from evalkit.tasks.figures import rate_name
-from evalkit.tasks.ijb.settings import IjbSettings
-from evalkit.tasks.lfw.settings import LfwSettings
-from evalkit.tasks.widerface.settings import WiderFaceSettings
-
-Kind = Literal["ijbc", "ijbb", "lfw", "widerface"]
-
-CONFIGS: dict[Kind, type[RunSettings]] = {
-    "ijbc": IjbSettings,
-    "ijbb": IjbSettings,
-    "lfw": LfwSettings,
-    "widerface": WiderFaceSettings,
-}
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+from evalkit.tasks import TASKS, settings_of
+from evalkit.tasks.base import Head, Task
 
 
 class Mode(NamedTuple):
@@ -43,7 +30,7 @@ class Mode(NamedTuple):
         return f"{self.backend}:{self.precision}"
 
 
-class Margin(_Part):
+class Margin(Record):
     """The loss that is accepted; one of the two is given.
 
     Attributes
@@ -64,7 +51,7 @@ class Margin(_Part):
         return self
 
     def of(self, reference: float) -> float:
-        """Return the margin on a figure (0 to 1) whose reference is given.
+        """Return the margin on a figure (0 to 1) of the reference.
 
         Examples
         --------
@@ -83,7 +70,7 @@ class Margin(_Part):
         return f"{100 * (self.relative or 0):g} % of the errors"
 
 
-class Limits(_Part):
+class Limits(Record):
     """Limits beside the figure; breaking one fails the cell.
 
     Attributes
@@ -99,7 +86,7 @@ class Limits(_Part):
     failures_to_enrol: int | None = Field(default=None, ge=0)
 
 
-class ProtocolPlan(_Part):
+class ProtocolPlan(Record):
     """One protocol on one data set: a column of the matrix.
 
     Attributes
@@ -107,7 +94,7 @@ class ProtocolPlan(_Part):
     name : str
         For tables and folders; the kind if not given.
     kind : str
-        ``ijbc``, ``ijbb``, ``lfw`` or ``widerface``.
+        Registered name of a task.
     data : Path or None
         Relative to the plan; the embedded sample if not given.
     model : str or None
@@ -115,7 +102,7 @@ class ProtocolPlan(_Part):
     settings : dict
         As in the protocol's ``--config``: ``far``, ``flip``, ``rule``, ``batch_size``, ...
     primary : str
-        The one figure that is tested: ``tar@far=1e-04``, ``accuracy/insightface``, ``ap/hard``.
+        The one figure that is tested: ``tar@far=1e-04``, ``ap/hard``.
     margin : Margin
     limits : Limits
     exclude : tuple of str
@@ -124,10 +111,10 @@ class ProtocolPlan(_Part):
     """
 
     name: str = ""
-    kind: Kind
+    kind: str
     data: Path | None = None
     model: str | None = None
-    settings: dict[str, Any] = {}
+    settings: dict[str, Any] = Field(default_factory=dict)
     primary: str
     margin: Margin
     limits: Limits = Limits()
@@ -149,24 +136,45 @@ class ProtocolPlan(_Part):
 
     @model_validator(mode="after")
     def _fits(self) -> ProtocolPlan:
-        foreign = sorted(not_for_plans(CONFIGS[self.kind]) & self.settings.keys())
-        if foreign:
-            raise ValueError(f"settings: {', '.join(foreign)} cannot be set for a protocol here")
         try:
-            _check_primary(validate(CONFIGS[self.kind], self.settings, "settings"), self.primary)
+            foreign = sorted(not_for_plans(settings_of(self.kind)) & self.settings.keys())
+            if foreign:
+                raise ValueError(
+                    f"settings: {', '.join(foreign)} cannot be set for a protocol here"
+                )
+            primaries = self.task.primaries(self.run_settings)
         except InputError as error:
             raise ValueError(str(error).rstrip(".")) from error
+        if self.primary not in primaries:
+            raise ValueError(
+                f"there is no test of {self.primary!r}, or the settings do not ask for it; with "
+                f"these it is one of {', '.join(primaries)}"
+            )
         return self
 
+    @property
+    def task(self) -> Task[Any]:
+        """The task that it runs."""
+        return TASKS.get(self.kind)()
 
-class Models(_Part):
+    @property
+    def run_settings(self) -> RunSettings:
+        """The settings, with the defaults of those that it does not name."""
+        return validate(settings_of(self.kind), self.settings, "settings")
+
+
+class Models(Record):
     """Model files or model YAML, relative to the plan, or names of ready ones."""
 
     recognition: str | None = None
     detector: str | None = None
 
 
-class DeviceOutputs(_Part):
+_MODELS: Mapping[Head, str] = {"embedding": "recognition", "detection": "detector"}
+"""Which of the plan's models a task runs, by its head."""
+
+
+class DeviceOutputs(Record):
     """What a device wrote for one protocol; paths are relative to the plan.
 
     Attributes
@@ -182,8 +190,8 @@ class DeviceOutputs(_Part):
     verify: Annotated[int, Field(ge=0)] | Literal["all"] | None = None
 
 
-class Override(_Part):
-    """What one cell has otherwise.
+class Override(Record):
+    """Settings of one cell that differ from the plan's.
 
     Attributes
     ----------
@@ -205,10 +213,10 @@ class Override(_Part):
     batch_size: int | None = Field(default=None, ge=1)
     python: str | None = None
     optional: bool = False
-    devices: dict[str, DeviceOutputs] = {}
+    devices: dict[str, DeviceOutputs] = Field(default_factory=dict)
 
 
-class Matrix(_Part):
+class Matrix(Record):
     """Backends by precisions, less ``exclude``, and ``include``; each as ``backend:precision``.
 
     Attributes
@@ -221,7 +229,7 @@ class Matrix(_Part):
     precisions: tuple[Precision, ...] = ("fp32",)
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
-    cells: dict[str, Override] = {}
+    cells: dict[str, Override] = Field(default_factory=dict)
 
     @field_validator("include", "exclude")
     @classmethod
@@ -237,7 +245,7 @@ class Matrix(_Part):
         return tuple(dict.fromkeys([*rows, *(mode_of(name) for name in self.include)]))
 
     def override(self, mode: Mode) -> Override:
-        """Return what a row has otherwise."""
+        """Return the settings of a row that differ."""
         return self.cells.get(str(mode)) or self.cells.get(mode.backend) or Override()
 
     @model_validator(mode="after")
@@ -250,7 +258,7 @@ class Matrix(_Part):
         return self
 
 
-class Statistics(_Part):
+class Statistics(Record):
     """How the tests are made.
 
     Attributes
@@ -266,7 +274,7 @@ class Statistics(_Part):
     seed: int = 0
 
 
-class Bench(_Part):
+class Bench(Record):
     """The speed measurement: every cell that ran, by turns.
 
     Attributes
@@ -283,13 +291,13 @@ class Bench(_Part):
     seconds: float = Field(default=1.0, gt=0)
 
 
-class Plan(_Part):
+class Plan(Record):
     """A sign-off, as its YAML file says it.
 
     Attributes
     ----------
     reference : str
-        The backend whose fp32 run all others are held against.
+        The backend whose fp32 run all others are compared with.
     bench : Bench or None
         ``bench: {}`` measures speed by its defaults; None measures none.
     folder : Path
@@ -323,8 +331,8 @@ class Plan(_Part):
                     "or the reference"
                 )
             if protocol.data is not None and self.model_of(protocol) is None:
-                wanted = "detector" if protocol.kind == "widerface" else "recognition"
-                raise ValueError(f"protocols: {protocol.name} has data; name models.{wanted} too")
+                key = _MODELS[protocol.task.head]
+                raise ValueError(f"protocols: {protocol.name} has data; name models.{key} too")
         names = [protocol.name for protocol in self.protocols]
         if len(set(names)) < len(names):
             raise ValueError("protocols: give each a name of its own")
@@ -332,7 +340,7 @@ class Plan(_Part):
 
     @property
     def reference_mode(self) -> Mode:
-        """The row that all others are held against."""
+        """The row that all others are compared with."""
         return Mode(self.reference.removesuffix(":fp32"), "fp32")
 
     @property
@@ -351,28 +359,8 @@ class Plan(_Part):
 
     def model_of(self, protocol: ProtocolPlan) -> str | None:
         """Return the model of a protocol: a path or a ready name, as the plan says it."""
-        shared = self.models.detector if protocol.kind == "widerface" else self.models.recognition
+        shared: str | None = getattr(self.models, _MODELS[protocol.task.head])
         return protocol.model or shared
-
-
-def _check_primary(config: RunSettings, primary: str) -> None:
-    """See that a run by these settings has the figure, and that there is a test of it."""
-    if isinstance(config, IjbSettings) and config.rule != "at_most":
-        raise ValueError(f"settings: the test is of the rule at_most, not of {config.rule}")
-    known: list[str] = []
-    if isinstance(config, IjbSettings | LfwSettings):
-        known += [f"tar@far={rate_name(far)}" for far in config.far]
-    if isinstance(config, LfwSettings):
-        known += [f"val@far={rate_name(far)}" for far in config.far]
-        # facexzoo counts ties as wrong either way, which no decision at a threshold does.
-        known += ["auc", *(f"accuracy/{rule}" for rule in config.rules if rule != "facexzoo")]
-    if isinstance(config, WiderFaceSettings):
-        known += ["ap/easy", "ap/medium", "ap/hard"]
-    if primary not in known:
-        raise ValueError(
-            f"there is no test of {primary!r}, or the settings do not ask for it; with these it is "
-            f"one of {', '.join(known)}"
-        )
 
 
 def mode_of(name: str) -> Mode:

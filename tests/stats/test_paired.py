@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 
-from evalkit.stats.paired import difference_interval, mcnemar, paired_bootstrap
+from evalkit.stats.paired import PairDraws, difference_interval, mcnemar
 
 
 def decisions(lost: int, gained: int, trials: int) -> tuple[np.ndarray, np.ndarray]:
@@ -75,27 +75,30 @@ def test_impossible_counts_are_refused(counts: tuple[int, int, int]) -> None:
         mcnemar(np.ones(2, bool), np.ones(3, bool))
 
 
-def test_a_stratum_keeps_its_size_and_its_rows_stay_in_order() -> None:
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_stratum_keeps_its_size_and_its_rows_stay_in_order(
+    kept: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not kept:
+        monkeypatch.setattr("evalkit.stats.paired._KEPT_ROWS", 0)
     strata = np.repeat([0, 1, 2], [5, 1, 7])
-
-    def statistic(rows: np.ndarray) -> tuple[float, float]:
+    draws = PairDraws(strata, 50, 1)
+    first = [np.array(rows) for rows in draws]
+    for rows, again in zip(first, draws, strict=True):
         assert np.bincount(strata[rows]).tolist() == [5, 1, 7]
         assert (np.diff(rows) >= 0).all()
-        return 0.0, float(rows.mean())
-
-    changes = paired_bootstrap(statistic, strata, replicates=50, seed=1)
-    assert changes.std() > 0
-    np.testing.assert_array_equal(
-        changes, paired_bootstrap(statistic, strata, replicates=50, seed=1)
-    )
+        np.testing.assert_array_equal(rows, again)
+    assert any((rows != first[0]).any() for rows in first)
+    # One stratum after the other, from one generator: the stream that version 0.1 had.
+    rng = np.random.default_rng(1)
+    expected = [start + rng.integers(size, size=size) for start, size in ((0, 5), (5, 1), (6, 7))]
+    np.testing.assert_array_equal(first[0], np.sort(np.concatenate(expected)))
 
 
 def test_the_bootstrap_agrees_with_the_spread_of_a_mean() -> None:
     values = np.random.default_rng(0).normal(size=(400, 2))
-    changes = paired_bootstrap(
-        lambda rows: tuple(values[rows].mean(axis=0)), np.zeros(400), replicates=2000
-    )
     change = values[:, 1] - values[:, 0]
+    changes = np.array([change[rows].mean() for rows in PairDraws(np.zeros(400), 2000)])
     assert changes.std() == pytest.approx(change.std() / 20, rel=0.06)
     assert changes.mean() == pytest.approx(change.mean(), abs=0.01)
 

@@ -37,25 +37,29 @@ def test_two_results_are_compared(name: str, files: Path, expected: dict[str, An
     assert code == expected["exit codes"][f"compare {name}"]
     if code:
         return
-    found = written("comparison.json")
-    bounds = {m["name"]: m["interval"] or {} for m in found["metrics"]}
-    told = {
-        "metrics": {
-            m["name"]: [
-                m["difference"],
-                *(bounds[m["name"]].get(k) for k in ("low", "high")),
-                m["p_value"],
-            ]
-            if bounds[m["name"]]
-            else [m["difference"], m["p_value"]]
-            for m in found["metrics"]
-        },
-        "flips": {
-            f"{f['metric']} {f['thresholds']}": [f[k] for k in FLIPS] for f in found["flips"]
-        },
-        "drift": {d["view"]: [d[k] for k in DRIFT] for d in found["drift"]},
-    }
-    assert told == same(expected["compare"][name])
+    comparison = written("comparison.json")
+    metrics = {m["name"]: m for m in comparison["metrics"]}
+    before = same(expected["compare"][name])
+    for metric, row in before["metrics"].items():
+        change = metrics[metric]
+        interval = change["interval"]
+        if interval is None or len(row) == 2:
+            assert [change["difference"], change["p_value"] if interval is None else None] == row
+        else:
+            ends = interval["low"], interval["high"]
+            assert [change["difference"], *ends, change["p_value"]] == row
+    flips = {f"{f['metric']} {f['thresholds']}": [f[k] for k in FLIPS] for f in comparison["flips"]}
+    assert {place: flips[place] for place in before["flips"]} == before["flips"]
+    assert {d["view"]: [d[k] for k in DRIFT] for d in comparison["drift"]} == before["drift"]
+    # Version 0.1 gave no rates, flips or intervals of these.
+    more = [metrics[metric] for metric in metrics.keys() - before["metrics"].keys()]
+    more_flips = flips.keys() - before["flips"].keys()
+    with_interval = {metric for metric, row in before["metrics"].items() if len(row) == 4}
+    first_intervals = {m for m in before["metrics"] if metrics[m]["interval"]} - with_interval
+    assert all(change["rule"] == "baseline_threshold" for change in more)
+    assert all(place.startswith(("tar@", "val@")) for place in more_flips)
+    assert all(metric.endswith("/no-flip") for metric in first_intervals)
+    assert bool(more or more_flips or first_intervals) == (name == "lfw")
 
 
 @pytest.mark.parametrize("baseline", ["result", "baseline"])

@@ -16,7 +16,8 @@ from evalkit.core.results import READY_MADE, Metric, Result, load_result
 from evalkit.tasks import TASKS
 from evalkit.tasks.panels import Runs, Scored
 from evalkit.verdict.comparable import mismatches, run_label
-from evalkit.verdict.compare import Comparison, compare, load_scores
+from evalkit.verdict.compare import Comparison, compare
+from evalkit.verdict.paired import load_scores
 from evalkit.verdict.signoff.record import Cell, Overall, ProtocolRecord, Signoff
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from evalkit.core.results import Interval, Metric
-from evalkit.stats.ap import ImageBootstrap, ImageCounts
+from evalkit.stats.matches import ImageBootstrap, ImageCounts
 from evalkit.stats.subjects import percentile_interval
 from evalkit.widerface_eval import Evaluation, Slice, by_event, by_height
 

@@ -14,8 +14,8 @@ from evalkit.core.progress import Progress
 from evalkit.core.results import Failure, Result
 from evalkit.run.detecting import rows_of
 from evalkit.run.inference import Inferred
-from evalkit.stats.ap import image_counts
 from evalkit.stats.evidence import Array, Evidence
+from evalkit.stats.matches import image_counts
 from evalkit.tasks.base import Evaluation, Ready, Samples, Task, Work
 from evalkit.tasks.panels import Gallery, Runs
 from evalkit.tasks.tables import Summary

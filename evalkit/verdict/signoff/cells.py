@@ -1,7 +1,7 @@
 """The cells of a sign-off: each an ordinary evaluation in a process of its own.
 
-A runtime that crashes takes its own cell down and nothing else, memory and timings are those of one
-run, and what a cell was made by can be run again by hand: its folder holds the settings.
+A runtime that crashes ends its own cell only. Memory and timings are those of one run. A cell's
+folder holds its settings, so that the run can be repeated by hand.
 """
 
 from __future__ import annotations
@@ -18,38 +18,48 @@ from typing import Any
 
 import yaml
 
-import evalkit
 from evalkit.backends.base import Probe
-from evalkit.core.errors import EvalkitError, InputError
+from evalkit.core.errors import EXIT_INTERNAL, EXIT_OK, EvalkitError, InputError
 from evalkit.core.files import atomic_write, sha256_file, sha256_json
 from evalkit.core.progress import Progress
 from evalkit.core.results import Result, load_result
 from evalkit.core.settings import ModelConfig, RunSettings, load_model_config
 from evalkit.datasets.sample import sample_path
-from evalkit.run import detector, inference, models
+from evalkit.run import models
+from evalkit.run.inference import sample_model
 from evalkit.verdict.plan import DeviceOutputs, Mode, Override, Plan, ProtocolPlan
+from evalkit.verdict.signoff.cell import Reason
 from evalkit.verdict.signoff.probing import Prober
 
 _PATIENCE_S = 60.0
-_IMAGES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
 
 
 class CellError(EvalkitError):
-    """A cell cannot run; the message says why."""
+    """A cell cannot run; the message says why.
+
+    Attributes
+    ----------
+    unexplained : bool
+        Whether only the log of the run says more.
+    """
+
+    def __init__(self, message: str, *, unexplained: bool = False) -> None:
+        super().__init__(message)
+        self.unexplained = unexplained
 
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """What a protocol runs on.
+    """The data of a protocol.
 
     Attributes
     ----------
     path : Path
     state : str
-        Hash of the names, sizes and times of all files: it changes when they do. The results
-        themselves hold hashes of the content.
+        Hash of the names, sizes and times of all files: it changes when they do. Results hold
+        hashes of the content.
     images : int
-        Files of images, or images in a ``.bin``.
+        How many images there are.
     """
 
     path: Path
@@ -66,7 +76,7 @@ class Job:
     folder : Path
         Of this cell: settings, result, log.
     settings : dict
-        Of the run, as its ``--config`` says them.
+        Of the run, as in its ``--config``.
     model : ModelConfig
     """
 
@@ -124,15 +134,15 @@ def chosen_of(jobs: Sequence[Job], only: Sequence[str], plan: Plan) -> set[str]:
     """
     if not only:
         return {job.name for job in jobs}
-    found: set[str] = set()
-    for asked in only:
-        named = [job for job in jobs if asked in {job.name, str(job.mode), job.protocol.name}]
+    chosen: set[str] = set()
+    for name in only:
+        named = [job for job in jobs if name in {job.name, str(job.mode), job.protocol.name}]
         if not named:
             known = ", ".join(job.name for job in jobs)
-            raise InputError(f"--only {asked}: there is no such cell. The plan has {known}.")
-        found |= {job.name for job in named}
-        found |= {f"{job.protocol.name}/{plan.reference_mode}" for job in named}
-    return found
+            raise InputError(f"--only {name}: there is no such cell. The plan has {known}.")
+        chosen |= {job.name for job in named}
+        chosen |= {f"{job.protocol.name}/{plan.reference_mode}" for job in named}
+    return chosen
 
 
 def find_data(plan: Plan, protocol: ProtocolPlan) -> Data:
@@ -144,24 +154,25 @@ def find_data(plan: Plan, protocol: ProtocolPlan) -> Data:
         They are not there.
     """
     if protocol.data is None:
-        path = sample_path(protocol.kind)
+        path = _sample(protocol)
     else:
         path = (plan.folder / protocol.data.expanduser()).absolute()
     if not path.exists():
         raise InputError(f"protocol {protocol.name}: there are no data at {path}.")
-    if protocol.kind == "lfw" and path.is_dir():
-        raise InputError(f"protocol {protocol.name}: {path} is a folder; name one .bin in it.")
-    digests = []
-    images = 0
-    for file in _files(path):
-        status = file.stat()
-        digests.append((str(file.relative_to(path)), status.st_size, status.st_mtime_ns))
-        images += file.suffix.lower() in _IMAGES
-    if protocol.kind == "lfw":
-        from evalkit.datasets.lfw import load_bin  # noqa: PLC0415 - heavy
+    try:
+        images = protocol.task.images(path)
+    except InputError as error:
+        raise InputError(f"protocol {protocol.name}: {error}") from error
+    stats = ((file, file.stat()) for file in _files(path))
+    state = [(str(file.relative_to(path)), s.st_size, s.st_mtime_ns) for file, s in stats]
+    return Data(path, sha256_json(state), images)
 
-        images = 2 * len(load_bin(path))
-    return Data(path, sha256_json(digests), images)
+
+def _sample(protocol: ProtocolPlan) -> Path:
+    kind = protocol.task.sample
+    if kind is None:
+        raise InputError(f"protocol {protocol.name}: evalkit has no sample of it; name its data.")
+    return sample_path(kind)
 
 
 def _files(path: Path) -> Iterator[Path]:
@@ -177,17 +188,19 @@ def _job(plan: Plan, protocol: ProtocolPlan, mode: Mode, data: Data, root: Path)
     override = plan.matrix.override(mode)
     folder = root / "cells" / protocol.name / f"{mode.backend}-{mode.precision}"
     settings: dict[str, Any] = {**protocol.settings, "data": str(data.path)}
-    if "ground_truth" in settings:
-        settings["ground_truth"] = str((plan.folder / settings["ground_truth"]).absolute())
+    run_settings = protocol.run_settings
+    for name in protocol.settings:
+        path = getattr(run_settings, name)
+        if isinstance(path, Path):
+            settings[name] = str((plan.folder / path).absolute())
     settings |= {"backend": mode.backend, "precision": mode.precision}
     for name in ("device", "threads", "batch_size"):
         if getattr(override, name) is not None:
             settings[name] = getattr(override, name)
     if protocol.name in override.devices:
         settings |= _device(plan, override.devices[protocol.name])
-    named = _model_name(plan, protocol)
-    model = load_model_config(named, RunSettings())
-    settings["model"] = named
+    settings["model"] = _model_name(plan, protocol)
+    model = load_model_config(settings["model"], RunSettings())
     worker = _worker(plan, override, model)
     if worker is not None:
         settings["python"] = worker
@@ -198,11 +211,11 @@ def _job(plan: Plan, protocol: ProtocolPlan, mode: Mode, data: Data, root: Path)
     return Job(protocol, mode, override, data, folder, settings, model)
 
 
-def _device(plan: Plan, given: DeviceOutputs) -> dict[str, Any]:
+def _device(plan: Plan, device: DeviceOutputs) -> dict[str, Any]:
     """Return where a device's outputs lie, as settings of a run."""
-    settings: dict[str, Any] = {} if given.verify is None else {"verify": given.verify}
+    settings: dict[str, Any] = {} if device.verify is None else {"verify": device.verify}
     for name in ("outputs", "manifest", "runtime_info", "throughput_log"):
-        path = getattr(given, name)
+        path = getattr(device, name)
         if path is not None:
             settings[name] = str((plan.folder / path.expanduser()).absolute())
     return settings
@@ -221,14 +234,13 @@ def _worker(plan: Plan, override: Override, model: ModelConfig) -> str | None:
 def _model_name(plan: Plan, protocol: ProtocolPlan) -> str:
     named = plan.model_of(protocol)
     if named is None:
-        widerface = protocol.kind == "widerface"
-        return detector.SAMPLE_MODEL if widerface else inference.SAMPLE_MODEL
+        return sample_model(protocol.task.head)
     path = (plan.folder / Path(named).expanduser()).absolute()
     return str(path) if path.exists() or path.suffix in {".yaml", ".yml"} else named
 
 
-def key_of(job: Job, prober: Prober) -> str:
-    """Hash everything that a cell's result depends on.
+def facts_of(job: Job, prober: Prober) -> dict[str, Any]:
+    """Return everything that a cell's result depends on.
 
     Raises
     ------
@@ -242,25 +254,22 @@ def key_of(job: Job, prober: Prober) -> str:
         model = models.model_sha256(_model_file(job, probe))
     except InputError as error:
         raise CellError(str(error)) from error
-    return sha256_json(
-        {
-            "settings": job.settings,
-            "kind": job.protocol.kind,
-            "data": job.data.state,
-            "model": [job.model.model_dump(mode="json", exclude={"files"}), model],
-            "device": [
-                sha256_file(Path(job.settings[name]))
-                for name in ("runtime_info", "throughput_log")
-                if name in job.settings and Path(job.settings[name]).is_file()
-            ],
-            "runtime": probe.version,
-            "evalkit": evalkit.__version__,
-        }
-    )
+    return {
+        "settings": job.settings,
+        "kind": job.protocol.kind,
+        "data": job.data.state,
+        "model": [job.model.model_dump(mode="json", exclude={"files"}), model],
+        "device": [
+            sha256_file(Path(job.settings[name]))
+            for name in ("runtime_info", "throughput_log")
+            if name in job.settings and Path(job.settings[name]).is_file()
+        ],
+        "runtime": probe.version,
+    }
 
 
 def _model_file(job: Job, probe: Probe) -> Path:
-    """Return the model's file, or what a device wrote in its place."""
+    """Return the model's file, or the outputs that a device wrote."""
     if not probe.reads_outputs:
         return job.model.file_for(*job.mode)
     path = Path(job.settings.get("outputs", ""))
@@ -274,20 +283,23 @@ def _model_file(job: Job, probe: Probe) -> Path:
     return path
 
 
-def finished(job: Job, key: str) -> Result | None:
-    """Return a cell's result if it stands from an earlier run and nothing has changed since."""
+def finished(job: Job, facts: dict[str, Any]) -> Result | None:
+    """Return a cell's result if an earlier run made it and nothing has changed since."""
     try:
-        if (job.folder / "key").read_text(encoding="ascii").strip() != key:
-            return None
+        key = (job.folder / "key").read_text(encoding="ascii").strip()
         result = load_result(job.result)
     except (OSError, ValueError, InputError):
+        return None
+    # Keys of version 0.1 hold evalkit's version too.
+    known = (facts, {**facts, "evalkit": result.evalkit_version})
+    if key not in map(sha256_json, known):
         return None
     beside = result.scores_file is not None and (job.folder / result.scores_file).is_file()
     stored = result.store is None or Path(result.store).is_dir()
     return result if beside and stored and result.status == "complete" else None
 
 
-def run(job: Job, key: str, progress: Progress) -> Result:
+def run(job: Job, facts: dict[str, Any], progress: Progress) -> Result:
     """Run a cell.
 
     Raises
@@ -298,32 +310,45 @@ def run(job: Job, key: str, progress: Progress) -> Result:
     job.folder.mkdir(parents=True, exist_ok=True)
     (job.folder / "key").unlink(missing_ok=True)
     job.result.unlink(missing_ok=True)
+    log = job.folder / "log.txt"
     output = {"output": str(job.result.absolute())}
-    code, lines = evaluate(job, {**job.settings, **output}, progress)
-    _write(job.folder / "log.txt", "\n".join(lines) + "\n")
-    if code != 0:
-        raise CellError(_reason(job, code, lines))
+    try:
+        evaluate(job, {**job.settings, **output}, progress)
+    except CellError as error:
+        if error.unexplained:
+            raise CellError(f"{error}; see {log}") from error
+        raise
     result = load_result(job.result)
-    _write(job.folder / "key", f"{key}\n")
+    _write(job.folder / "key", f"{sha256_json(facts)}\n")
     return result
 
 
-def evaluate(job: Job, settings: dict[str, Any], progress: Progress) -> tuple[int, list[str]]:
-    """Run a job's command with some settings; return its exit code and what it said."""
+def evaluate(job: Job, settings: dict[str, Any], progress: Progress) -> None:
+    """Run a job's evaluation with some settings, in a process of its own.
+
+    Raises
+    ------
+    CellError
+        It did not end well.
+    """
     if job.override.file is not None:
-        held = job.model.model_dump(mode="json", exclude_unset=True) | {"files": job.model.files}
-        _write(Path(settings["model"]), yaml.safe_dump(held))
-    file = job.folder / "settings.yaml"
+        model = job.model.model_dump(mode="json", exclude_unset=True) | {"files": job.model.files}
+        _write(Path(settings["model"]), yaml.safe_dump(model))
+    file, reason = job.folder / "settings.yaml", job.folder / "reason.json"
     _write(file, yaml.safe_dump(settings))
-    words = ["evalkit", job.protocol.kind, "--config", str(file)]
-    return run_module(words, job.folder / "table.txt", progress)
+    reason.unlink(missing_ok=True)
+    words = ["evalkit.verdict.signoff.cell", job.protocol.kind, str(file), str(reason)]
+    code, lines = run_module(words, job.folder / "stdout.txt", progress)
+    _write(job.folder / "log.txt", "\n".join(lines) + "\n")
+    if code != EXIT_OK:
+        raise _failure(code, reason)
 
 
-def run_module(words: list[str], table: Path, progress: Progress) -> tuple[int, list[str]]:
-    """Run ``python -m WORDS`` with its output in a file; return exit code and what it said."""
+def run_module(words: list[str], stdout: Path, progress: Progress) -> tuple[int, list[str]]:
+    """Run ``python -m WORDS`` with its output in a file; return exit code and its messages."""
     lines = []
     with (
-        table.open("wb") as output,
+        stdout.open("wb") as output,
         subprocess.Popen(
             [sys.executable, "-m", *words],
             stdin=subprocess.DEVNULL,
@@ -332,7 +357,7 @@ def run_module(words: list[str], table: Path, progress: Progress) -> tuple[int, 
             text=True,
             errors="backslashreplace",
             env={k: v for k, v in os.environ.items() if k != "EVALKIT_DATA"},
-            start_new_session=True,  # an interruption reaches it once, from here
+            start_new_session=True,  # Ctrl-C reaches it once, from here
         ) as child,
     ):
         try:
@@ -346,28 +371,25 @@ def run_module(words: list[str], table: Path, progress: Progress) -> tuple[int, 
 
 
 def _stop(child: subprocess.Popen[str]) -> None:
-    """Let a run keep what it has, then end it."""
+    """End a run, after it has stored the outputs that it has."""
     with contextlib.suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
-        child.terminate()  # an interruption that no shell has it ignore
+        child.terminate()  # shells let some children ignore Ctrl-C, but not this
         child.communicate(timeout=_PATIENCE_S)
         return
     child.kill()
 
 
-def _reason(job: Job, code: int, lines: list[str]) -> str:
-    """Return why a run ended badly, out of its last words."""
-    log = job.folder / "log.txt"
+def _failure(code: int, file: Path) -> CellError:
+    """Return why a run ended badly, out of the file that it wrote last."""
     if code < 0:
-        return f"the run crashed ({signal.Signals(-code).name}); see {log}"
-    said = f"evalkit {job.protocol.kind}: "
-    places = [row for row, line in enumerate(lines) if line.startswith(said)]
-    if not places:
-        return f"the run ended with code {code}; see {log}"
-    message = "\n".join(lines[places[-1] :]).removeprefix(said)
-    if code == 70:
-        fault = lines[places[-1] - 1] if places[-1] else message
-        return f"{fault}: a fault of evalkit; see {log}"
-    return message
+        return CellError(f"the run crashed ({signal.Signals(-code).name})", unexplained=True)
+    try:
+        reason = Reason.model_validate_json(file.read_bytes())
+    except (OSError, ValueError):
+        return CellError(f"the run ended with code {code}", unexplained=True)
+    if reason.code == EXIT_INTERNAL:
+        return CellError(f"{reason.message}: a fault of evalkit", unexplained=True)
+    return CellError(reason.message)
 
 
 def _write(path: Path, text: str) -> None:

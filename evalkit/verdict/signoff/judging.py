@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from evalkit.core.errors import CannotJudgeError
 from evalkit.core.results import Metric, Result
-from evalkit.stats.noninferiority import Bounds
-from evalkit.verdict.compare import Comparison, compare
+from evalkit.stats.evidence import Draws, Evidence, Unit
+from evalkit.stats.noninferiority import Bounds, least_width
+from evalkit.tasks import TASKS
+from evalkit.verdict.compare import Comparison, compare_sides
+from evalkit.verdict.paired import Carried, Change, Paired, Side
 from evalkit.verdict.plan import ProtocolPlan, Statistics
-from evalkit.verdict.signoff.findings import (
-    Detections,
-    Finding,
-    Side,
-    Templates,
-    compare_pairs,
-    value_of,
-)
 from evalkit.verdict.signoff.record import Deployment, Limit, NonInferiority, Overall
 
 CATASTROPHIC = 0.9
@@ -38,7 +36,7 @@ class Judged:
 
 
 class Judge:
-    """Holds the cells of one protocol against its reference.
+    """Compares the cells of one protocol with its reference.
 
     Parameters
     ----------
@@ -51,7 +49,6 @@ class Judge:
         self.protocol = protocol
         self.statistics = statistics
         self.reference = reference
-        self._drawn: Templates | Detections | None = None
 
     def judge(self, candidate: Side) -> Judged:
         """Judge one cell.
@@ -61,59 +58,89 @@ class Judge:
         evalkit.core.errors.CannotJudgeError
             The two runs are not of the same data by the same rules.
         """
-        before = primary(self.reference.result, self.protocol)
-        drawn = self._drawn_of(before)
-        comparison = compare(self.reference.path, candidate.path, drawn.draws if drawn else None)
+        before, draws = self._before, self._draws
+        shared: Mapping[str, Draws] = {before.view: draws}
+        if self._evidence.unit == "pair":
+            shared = {}  # pairs are drawn anew in no time, and a comparison has its own number
+        comparison = compare_sides(self.reference, candidate, shared)
         after = primary(candidate.result, self.protocol)
-        if drawn is None:
-            finding = compare_pairs(self.statistics, self.reference, candidate, before, after)
-        else:
-            finding = drawn.find(candidate.scores(), after)
-        test = self._test(before, after, finding)
+        pair = Paired(self._evidence, evidence_of(candidate, after.view), draws)
+        change = pair.change(before, after)
+        if change is None:
+            raise CannotJudgeError(f"there is no paired test of {before.name}")
+        test = self._test(before, after, change)
+        carried = pair.carried(before, after)
         limits = _limits(self.protocol, self.reference.result, candidate.result, comparison)
         outcome, reason = _together(test, limits)
-        return Judged(test, finding.deployment, limits, comparison, outcome, reason)
+        return Judged(
+            test,
+            _deployment(before, carried, self.statistics.level) if carried else None,
+            limits,
+            comparison,
+            outcome,
+            reason,
+        )
 
-    def _drawn_of(self, before: Metric) -> Templates | Detections | None:
-        """Return the draws that serve all cells of the protocol; pairs have none."""
-        if self._drawn is None and self.protocol.kind != "lfw":
-            kind = Detections if self.protocol.kind == "widerface" else Templates
-            self._drawn = kind(self.reference.scores(), before, self.statistics)
-        return self._drawn
+    @cached_property
+    def _before(self) -> Metric:
+        return primary(self.reference.result, self.protocol)
 
-    def _test(self, before: Metric, after: Metric, finding: Finding) -> NonInferiority:
-        old, new = value_of(before), value_of(after)
-        margin = self.protocol.margin.of(old)
-        bounds = finding.bounds
-        outcome: Overall = "inconclusive"
-        if bounds is None:
-            reason = "the draws give no bound: too few comparisons"
-        elif _too_few(before) or _too_few(after):
-            reason = (
-                f"fewer than {_LEAST_FALSE_ACCEPTS} false accepts are expected: too few to judge on"
+    @cached_property
+    def _evidence(self) -> Evidence:
+        return evidence_of(self.reference, self._before.view)
+
+    @cached_property
+    def _draws(self) -> Draws:
+        """The draws that serve all cells of the protocol."""
+        draws = self._evidence.draw(self.statistics.replicates, self.statistics.seed)
+        if draws is None:
+            raise CannotJudgeError(
+                f"there are too few {self._evidence.unit}s, or comparisons of one kind only: "
+                "nothing to draw from"
             )
-        else:
-            outcome = bounds.judged(margin)
-            reason = _explain(outcome, bounds, margin)
-            if outcome == "inconclusive" and finding.at_least_width:
-                reason += f": {finding.units} {finding.unit} without a change show no less"
+        return draws
+
+    def _test(self, before: Metric, after: Metric, change: Change) -> NonInferiority:
+        old, new = value_of(before), value_of(after)
+        sign = -1 if before.direction == "lower" else 1
+        margin = self.protocol.margin.of(old if sign > 0 else 1 - old)
+        weights = self._evidence.weights(before)
+        unit = self._evidence.unit
+        bounds = change.bounds(sign * (new - old), self.statistics.level, weights, sign)
+        mcnemar = change.test()
+        few = _too_few(before) or _too_few(after)
+        outcome, reason = _tested(bounds, margin, few, unit, len(weights))
         return NonInferiority(
             metric=before.name,
-            unit=finding.unit,
-            units=finding.units,
-            method=finding.method,
+            unit=f"{unit}s",
+            units=len(weights),
+            method=change.one_sided,
             reference=old,
             candidate=new,
-            difference=new - old,
+            difference=sign * (new - old),
             low=bounds and bounds.low,
             high=bounds and bounds.high,
             level=self.statistics.level,
             margin=margin,
             detectable=bounds and bounds.detectable,
-            p_value=finding.p_value,
+            p_value=mcnemar and mcnemar.p_value,
             outcome=outcome,
             reason=reason,
         )
+
+
+def evidence_of(side: Side, view: str) -> Evidence:
+    """Return what lies beside a result, of the view of the figure that is tested.
+
+    Raises
+    ------
+    evalkit.core.errors.CannotJudgeError
+        There is nothing.
+    """
+    evidence = side.evidence.get(view)
+    if evidence is None:
+        raise CannotJudgeError(f"{side.path} has no scores beside it for the figure that is tested")
+    return evidence
 
 
 def primary(result: Result, protocol: ProtocolPlan) -> Metric:
@@ -133,6 +160,56 @@ def primary(result: Result, protocol: ProtocolPlan) -> Metric:
         ) from None
     value_of(metric)
     return metric
+
+
+def value_of(metric: Metric) -> float:
+    """Return a figure.
+
+    Raises
+    ------
+    evalkit.core.errors.CannotJudgeError
+        It is not a number.
+    """
+    if metric.value is None or not math.isfinite(metric.value):
+        raise CannotJudgeError(f"{metric.name} is not a number")
+    return metric.value
+
+
+def _tested(
+    bounds: Bounds | None, margin: float, few: bool, unit: Unit, units: int
+) -> tuple[Overall, str]:
+    """Compare the bounds with the margin; say why in a sentence."""
+    if bounds is None:
+        return "inconclusive", "the draws give no bound: too few comparisons"
+    if few:
+        return "inconclusive", (
+            f"fewer than {_LEAST_FALSE_ACCEPTS} false accepts are expected: too few to judge on"
+        )
+    outcome = bounds.judged(margin)
+    reason = _explain(outcome, bounds, margin)
+    # Hardly any decision changed where the bounds are no wider than the number of units makes them.
+    least = least_width(units, bounds.level)
+    narrowest = unit != "pair" and math.isclose(bounds.difference - bounds.low, least)
+    if outcome == "inconclusive" and narrowest:
+        reason += f": {units} {unit}s without a change show no less"
+    return outcome, reason
+
+
+def _deployment(metric: Metric, carried: Carried, level: float) -> Deployment:
+    """Return what happens where the reference's thresholds stay in use."""
+    old, new = carried.reference, carried.candidate
+    return Deployment(
+        metric=metric.name,
+        threshold=old.similarity,
+        fmr_reference=old.fmr,
+        fmr=new.fmr,
+        fmr_ratio=new.fmr / old.fmr if old.fmr else None,
+        fmr_ratio_interval=carried.fmr_ratio and carried.fmr_ratio.interval(level),
+        fnmr_reference=old.fnmr,
+        fnmr=new.fnmr,
+        fnmr_change=new.fnmr - old.fnmr,
+        fnmr_change_interval=carried.fnmr and carried.fnmr.interval(level),
+    )
 
 
 def _too_few(metric: Metric) -> bool:
@@ -170,13 +247,13 @@ def _explain(outcome: Overall, bounds: Bounds, margin: float) -> str:
 def _limits(
     protocol: ProtocolPlan, reference: Result, candidate: Result, comparison: Comparison
 ) -> tuple[Limit, ...]:
-    found = []
-    if protocol.kind != "widerface":
-        found += _drift_limit(protocol, comparison)
+    limits = []
+    if TASKS.get(protocol.kind).head == "embedding":
+        limits += _drift_limit(protocol, comparison)
     allowed = protocol.limits.failures_to_enrol
     if allowed is not None:
         before, now = len(reference.failures_to_enrol), len(candidate.failures_to_enrol)
-        found.append(
+        limits.append(
             Limit(
                 name="failures to enrol",
                 value=now,
@@ -185,37 +262,38 @@ def _limits(
                 message=f"{now} images failed, {before} in the reference, {allowed} more allowed",
             )
         )
-    return tuple(found)
+    return tuple(limits)
 
 
 def _drift_limit(protocol: ProtocolPlan, comparison: Comparison) -> list[Limit]:
-    asked = protocol.limits.drift_cosine_p1
+    limit = protocol.limits.drift_cosine_p1
     lowest = [d.cosine_p1 for d in comparison.drift if d.cosine_p1 is not None]
-    limit = CATASTROPHIC if asked is None else asked
+    least = CATASTROPHIC if limit is None else limit
     outcome: Literal["pass", "fail", "inconclusive", "flag"] = "pass"
     if not lowest:
-        outcome = "pass" if asked is None else "inconclusive"
+        outcome = "pass" if limit is None else "inconclusive"
         message = "; ".join(comparison.notes) or "no drift was measured"
         value = None
     else:
         value = min(lowest)
         message = f"1 % of the images have a cosine to the reference of at most {value:.4f}"
-        if value < limit:
-            outcome = "flag" if asked is None else "fail"
-            message += f", under {limit:g}"
+        if value < least:
+            outcome = "flag" if limit is None else "fail"
+            message += f", under {least:g}"
         if value < CATASTROPHIC:
             message += ": these embeddings are not the reference's"
     return [
-        Limit(name="drift cosine p1", value=value, limit=asked, outcome=outcome, message=message)
+        Limit(name="drift cosine p1", value=value, limit=limit, outcome=outcome, message=message)
     ]
 
 
 def _together(test: NonInferiority, limits: tuple[Limit, ...]) -> tuple[Overall, str]:
     """Let a cell pass where its test and all limits do, and fail where one does."""
     outcomes = [(test.outcome, test.reason), *((limit.outcome, limit.message) for limit in limits)]
-    for wanted in ("fail", "inconclusive"):
-        reasons = [reason for outcome, reason in outcomes if outcome == wanted]
+    worst: tuple[Overall, ...] = ("fail", "inconclusive")
+    for overall in worst:
+        reasons = [reason for outcome, reason in outcomes if outcome == overall]
         if reasons:
-            return ("fail" if wanted == "fail" else "inconclusive"), "; ".join(reasons)
+            return overall, "; ".join(reasons)
     flagged = [reason for outcome, reason in outcomes if outcome == "flag"]
     return "pass", "; ".join([test.reason, *flagged])

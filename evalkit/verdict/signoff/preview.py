@@ -1,4 +1,4 @@
-"""What a sign-off would do: its cells, what is there already, and about how long the rest takes."""
+"""A sign-off before it runs: its cells, which are finished, and about how long the rest takes."""
 
 from __future__ import annotations
 
@@ -13,17 +13,22 @@ from evalkit.core.errors import EvalkitError, InputError
 from evalkit.core.progress import Progress
 from evalkit.core.results import Result, load_result
 from evalkit.verdict.plan import Plan
-from evalkit.verdict.signoff.cells import Job, chosen_of, evaluate, finished, jobs_of, key_of
+from evalkit.verdict.signoff.cells import (
+    CellError,
+    Job,
+    chosen_of,
+    evaluate,
+    facts_of,
+    finished,
+    jobs_of,
+)
 from evalkit.verdict.signoff.history import differences, read_plans
 from evalkit.verdict.signoff.probing import Prober
-
-_PROBED = {"ijbc": 128, "ijbb": 128, "lfw": 40, "widerface": 4}
-"""Images of a probe."""
 
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What is to be expected of a cell.
+    """What a run of a cell would do.
 
     Attributes
     ----------
@@ -34,7 +39,7 @@ class Expected:
     basis : str
         Where `seconds` comes from.
     reason : str
-        Why it cannot run, or what its probe said.
+        Why it cannot run, or why its probe failed.
     """
 
     job: Job
@@ -59,7 +64,7 @@ class Preview:
 
 
 def preview(plan: Plan, folder: Path, progress: Progress, *, only: Sequence[str] = ()) -> Preview:
-    """Look at a plan without running it, but for short probes of what has never run.
+    """Look at a plan; only cells that have never run are probed with a few images.
 
     Raises
     ------
@@ -67,8 +72,8 @@ def preview(plan: Plan, folder: Path, progress: Progress, *, only: Sequence[str]
         The plan names data or a model that is not there, or `only` names no cell.
     """
     prober = Prober()
-    held = read_plans(folder)
-    changes = differences(held[-1][1], plan.model_dump(mode="json")) if held else ()
+    plans = read_plans(folder)
+    changes = differences(plans[-1][1], plan.model_dump(mode="json")) if plans else ()
     jobs = jobs_of(plan, folder)
     chosen = chosen_of(jobs, only, plan)
     cells = [_expected(job, prober, progress) for job in jobs if job.name in chosen]
@@ -77,10 +82,10 @@ def preview(plan: Plan, folder: Path, progress: Progress, *, only: Sequence[str]
 
 def _expected(job: Job, prober: Prober, progress: Progress) -> Expected:
     try:
-        key = key_of(job, prober)
+        facts = facts_of(job, prober)
     except EvalkitError as error:
         return Expected(job, "cannot run", None, reason=str(error))
-    if finished(job, key) is not None:
+    if finished(job, facts) is not None:
         return Expected(job, "finished", 0.0, "unchanged since it ran")
     try:
         earlier = load_result(job.result)
@@ -91,28 +96,28 @@ def _expected(job: Job, prober: Prober, progress: Progress) -> Expected:
 
 
 def _probed(job: Job, progress: Progress) -> Expected:
-    images = min(_PROBED[job.protocol.kind], job.data.images)
+    images = min(job.protocol.task.probe_images, job.data.images)
     progress.say(f"{job.name}: probing with {images} images")
     trial = replace(job, folder=job.folder / "probe")
     output = trial.folder / "result.json"
     settings = {**job.settings, "limit": images, "output": str(output.absolute())}
     try:
-        code, lines = evaluate(trial, settings, Progress(quiet=True))
-        if code == 0:
-            about = seconds_of(load_result(output), job.data.images)
-            return Expected(job, "to run", about, f"a probe with {images} images")
-        return Expected(job, "probe failed", None, reason=lines[-1] if lines else f"code {code}")
+        evaluate(trial, settings, Progress(quiet=True))
+        about = seconds_of(load_result(output), job.data.images)
+        return Expected(job, "to run", about, f"a probe with {images} images")
+    except CellError as error:
+        return Expected(job, "probe failed", None, reason=str(error))
     finally:
         shutil.rmtree(trial.folder, ignore_errors=True)
-        with contextlib.suppress(OSError):  # what was made for the probe alone
+        with contextlib.suppress(OSError):  # folders that only the probe needed
             os.removedirs(job.folder)
 
 
 def seconds_of(result: Result, images: int) -> float:
     """Return about how long a run takes on a number of images, going by another's stages.
 
-    Decoding and inference go on side by side, so the slower of the two counts; what else a run
-    does is taken as it was.
+    Decoding and inference go on side by side, so the slower of the two counts. The other stages
+    are taken as they were.
     """
     each = [stage.seconds / max(stage.items, 1) for stage in result.stages if _by_image(stage.name)]
     rest = sum(stage.seconds for stage in result.stages if not _by_image(stage.name))

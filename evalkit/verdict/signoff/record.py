@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from evalkit.backends.base import PRECISIONS
 from evalkit.core.errors import InputError
 from evalkit.core.files import atomic_write
+from evalkit.core.records import Record
 from evalkit.core.results import (
     DatasetInfo,
     Failure,
@@ -21,7 +22,7 @@ from evalkit.core.results import (
     Text,
 )
 from evalkit.verdict.compare import Comparison
-from evalkit.verdict.plan import Kind, Plan
+from evalkit.verdict.plan import Plan
 
 Overall = Literal["pass", "fail", "inconclusive"]
 Outcome = Literal["reference", "pass", "fail", "inconclusive", "cannot_run", "not_run"]
@@ -30,11 +31,7 @@ Outcome = Literal["reference", "pass", "fail", "inconclusive", "cannot_run", "no
 RECORD_NAME = "signoff.json"
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-
-
-class NonInferiority(_Record):
+class NonInferiority(Record):
     """The test of a cell's primary figure; all rates are 0 to 1.
 
     Attributes
@@ -49,7 +46,7 @@ class NonInferiority(_Record):
     reference, candidate : float
         The figure of both, each at its own threshold.
     difference : float
-        Candidate minus reference.
+        Candidate minus reference; reference minus candidate where a lower figure is better.
     low, high : float or None
         One-sided bounds of the difference, each at `level`; None where the data give none.
     level : float
@@ -82,7 +79,7 @@ class NonInferiority(_Record):
     reason: Text
 
 
-class Deployment(_Record):
+class Deployment(Record):
     """What happens where the reference's threshold stays in use; reported, not tested.
 
     Attributes
@@ -90,7 +87,7 @@ class Deployment(_Record):
     metric : str
         Whose threshold it is.
     threshold : float or None
-        A cosine; None where each fold has its own.
+        A similarity; None where each fold has its own.
     fmr_reference, fmr, fnmr_reference, fnmr : float
         False match and false non-match rates of both at that threshold.
     fmr_ratio : float or None
@@ -113,7 +110,7 @@ class Deployment(_Record):
     fnmr_change_interval: Interval | None
 
 
-class Limit(_Record):
+class Limit(Record):
     """A limit beside the figure.
 
     Attributes
@@ -133,7 +130,7 @@ class Limit(_Record):
     message: Text
 
 
-class Run(_Record):
+class Run(Record):
     """What a cell's run found, out of its result file.
 
     Attributes
@@ -165,7 +162,7 @@ class Run(_Record):
         return any(0 < stage.items <= stage.reused_items for stage in inferred)
 
 
-class Cell(_Record):
+class Cell(Record):
     """One protocol under one backend and precision.
 
     Attributes
@@ -178,7 +175,7 @@ class Cell(_Record):
         None where there is no result.
     test, deployment, comparison
         Against the reference; None for the reference itself, and where there is no result.
-        `deployment` is None for detectors too: an average precision has no threshold.
+        `deployment` is None too where the figure has no threshold, as an average precision.
     limits : tuple of Limit
     reused : bool
         Whether the result stood from an earlier run, unchanged.
@@ -203,11 +200,13 @@ class Cell(_Record):
         return f"{self.backend}:{self.precision}"
 
 
-class ProtocolRecord(_Record):
+class ProtocolRecord(Record):
     """A protocol of the plan, and what it ran on.
 
     Attributes
     ----------
+    kind : str
+        Registered name of the task.
     dataset : DatasetInfo or None
         Of the reference; None where that did not run.
     margin : str
@@ -215,13 +214,13 @@ class ProtocolRecord(_Record):
     """
 
     name: str
-    kind: Kind
+    kind: str
     primary: str
     margin: str
     dataset: DatasetInfo | None
 
 
-class PlanUse(_Record):
+class PlanUse(Record):
     """A plan under which this folder's cells were judged.
 
     Attributes
@@ -238,7 +237,7 @@ class PlanUse(_Record):
     changes: tuple[Text, ...]
 
 
-class Signoff(_Record):
+class Signoff(Record):
     """Everything that a sign-off found.
 
     Attributes
@@ -279,8 +278,8 @@ class Signoff(_Record):
     def modes(self) -> tuple[str, ...]:
         """Rows of the matrix, as ``backend:precision``: the backends as they come, fp32 first."""
         backends = list(dict.fromkeys(cell.backend for cell in self.cells))
-        held = dict.fromkeys((cell.backend, cell.precision, cell.mode) for cell in self.cells)
-        ordered = sorted(held, key=lambda key: (backends.index(key[0]), PRECISIONS.index(key[1])))
+        modes = dict.fromkeys((cell.backend, cell.precision, cell.mode) for cell in self.cells)
+        ordered = sorted(modes, key=lambda key: (backends.index(key[0]), PRECISIONS.index(key[1])))
         return tuple(mode for _, _, mode in ordered)
 
     def cell(self, protocol: str, mode: str) -> Cell:

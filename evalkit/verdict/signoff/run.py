@@ -14,9 +14,9 @@ from evalkit.core.errors import EXIT_CANNOT_JUDGE, EXIT_FAILED, EXIT_OK, Evalkit
 from evalkit.core.progress import Progress
 from evalkit.core.results import Result
 from evalkit.run.models import weights_beside
+from evalkit.verdict.paired import Side
 from evalkit.verdict.plan import Plan, ProtocolPlan
-from evalkit.verdict.signoff.cells import Job, chosen_of, finished, jobs_of, key_of, run
-from evalkit.verdict.signoff.findings import Side
+from evalkit.verdict.signoff.cells import Job, chosen_of, facts_of, finished, jobs_of, run
 from evalkit.verdict.signoff.history import note_plan
 from evalkit.verdict.signoff.judging import Judge
 from evalkit.verdict.signoff.probing import Prober
@@ -161,18 +161,18 @@ def _run_all(jobs: list[Job], chosen: set[str], progress: Progress) -> list[Atte
     return attempts
 
 
-def _attempt(job: Job, prober: Prober, progress: Progress, place: str, wanted: bool) -> Attempt:
-    """Run one cell; what keeps it from running is its own affair."""
+def _attempt(job: Job, prober: Prober, progress: Progress, place: str, chosen: bool) -> Attempt:
+    """Run one cell. A cell that fails does not stop the others."""
     try:
-        key = key_of(job, prober)
-        held = finished(job, key)
-        if held is not None:
+        facts = facts_of(job, prober)
+        earlier = finished(job, facts)
+        if earlier is not None:
             progress.say(f"{place} {job.name}: finished before, unchanged")
-            return Attempt(job, held, reused=True)
-        if not wanted:
+            return Attempt(job, earlier, reused=True)
+        if not chosen:
             return Attempt(job, absent="not_run", reason="left out by --only")
         progress.say(f"{place} {job.name}: running")
-        return Attempt(job, run(job, key, progress))
+        return Attempt(job, run(job, facts, progress))
     except EvalkitError as error:
         progress.say(f"{place} {job.name}: CANNOT RUN: {error}")
         return Attempt(job, reason=str(error))
@@ -180,11 +180,12 @@ def _attempt(job: Job, prober: Prober, progress: Progress, place: str, wanted: b
 
 def _judged(plan: Plan, protocol: ProtocolPlan, rows: list[Attempt], folder: Path) -> list[Cell]:
     reference, *others = rows
-    cells = [_cell(reference, folder, outcome="reference", reason="all others are held against it")]
+    why = "all others are compared with it"
+    cells = [_cell(reference, folder, outcome="reference", reason=why)]
     judge = None
     if reference.result is not None:
-        held = Side(reference.job.result, reference.result)
-        judge = Judge(protocol, plan.statistics, held)
+        side = Side(reference.job.result, reference.result)
+        judge = Judge(protocol, plan.statistics, side)
     return [*cells, *(_judge(judge, attempt, folder) for attempt in others)]
 
 
@@ -192,27 +193,27 @@ def _judge(judge: Judge | None, attempt: Attempt, folder: Path) -> Cell:
     if attempt.result is None:
         return _cell(attempt, folder)
     if judge is None:
-        why = "the reference has no result to be held against"
+        why = "the reference has no result to compare with"
         return _cell(attempt, folder, outcome="inconclusive", reason=why)
     try:
-        found = judge.judge(Side(attempt.job.result, attempt.result))
+        judged = judge.judge(Side(attempt.job.result, attempt.result))
     except EvalkitError as error:
         return _cell(attempt, folder, outcome="inconclusive", reason=str(error))
     return _cell(
         attempt,
         folder,
-        outcome=found.outcome,
-        reason=found.reason,
-        test=found.test,
-        deployment=found.deployment,
-        limits=found.limits,
-        comparison=found.comparison,
+        outcome=judged.outcome,
+        reason=judged.reason,
+        test=judged.test,
+        deployment=judged.deployment,
+        limits=judged.limits,
+        comparison=judged.comparison,
     )
 
 
-def _cell(attempt: Attempt, folder: Path, **found: object) -> Cell:
+def _cell(attempt: Attempt, folder: Path, **verdict: object) -> Cell:
     job, result = attempt.job, attempt.result
-    given: dict[str, object] = {
+    cell: dict[str, object] = {
         "protocol": job.protocol.name,
         "backend": job.mode.backend,
         "precision": job.mode.precision,
@@ -220,8 +221,8 @@ def _cell(attempt: Attempt, folder: Path, **found: object) -> Cell:
         "reused": attempt.reused,
     }
     if result is None:
-        return Cell.model_validate(given | {"outcome": attempt.absent, "reason": attempt.reason})
-    return Cell.model_validate(given | found | {"run": _run(job, result, folder)})
+        return Cell.model_validate(cell | {"outcome": attempt.absent, "reason": attempt.reason})
+    return Cell.model_validate(cell | verdict | {"run": _run(job, result, folder)})
 
 
 def _run(job: Job, result: Result, folder: Path) -> Run:

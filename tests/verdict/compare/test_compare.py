@@ -18,8 +18,9 @@ from evalkit.core.results import load_result
 from evalkit.core.store import Store
 from evalkit.protocols.folds import assign_folds
 from evalkit.report.compare import describe
-from evalkit.stats.subjects import SubjectBootstrap, difference_intervals, tar_intervals
-from evalkit.verdict.compare import Comparison, compare
+from evalkit.stats.subjects import SubjectBootstrap, percentile_interval, tar_intervals
+from evalkit.verdict.compare import Comparison, compare, compare_sides
+from evalkit.verdict.paired import Side
 
 Run = Callable[..., Path]
 Network = Callable[[float], Path]
@@ -52,7 +53,9 @@ def test_template_figures_are_those_of_the_scores(
     bootstrap = SubjectBootstrap(
         old["pairs"], old["genuine"], old["template_id"], old["subject_id"]
     )
-    expected = difference_intervals(bootstrap, old["scores"], new["scores"], [0.01, 0.1, 0.2])
+    targets = [0.01, 0.1, 0.2]
+    replicates = bootstrap.tar(new["scores"], targets) - bootstrap.tar(old["scores"], targets)
+    expected = [percentile_interval(row) for row in replicates]
     for metric, interval in zip(before.metrics, expected, strict=True):
         change = next(c for c in found.metrics if c.name == metric.name)
         assert change.difference == after.metric(metric.name).value - metric.value
@@ -105,7 +108,7 @@ def test_draws_at_hand_are_used(two: tuple[Path, Path], monkeypatch: pytest.Monk
         held["pairs"], held["genuine"], held["template_id"], held["subject_id"], replicates=200
     )
     monkeypatch.setattr(SubjectBootstrap, "__init__", None)
-    found = compare(*two, draws)
+    found = compare_sides(*map(Side, two), {"": draws})
     intervals = [change.interval for change in found.metrics]
     assert intervals
     assert {interval and interval.method for interval in intervals} == {
@@ -303,6 +306,15 @@ def test_failures_to_enrol_are_counted_and_lose_their_pairs(
     held = scores(two[1])
     held["scores"] = np.where((held["pairs"] == 3).any(axis=1), np.nan, held["scores"])
     np.savez(two[1].with_name(f"{two[1].stem}.scores.npz"), **held)
+    with pytest.raises(InputError, match="do not belong together"):
+        compare(*two)
+
+    def recount(result: dict[str, Any]) -> None:
+        for metric in result["metrics"]:
+            accepted = (held["scores"] >= metric["at"]["similarity"]) & held["genuine"]
+            metric["counts"]["true_accepts"] = int(accepted.sum())
+
+    edit(two[1], recount)
     found = compare(*two)
     lost = next(f for f in found.flips if f.thresholds == "baseline" and "1e-01" in f.metric)
     assert lost.genuine_lost > 0
@@ -323,7 +335,7 @@ def test_the_table_tells_units_and_what_has_no_width(two: tuple[Path, Path]) -> 
     shown = describe(found.model_copy(update={"metrics": (narrow, fine)}))
     assert "no width: the figure changed in no draw" in shown
     assert "-0.0001..+0.0002" in shown
-    pairs = describe(found.model_copy(update={"protocol": "LFW"}))
+    pairs = describe(found.model_copy(update={"task": "lfw"}))
     assert "over pairs as if independent" in pairs
 
 

@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from evalkit.core.errors import CannotJudgeError
 from evalkit.core.results import Failure, Metric
+from evalkit.stats.comparisons import SubjectComparisons
 from evalkit.stats.noninferiority import Bounds, least_width
 from evalkit.verdict.compare import Comparison, DriftSummary
+from evalkit.verdict.paired import Change, Side
 from evalkit.verdict.plan import ProtocolPlan, Statistics
 from evalkit.verdict.signoff import judging
-from evalkit.verdict.signoff.findings import Finding, Side, value_of
 from evalkit.verdict.signoff.history import differences
-from evalkit.verdict.signoff.judging import Judge
+from evalkit.verdict.signoff.judging import Judge, value_of
 from evalkit.verdict.signoff.record import Cell, Limit, NonInferiority
 from evalkit.verdict.signoff.run import overall
 
 
 def protocol(**values: Any) -> ProtocolPlan:
-    given = {
+    plan = {
         "kind": "ijbc",
         "settings": {"far": [1e-4]},
         "primary": "tar@far=1e-04",
         "margin": {"points": 1},
     }
-    return ProtocolPlan.model_validate(given | values)
+    return ProtocolPlan.model_validate(plan | values)
 
 
 def metric(value: float | None, **values: Any) -> Metric:
@@ -39,10 +40,29 @@ def metric(value: float | None, **values: Any) -> Metric:
     )
 
 
+class Bounded(Change):
+    """A change whose bounds are known."""
+
+    def __init__(self, low: float, high: float) -> None:
+        super().__init__("draws, paired")
+        object.__setattr__(self, "ends", (low, high))
+
+    def bounds(self, gain: float, level: float, weights: Any, sign: int = 1) -> Bounds:
+        return Bounds(gain, *self.ends, level, 0.01)  # type: ignore[attr-defined]
+
+
+def subjects(count: int = 100) -> SubjectComparisons:
+    """Each subject has one genuine comparison, and one with the next."""
+    first = np.arange(count)
+    pairs = np.concatenate([np.stack([first, first], 1), np.stack([first, (first + 1) % count], 1)])
+    genuine = pairs[:, 0] == pairs[:, 1]
+    return SubjectComparisons(genuine.astype(float), genuine, pairs, first, first)
+
+
 def hold(low: float, high: float, before: Metric, after: Metric) -> NonInferiority:
-    judge = Judge(protocol(), Statistics(), Side(Path("reference.json"), None))  # type: ignore[arg-type]
-    bounds = Bounds(value_of(after) - value_of(before), low, high, 0.95, 0.01)
-    return judge._test(before, after, Finding(bounds, "subjects", 100, "draws"))
+    judge = Judge(protocol(), Statistics(), Side.__new__(Side))
+    judge.__dict__["_evidence"] = subjects()
+    return judge._test(before, after, Bounded(low, high))
 
 
 @pytest.mark.parametrize(
@@ -77,6 +97,17 @@ def test_few_expected_false_accepts_are_never_judged_on(few: dict[str, Any]) -> 
         assert test.outcome == "inconclusive"
         assert "fewer than 30 false accepts" in test.reason
         assert test.low == low
+
+
+def test_a_figure_that_rises_is_a_loss_where_lower_is_better() -> None:
+    eer = {"name": "eer", "figure": "eer", "direction": "lower"}
+    test = hold(-0.012, -0.008, metric(0.02, **eer), metric(0.03, **eer))
+    assert test.difference == pytest.approx(-0.01)
+    assert (test.low, test.outcome) == (-0.012, "inconclusive")
+    change = Change("draws, paired", np.full(100, 0.01))
+    bounds = change.bounds(-0.01, 0.95, np.ones(1000), -1)
+    assert bounds is not None
+    assert bounds.low < -0.01 < bounds.high < 0
 
 
 def test_a_figure_that_is_no_number_is_not_judged() -> None:

@@ -7,7 +7,6 @@ judged against half of that it must fail, and against the very same it may pass 
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,10 +17,13 @@ from scipy.stats import norm
 from evalkit.core.results import Metric
 from evalkit.protocols.folds import assign_folds, ten_fold_accuracy
 from evalkit.protocols.roc import tar_at_far
-from evalkit.stats.ap import image_counts
+from evalkit.stats.comparisons import SubjectComparisons
+from evalkit.stats.evidence import Evidence
+from evalkit.stats.matches import Matches, image_counts
 from evalkit.stats.noninferiority import Bounds
+from evalkit.tasks.lfw.evidence import FoldedPairs
+from evalkit.verdict.paired import Paired
 from evalkit.verdict.plan import Statistics
-from evalkit.verdict.signoff.findings import Detections, Side, Templates, compare_pairs
 from evalkit.widerface_eval import Detections as Boxes
 from evalkit.widerface_eval import GroundTruth, evaluate
 
@@ -29,6 +31,7 @@ DRAWS = 100
 STATISTICS = Statistics(replicates=400)
 Rng = np.random.Generator
 Both = dict[str, Bounds]
+Run = tuple[Evidence, Metric]
 
 
 class Templates600:
@@ -54,17 +57,14 @@ class Templates600:
         scores = np.where(genuine, own, impostor)
         noisy = scores + rng.normal(0, 1e-3, len(scores))
         lost = (rng.random(subjects) < self.ruined)[first] & genuine
-        held: dict[str, NDArray[Any]] = {
-            "pairs": np.column_stack([first, subjects + second]),
-            "genuine": genuine,
-            "template_id": np.arange(subjects + probes),
-            "subject_id": np.concatenate([enrolled, owner]),
-        }
-        compared = Templates({**held, "scores": scores}, self.metric(scores, genuine), STATISTICS)
-        return {
-            name: bounds_of(compared.find({"scores": new}, self.metric(new, genuine)))
-            for name, new in (("equal", noisy), ("worse", np.where(lost, noisy - 99, noisy)))
-        }
+        pairs = np.column_stack([first, subjects + second])
+        people = np.arange(subjects + probes), np.concatenate([enrolled, owner])
+
+        def side(scores: NDArray[Any]) -> Run:
+            evidence = SubjectComparisons(scores, genuine, pairs, *people)
+            return evidence, self.metric(scores, genuine)
+
+        return judged(side(scores), side(noisy), side(np.where(lost, noisy - 99, noisy)))
 
     def metric(self, scores: NDArray[Any], genuine: NDArray[np.bool_]) -> Metric:
         (point,) = tar_at_far(scores[genuine], scores[~genuine], [self.far])
@@ -89,13 +89,11 @@ class Pairs6000:
         noisy = distances + rng.normal(0, 1e-4, len(issame))
         lost = rng.random(len(issame)) < self.ruined
         worse = np.where(lost, 3.0 - noisy, noisy)
-        before = FakeSide({"issame": issame, "distances": distances})
-        found = {}
-        for name, new in (("equal", noisy), ("worse", worse)):
-            after = FakeSide({"issame": issame, "distances": new})
-            metrics = [self.metric(d, issame) for d in (distances, new)]
-            found[name] = bounds_of(compare_pairs(STATISTICS, before, after, *metrics))
-        return found
+
+        def side(values: NDArray[Any]) -> Run:
+            return FoldedPairs(values, issame, "contiguous"), self.metric(values, issame)
+
+        return judged(side(distances), side(noisy), side(worse))
 
     def metric(self, distances: NDArray[Any], issame: NDArray[np.bool_]) -> Metric:
         fold, _, _ = assign_folds(issame, "contiguous")
@@ -107,21 +105,6 @@ class Pairs6000:
             counts={"correct": ten.correct, "pairs": ten.pairs},
             series={"fold_threshold": ten.fold_threshold},
         )
-
-
-class FakeSide(Side):
-    """A run that has scores and a layout of folds, and no file."""
-
-    def __init__(self, scores: dict[str, NDArray[Any]]) -> None:
-        layout = type("Layout", (), {"settings": {"folds": "contiguous"}})()
-        super().__init__(Path("none.json"), layout)
-        object.__setattr__(self, "_held", scores)
-
-    __slots__ = ("_held",)
-
-    def scores(self) -> dict[str, NDArray[Any]]:
-        held: dict[str, NDArray[Any]] = self._held  # type: ignore[attr-defined]
-        return held
 
 
 class Images800:
@@ -175,21 +158,29 @@ class Images800:
         shaken = np.clip(before.scores + noise, 0, 1)
         equal = Boxes(before.images, before.offsets, before.boxes, shaken)
         evaluated = [evaluate(truth, boxes) for boxes in (before, equal, worse)]
-        scores = [image_counts(found).arrays() for found in evaluated]
-        metrics = [
-            Metric(name="ap/hard", value=found.curves["hard"].summary()["ap"], rule="python")
+        sides = [
+            (
+                Matches(image_counts(found)),
+                Metric(name="ap/hard", value=found.curves["hard"].summary()["ap"], rule="python"),
+            )
             for found in evaluated
         ]
-        compared = Detections(scores[0], metrics[0], STATISTICS)
-        return {
-            name: bounds_of(compared.find(scores[row], metrics[row]))
-            for row, name in ((1, "equal"), (2, "worse"))
-        }
+        return judged(*sides)
 
 
-def bounds_of(finding: Any) -> Bounds:
-    assert isinstance(finding.bounds, Bounds)
-    return finding.bounds
+def judged(reference: Run, equal: Run, worse: Run) -> Both:
+    """Return the bounds of both candidates under the reference's draws."""
+    evidence, before = reference
+    draws = evidence.draw(STATISTICS.replicates, STATISTICS.seed)
+    both = {}
+    for name, (other, after) in (("equal", equal), ("worse", worse)):
+        change = Paired(evidence, other, draws).change(before, after)
+        assert change is not None
+        gain = after.value - before.value
+        bounds = change.bounds(gain, STATISTICS.level, evidence.weights(before))
+        assert bounds is not None
+        both[name] = bounds
+    return both
 
 
 @pytest.mark.slow
