@@ -34,5 +34,5 @@ class DatasetError(ValueError):
         self.line = line
 
 
-class UnreadableImage(DatasetError):  # noqa: N818 - named for what it is
+class UnreadableImage(DatasetError):  # noqa: N818 - no fault of the program
     """One image is missing or does not decode: the run goes on without it."""

@@ -21,14 +21,14 @@ from evalkit.datasets.faces import AlignedFaces
 from evalkit.datasets.ijb_checks import (
     RELEASE_AGAIN,
     Enrolment,
+    OneToN,
     check_faces,
     check_templates_have_faces,
-    joined_subjects,
-    odd_labels,
     odd_pairs,
     positions,
+    read_one_to_n,
 )
-from evalkit.datasets.tables import Field, Table, read_csv, read_table
+from evalkit.datasets.tables import Field, Table, read_table
 
 Protocol = Literal["IJBB", "IJBC"]
 
@@ -38,11 +38,10 @@ MARKER: Final = "evalkit-sample.json"
 _FACES: Final = (Field("image", "text"), Field("template", "int"), Field("media", "int"))
 _POINTS: Final = (Field("image", "text"), Field("points", "float", 10), Field("score", "float"))
 _PAIRS: Final = (Field("templates", "int", 2), Field("label", "flag"))
-_ONE_TO_N: Final = (Field("TEMPLATE_ID", "int"), Field("SUBJECT_ID", "int"))
 
 
 class _Published(NamedTuple):
-    """Counts of a published release, and how its galleries are called."""
+    """Counts of a published release, and the names of its galleries."""
 
     name: str
     galleries: tuple[str, str]
@@ -82,9 +81,9 @@ class IjbRelease:
     genuine : ndarray of shape (m,), bool
         Whether the two templates of a pair are of one subject.
     galleries : mapping of str to Enrolment, or None
-        The 1:N galleries (``G1`` and ``G2``, ``S1`` and ``S2`` for IJB-B) where given.
+        The 1:N galleries (``G1`` and ``G2``, ``S1`` and ``S2`` for IJB-B), None without 1:N files.
     probes : Enrolment or None
-        The 1:N probes where given.
+        The 1:N probes.
     fingerprint : str
         SHA-256 over the meta files and the names and sizes of the images.
     meta_sha256 : mapping of str to str
@@ -128,8 +127,8 @@ class IjbRelease:
             ids = np.concatenate([part.template_id for part in parts])
             known, first = np.unique(ids, return_index=True)
             if np.isin(templates, known).all():
-                named = Enrolment(known, np.concatenate([part.subject_id for part in parts])[first])
-                return Enrolment(templates, named.subject_of(templates))
+                subjects = np.concatenate([part.subject_id for part in parts])[first]
+                return Enrolment(templates, Enrolment(known, subjects).subject_of(templates))
         links = positions(templates, self.pairs[self.genuine])
         graph = coo_array(
             (np.ones(len(links), np.int8), (links[:, 0], links[:, 1])),
@@ -148,8 +147,8 @@ def load_ijb(
 ) -> IjbRelease:
     """Read the meta files of a release folder and check every join between them.
 
-    The names in the meta files must stay inside ``loose_crop/``; symbolic links, which only the
-    owner of the folder can put there, are followed.
+    The names in the meta files must stay inside ``loose_crop/``. Symbolic links are followed: only
+    the owner of the folder can put them there.
 
     Parameters
     ----------
@@ -160,8 +159,8 @@ def load_ijb(
     cache_dir : path-like, optional
         Folder that keeps the parsed tables; see `evalkit.datasets.tables.read_table`.
     need_images : bool
-        Whether ``loose_crop/`` must be there; features computed elsewhere need none, and the
-        fingerprint is then over the meta files and the images' names alone.
+        Whether ``loose_crop/`` must be there. Features computed elsewhere need no images; then
+        the fingerprint is over the meta files and the images' names alone.
     progress : callable, optional
         Called with the name of each step before it starts.
 
@@ -185,13 +184,25 @@ def load_ijb(
     check_faces(faces, points)
     check_templates_have_faces(pairs, pairs.columns["templates"], faces)
     warnings = odd_pairs(pairs)
-    one_to_n = _read_one_to_n(root, protocol, faces, pairs)
-    meta_sha256 = {
-        table.path.name: table.sha256 for table in (faces, points, pairs, *one_to_n.tables)
-    }
-    images = faces.columns["image"]
+    prefix = root / "meta" / f"{protocol.lower()}_1N"
+    one_to_n = read_one_to_n(prefix, _PUBLISHED[protocol].galleries, faces, pairs)
     step("listing the images")
     sizes = _image_sizes(root / "loose_crop", faces) if need_images else np.empty(0, np.int64)
+    release = _release(root, protocol, (faces, points, pairs), one_to_n, sizes)
+    return replace(release, warnings=(*warnings, *release.warnings))
+
+
+def _release(
+    root: Path,
+    protocol: Protocol,
+    tables: tuple[Table, Table, Table],
+    one_to_n: OneToN,
+    sizes: NDArray[np.int64],
+) -> IjbRelease:
+    """Put the release together from its tables of faces, points and pairs."""
+    faces, points, pairs = tables
+    images = faces.columns["image"]
+    meta_sha256 = {table.path.name: table.sha256 for table in (*tables, *one_to_n.tables)}
     name, official = _name(root, protocol, faces, pairs)
     return IjbRelease(
         protocol=protocol,
@@ -209,7 +220,7 @@ def load_ijb(
         fingerprint=_fingerprint(meta_sha256, images, sizes),
         meta_sha256=MappingProxyType(meta_sha256),
         official=official,
-        warnings=(*warnings, *one_to_n.warnings, *_missing_images(faces, sizes)),
+        warnings=(*one_to_n.warnings, *_missing_images(faces, sizes)),
     )
 
 
@@ -242,10 +253,10 @@ def subset(release: IjbRelease, faces: int) -> IjbRelease:
     pair_rank = np.maximum(left, right)
     enough = int(np.searchsorted(np.cumsum(counts[order]), faces)) + 1
     taken = max(enough, 2, int(pair_rank.min()) + 1)
-    kept = subjects.template_id[ranked.subject_id < taken]
-    rows = np.isin(release.template_id, kept)
+    chosen = subjects.template_id[ranked.subject_id < taken]
+    rows = np.isin(release.template_id, chosen)
     pairs = pair_rank < taken
-    galleries, probes = _restricted(release, kept)
+    galleries = {name: part.among(chosen) for name, part in (release.galleries or {}).items()}
     digest = hashlib.sha256(f"{release.fingerprint} {release.protocol} {taken}".encode())
     return replace(
         release,
@@ -257,25 +268,11 @@ def subset(release: IjbRelease, faces: int) -> IjbRelease:
         media_id=release.media_id[rows],
         pairs=release.pairs[pairs],
         genuine=release.genuine[pairs],
-        galleries=galleries,
-        probes=probes,
+        galleries=None if release.galleries is None else MappingProxyType(galleries),
+        probes=None if release.probes is None else release.probes.among(chosen),
         fingerprint=digest.hexdigest(),
         official=False,
     )
-
-
-def _restricted(
-    release: IjbRelease, kept: NDArray[np.int32]
-) -> tuple[Mapping[str, Enrolment] | None, Enrolment | None]:
-    if release.galleries is None or release.probes is None:
-        return None, None
-
-    def among(enrolment: Enrolment) -> Enrolment:
-        rows = np.isin(enrolment.template_id, kept)
-        return Enrolment(enrolment.template_id[rows], enrolment.subject_id[rows])
-
-    galleries = {name: among(gallery) for name, gallery in release.galleries.items()}
-    return MappingProxyType(galleries), among(release.probes)
 
 
 def _release_folder(path: Path, protocol: Protocol, need_images: bool) -> Path:
@@ -312,36 +309,6 @@ def _check_protocol(folder: Path, protocol: Protocol) -> None:
             path=folder,
             remedy=f"Run 'evalkit {other.lower()}', or name the folder of {protocol}.",
         )
-
-
-class _OneToN(NamedTuple):
-    galleries: Mapping[str, Enrolment] | None = None
-    probes: Enrolment | None = None
-    tables: tuple[Table, ...] = ()
-    warnings: tuple[str, ...] = ()
-
-
-def _read_one_to_n(root: Path, protocol: Protocol, faces: Table, pairs: Table) -> _OneToN:
-    """Read the three 1:N files, or none of them where one is missing."""
-    galleries = _PUBLISHED[protocol].galleries
-    names = [*(f"gallery_{gallery}" for gallery in galleries), "probe_mixed"]
-    files = [root / "meta" / f"{protocol.lower()}_1N_{name}.csv" for name in names]
-    missing = [file.name for file in files if not file.is_file()]
-    if len(missing) == len(files):
-        return _OneToN()
-    if missing:
-        return _OneToN(warnings=(f"1:N is left out, because meta/ lacks {', '.join(missing)}.",))
-    tables = tuple(read_csv(file, _ONE_TO_N) for file in files)
-    for table in tables:
-        check_templates_have_faces(table, table.columns["TEMPLATE_ID"], faces)
-    named = joined_subjects(tables)
-    *enrolled, probes = (joined_subjects([table]) for table in tables)
-    return _OneToN(
-        MappingProxyType(dict(zip(galleries, enrolled, strict=True))),
-        probes,
-        tables,
-        tuple(odd_labels(pairs, named)),
-    )
 
 
 def _image_sizes(folder: Path, faces: Table) -> NDArray[np.int64]:

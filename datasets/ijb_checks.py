@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evalkit.datasets.errors import DatasetError
-from evalkit.datasets.tables import Table
+from evalkit.datasets.tables import Field, Table, read_csv
 
 RELEASE_AGAIN: Final = "Take the meta files from one release, unchanged."
 
+_ONE_TO_N: Final = (Field("TEMPLATE_ID", "int"), Field("SUBJECT_ID", "int"))
 _LARGEST_LOOKUP: Final = 1 << 24
 """Ids up to this value are looked up in an array rather than by bisection."""
 
@@ -34,8 +37,30 @@ class Enrolment(NamedTuple):
 
     def subject_of(self, templates: NDArray[np.int32]) -> NDArray[np.int32]:
         """Subjects of templates that are all known, in the shape of the query."""
-        found: NDArray[np.int32] = self.subject_id[positions(self.template_id, templates)]
-        return found
+        subjects: NDArray[np.int32] = self.subject_id[positions(self.template_id, templates)]
+        return subjects
+
+    def among(self, templates: NDArray[np.int32]) -> Enrolment:
+        """Take those of some templates that are here."""
+        rows = np.isin(self.template_id, templates)
+        return Enrolment(self.template_id[rows], self.subject_id[rows])
+
+
+class OneToN(NamedTuple):
+    """The 1:N files of a release.
+
+    Attributes
+    ----------
+    galleries : mapping of str to Enrolment, or None
+    probes : Enrolment or None
+    tables : tuple of Table
+    warnings : tuple of str
+    """
+
+    galleries: Mapping[str, Enrolment] | None = None
+    probes: Enrolment | None = None
+    tables: tuple[Table, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def positions(ids: NDArray[np.int32], queries: NDArray[np.int32]) -> NDArray[np.integer]:
@@ -186,14 +211,39 @@ def _refuse_contradictions(pairs: Table, repeated: NDArray[np.int64]) -> None:
     )
 
 
-def joined_subjects(tables: Sequence[Table]) -> Enrolment:
-    """Join 1:N files into the subject of every template.
+def read_one_to_n(prefix: Path, galleries: Sequence[str], faces: Table, pairs: Table) -> OneToN:
+    """Read the 1:N files, or none of them where one is missing.
+
+    Parameters
+    ----------
+    prefix : Path
+        What the files' paths begin with: ``meta/ijbc_1N``.
+    galleries : sequence of str
+    faces, pairs : Table
 
     Raises
     ------
     DatasetError
-        A template has two subjects; names the line of the second.
+        A file is malformed, names a template without a face, or gives a template two subjects.
     """
+    names = [*(f"gallery_{gallery}" for gallery in galleries), "probe_mixed"]
+    files = [prefix.with_name(f"{prefix.name}_{name}.csv") for name in names]
+    missing = [file.name for file in files if not file.is_file()]
+    if len(missing) == len(files):
+        return OneToN()
+    if missing:
+        return OneToN(warnings=(f"1:N is left out, because meta/ lacks {', '.join(missing)}.",))
+    tables = tuple(read_csv(file, _ONE_TO_N) for file in files)
+    for table in tables:
+        check_templates_have_faces(table, table.columns["TEMPLATE_ID"], faces)
+    warnings = tuple(_odd_labels(pairs, _joined_subjects(tables)))
+    *enrolled, probes = (_joined_subjects([table]) for table in tables)
+    enrolments = MappingProxyType(dict(zip(galleries, enrolled, strict=True)))
+    return OneToN(enrolments, probes, tables, warnings)
+
+
+def _joined_subjects(tables: Sequence[Table]) -> Enrolment:
+    """Join 1:N files into the subject of every template; an error names the line of a second."""
     templates = np.concatenate([table.columns["TEMPLATE_ID"] for table in tables])
     subjects = np.concatenate([table.columns["SUBJECT_ID"] for table in tables])
     unique, first, inverse = np.unique(templates, return_index=True, return_inverse=True)
@@ -213,16 +263,16 @@ def joined_subjects(tables: Sequence[Table]) -> Enrolment:
     return Enrolment(unique, subjects[first])
 
 
-def odd_labels(pairs: Table, named: Enrolment) -> list[str]:
+def _odd_labels(pairs: Table, enrolment: Enrolment) -> list[str]:
     """Warnings on pairs whose label disagrees with the subjects that the 1:N files name."""
     templates, genuine = pairs.columns["templates"], pairs.columns["label"]
-    unnamed = len(np.setdiff1d(templates, named.template_id))
+    unnamed = len(np.setdiff1d(templates, enrolment.template_id))
     if unnamed:
         return [
             f"{pairs.path.name}: the 1:N files name no subject for {unnamed} of its templates; "
             "subjects are taken from its genuine pairs."
         ]
-    same = named.subject_of(templates[:, 0]) == named.subject_of(templates[:, 1])
+    same = enrolment.subject_of(templates[:, 0]) == enrolment.subject_of(templates[:, 1])
     wrong = same != genuine
     if not wrong.any():
         return []

@@ -112,7 +112,7 @@ class BinSummary:
 
 
 class LfwImages:
-    """The images of a set for the pipeline, decoded when asked for; safe to use from threads.
+    """The images of a set for the pipeline, decoded when they are needed; safe to use from threads.
 
     Parameters
     ----------

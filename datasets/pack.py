@@ -15,10 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evalkit.datasets.alignment import ARCFACE_SIZE, align
-from evalkit.datasets.encoded import image_header
+from evalkit.datasets.encoded import JPEG, PNG, decode, image_header
 from evalkit.datasets.errors import DatasetError
-from evalkit.datasets.faces import decode
-from evalkit.datasets.lfw import load_bin
+from evalkit.datasets.lfw import LfwPairs, load_bin
 from evalkit.datasets.pairs import ImagePair, PairList
 
 Image: TypeAlias = NDArray[np.uint8]
@@ -31,12 +30,11 @@ Encoding: TypeAlias = Literal["png", "jpeg"]
 _PROTOCOL: Final = 4
 """Every Python since 3.4 reads it, and unlike protocol 2 it holds bytes as they are."""
 _BEST_QUALITY: Final = 100
-_KEPT: Final = (b"\xff\xd8\xff", b"\x89PNG")
 
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """What was written.
+    """A verification set that was written.
 
     Attributes
     ----------
@@ -71,15 +69,15 @@ def pack(
     Parameters
     ----------
     pairs : PairList
-        From `evalkit.datasets.pairs`. Their order is kept.
+        From `evalkit.datasets.pairs`. The file has them in the same order.
     out : path-like
-        The file; replaced only once the new one is complete.
+        The file. An older one is replaced when the new one is complete.
     align : callable, optional
         Makes the face of an image; see `five_point_alignment`. Without it the images must be
         aligned faces already: square JPEG and PNG files are stored byte for byte.
     encoding : {'png', 'jpeg'}
-        For images that had to be made. PNG, the default, loses nothing; JPEG is a fifth of the
-        size, but the second compression changes pixels, and with them the figures.
+        For faces that `align` makes, and images of other formats. PNG loses nothing. JPEG is a
+        fifth of the size, but the second compression changes pixels, and so the figures.
     quality : int
         Of JPEG, 1 to 100.
 
@@ -100,16 +98,7 @@ def pack(
                 encoded[image] = _encoded(image, pair, pairs, align, encoding, quality)
     images = [encoded[image] for pair in pairs.pairs for image in (pair.first, pair.second)]
     labels = [pair.same for pair in pairs.pairs]
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.part")
-    try:
-        with temporary.open("xb") as file:
-            pickle.dump((images, labels), file, protocol=_PROTOCOL)
-        written = load_bin(temporary)  # what is published can be read
-        temporary.replace(out)
-    except OSError as error:
-        raise _unwritable(out, error) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    written = _write(out, images, labels)
     return Packed(
         path=out,
         sha256=written.sha256,
@@ -128,8 +117,8 @@ def five_point_alignment(points: str | Path, images: str | Path, size: int = ARC
     ----------
     points : path-like
         Lines of an image's path and x1 y1 ... x5 y5 (left eye, right eye, nose, left and right
-        mouth corner), separated by commas or spaces; a header and a twelfth column, such as a
-        score, are passed over.
+        mouth corner), separated by commas or spaces. A header and a twelfth column, such as a
+        score, are ignored.
     images : path-like
         Folder that the paths start from.
     size : int
@@ -152,7 +141,7 @@ def five_point_alignment(points: str | Path, images: str | Path, size: int = ARC
 
 
 def _check_writable(out: Path) -> None:
-    """See that the file can be made, before all images are read."""
+    """Check that the file can be written, before all images are read."""
     if out.is_dir():
         raise DatasetError(
             "This is a folder", path=out, remedy="Name the file to write, such as my.bin."
@@ -162,6 +151,21 @@ def _check_writable(out: Path) -> None:
             pass
     except OSError as error:
         raise _unwritable(out, error) from error
+
+
+def _write(out: Path, images: list[bytes], labels: list[bool]) -> LfwPairs:
+    """Write the file under another name, check that it can be read, and give it its name."""
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.part")
+    try:
+        with temporary.open("xb") as file:
+            pickle.dump((images, labels), file, protocol=_PROTOCOL)
+        written = load_bin(temporary)
+        temporary.replace(out)
+    except OSError as error:
+        raise _unwritable(out, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return written
 
 
 def _unwritable(out: Path, error: OSError) -> DatasetError:
@@ -188,7 +192,7 @@ def _encoded(
             f"No face can be made of {image}: {why}",
             path=pairs.source,
             line=pair.line,
-            remedy="Mend or remove it.",
+            remedy="Correct the image, or remove the line.",
         ) from error
 
 
@@ -202,7 +206,7 @@ def _made(path: Path, align: Align | None, encoding: Encoding, quality: int) -> 
     height, width = image.shape[:2]
     if height != width:
         raise ValueError(f"it has {width}x{height} pixels, but a face is square; align it")
-    if align is None and data.startswith(_KEPT):
+    if align is None and data.startswith((JPEG, PNG)):
         image_header(data)
         return data
     options = [] if encoding == "png" else [cv2.IMWRITE_JPEG_QUALITY, quality]

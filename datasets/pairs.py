@@ -28,7 +28,8 @@ _LABELS: Final = {
 }
 _NUMBER: Final = re.compile("[0-9]{1,6}")
 _ENUMERATED: Final = 50_000
-"""So many pairs are listed to draw from; of more, they are drawn until they differ."""
+"""Up to so many possible pairs are all listed before drawing. Of more, pairs are drawn until
+enough of them differ."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +121,8 @@ def pairs_from_lfw(path: str | Path, images: str | Path) -> PairList:
 def pairs_from_csv(path: str | Path, images: str | Path | None = None) -> PairList:
     """Read a list of ``path1,path2,label`` lines, with or without a header.
 
-    A first line of three cells is a header if its third is no label, and neither of the others
-    is an image or named like one.
+    A first line of three cells is a header if the third is no label, and neither of the others
+    is an image or has the name of one.
 
     Parameters
     ----------
@@ -162,9 +163,10 @@ def pairs_from_csv(path: str | Path, images: str | Path | None = None) -> PairLi
 def pairs_from_folder(images: str | Path, count: int = 6000, seed: int = 0) -> PairList:
     """Draw pairs from a folder that holds a folder of images per identity.
 
-    Every fold has people of its own, so that a threshold is never judged on people it was chosen
-    with, and as many same as different pairs, the same ones first. Same pairs are spread over the
-    people as evenly as can be; different ones are drawn evenly from all. No pair occurs twice.
+    Every fold has other people, so that a threshold is never judged on people it was chosen with.
+    A fold has as many same as different pairs, the same pairs first. Same pairs are spread over
+    the people as evenly as possible. Different pairs are drawn evenly from all. No pair occurs
+    twice.
 
     Parameters
     ----------
@@ -189,7 +191,7 @@ def pairs_from_folder(images: str | Path, count: int = 6000, seed: int = 0) -> P
         )
     random = np.random.default_rng(seed)
     people = _people(images)
-    # Those with one image come last, so that the folds get equally many who can form same pairs.
+    # People with one image come last, so that each fold gets as many who can form same pairs.
     order = sorted(random.permutation(len(people)).tolist(), key=lambda i: len(people[i]) < 2)
     groups = [[people[i] for i in order[fold::FOLDS]] for fold in range(FOLDS)]
     most = min(min(_same_pairs(group), _different_pairs(group)) for group in groups)
@@ -214,12 +216,12 @@ def pairs_from_folder(images: str | Path, count: int = 6000, seed: int = 0) -> P
 def _people(images: Path) -> list[list[Path]]:
     if not images.is_dir():
         raise DatasetError("This is no folder", path=images, remedy="Check the path.")
-    found = []
+    people = []
     for folder in sorted(path for path in images.iterdir() if path.is_dir()):
         files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
         if files:
-            found.append(files)
-    return found
+            people.append(files)
+    return people
 
 
 def _same_pairs(group: Sequence[Sequence[Path]]) -> int:
@@ -285,12 +287,12 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 def _cells(text: str) -> list[str]:
     try:
         return [cell.strip() for cell in next(csv.reader([text]), [])]
-    except csv.Error:  # a cell beyond all measure
+    except csv.Error:  # a cell is longer than the csv module reads
         return [text]
 
 
 def _is_header(row: Sequence[str], images: Path) -> bool:
-    """Whether a first row is names of columns, not a pair with a slip in it."""
+    """Whether a first row is names of columns, not a pair with a mistake in it."""
     return (
         len(row) == 3
         and row[2].casefold() not in _LABELS

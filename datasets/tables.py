@@ -1,4 +1,4 @@
-"""Text tables of numbers and names: read fast, checked strictly, kept in a cache."""
+"""Text tables of numbers and names: read fast, checked strictly, and cached."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import re
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from io import BytesIO
@@ -31,18 +31,17 @@ _CACHE_FORMAT: Final = 1
 _BLOCK_BYTES: Final = 1 << 22
 _BOM: Final = b"\xef\xbb\xbf"
 _STAMP: Final = "stamp"
+_DAMAGE: Final = (
+    *(OSError, ValueError, KeyError, AttributeError, EOFError, NotImplementedError),
+    *(zipfile.BadZipFile, zlib.error),
+)
+"""What NumPy raises on a damaged archive."""
 
 _ARROW: Final[Mapping[Kind, Any]] = {
     "text": pa.binary(),
     "int": pa.int32(),
     "float": pa.float32(),
     "flag": pa.bool_(),
-}
-_NUMPY: Final[Mapping[Kind, type[np.generic]]] = {
-    "text": np.bytes_,
-    "int": np.int32,
-    "float": np.float32,
-    "flag": np.bool_,
 }
 _MEANS: Final[Mapping[Kind, str]] = {
     "text": "a name",
@@ -112,8 +111,8 @@ def read_table(
 ) -> Table:
     """Read a text file without header whose columns are separated by spaces or tabs.
 
-    Blank lines are skipped; CRLF, a missing final newline and repeated or trailing spaces are
-    accepted (the last at the cost of a second pass).
+    Blank lines are skipped. CRLF and a missing final newline are accepted. So are repeated and
+    trailing spaces, which cost a second pass.
 
     Parameters
     ----------
@@ -122,8 +121,8 @@ def read_table(
     fields : sequence of Field
         Its columns from left to right, all of them.
     cache_dir : path-like, optional
-        Folder in which the parsed arrays are kept, and from which they are read while the file's
-        size and time of change stay the same. A broken entry is written anew.
+        Folder of the cache. The arrays are read from it as long as the file's size and time of
+        change stay the same. A broken entry is replaced.
 
     Raises
     ------
@@ -138,7 +137,7 @@ def read_table(
         return cached
     if size == 0:
         raise _no_rows(path)
-    table = _hashed(path, lambda: _parse_spaced(path, fields), fields)
+    table = _read(path, fields, " ", sum(field.width for field in fields))
     if entry:
         entry.write(table)
     return table
@@ -163,35 +162,26 @@ def read_csv(path: str | Path, fields: Sequence[Field]) -> Table:
     if _size(path) == 0:
         raise _no_rows(path)
     header = _cells(next(_lines(path))[1], ",")
-    wanted = [field.name for field in fields]
-    if [cell.strip().decode("latin-1").upper() for cell in header[: len(wanted)]] != wanted:
+    names = [field.name for field in fields]
+    if [cell.strip().decode("latin-1").upper() for cell in header[: len(names)]] != names:
         raise DatasetError(
-            f"The header does not begin with {','.join(wanted)}",
+            f"The header does not begin with {','.join(names)}",
             path=path,
             line=1,
             remedy="Take the file from the release again, header included.",
         )
-
-    def parse() -> pa.Table:
-        try:
-            return _arrow_table(str(path), fields, ",", len(header), skip_rows=1)
-        except pa.ArrowInvalid as error:
-            raise _located(path, fields, ",", len(header), error) from error
-
-    return _hashed(path, parse, fields, header_lines=1)
+    return _read(path, fields, ",", len(header))
 
 
-def _hashed(
-    path: Path, parse: Callable[[], pa.Table], fields: Sequence[Field], header_lines: int = 0
-) -> Table:
-    """Parse and hash at once: both release the interpreter's lock."""
+def _read(path: Path, fields: Sequence[Field], delimiter: str, width: int) -> Table:
+    """Parse and hash at the same time: both release the interpreter's lock."""
     with ThreadPoolExecutor(1) as pool:
         digest = pool.submit(_sha256, path)
-        parsed = parse()
+        parsed = _parse(path, fields, delimiter, width)
         columns = _arrays(parsed, fields)
         if not parsed.num_rows:
             raise _no_rows(path)
-        table = Table(path, columns, digest.result(), header_lines)
+        table = Table(path, columns, digest.result(), _header_lines(delimiter))
     del parsed
     pa.default_memory_pool().release_unused()
     for field in fields:
@@ -199,26 +189,31 @@ def _hashed(
     return table
 
 
-def _parse_spaced(path: Path, fields: Sequence[Field]) -> pa.Table:
-    width = sum(field.width for field in fields)
+def _parse(path: Path, fields: Sequence[Field], delimiter: str, width: int) -> pa.Table:
     try:
-        return _arrow_table(str(path), fields, " ", width)
-    except pa.ArrowInvalid:
-        tidy = b"\n".join(b" ".join(line.split()) for _, line in _lines(path))
-    try:
-        return _arrow_table(BytesIO(tidy), fields, " ", width)
+        return _arrow_table(str(path), fields, delimiter, width)
     except pa.ArrowInvalid as error:
-        raise _located(path, fields, " ", width, error) from error
+        if delimiter == " ":
+            tidy = b"\n".join(b" ".join(line.split()) for _, line in _lines(path))
+            with contextlib.suppress(pa.ArrowInvalid):
+                return _arrow_table(BytesIO(tidy), fields, delimiter, width)
+        raise _located(path, fields, delimiter, width, error) from error
+
+
+def _header_lines(delimiter: str) -> int:
+    return int(delimiter == ",")
 
 
 def _arrow_table(
-    source: str | BytesIO, fields: Sequence[Field], delimiter: str, width: int, skip_rows: int = 0
+    source: str | BytesIO, fields: Sequence[Field], delimiter: str, width: int
 ) -> pa.Table:
     kinds = [field.kind for field in fields for _ in range(field.width)]
     names = [str(index) for index in range(width)]
     return pacsv.read_csv(
         source,
-        pacsv.ReadOptions(column_names=names, skip_rows=skip_rows, block_size=_BLOCK_BYTES),
+        pacsv.ReadOptions(
+            column_names=names, skip_rows=_header_lines(delimiter), block_size=_BLOCK_BYTES
+        ),
         pacsv.ParseOptions(delimiter=delimiter, quote_char='"' if delimiter == "," else False),
         pacsv.ConvertOptions(
             column_types={name: _ARROW[kind] for name, kind in zip(names, kinds, strict=False)},
@@ -232,7 +227,7 @@ def _arrow_table(
 
 
 def _arrays(parsed: pa.Table, fields: Sequence[Field]) -> dict[str, NDArray[Any]]:
-    """Copy a field's columns, chunk by chunk, into one array of its own."""
+    """Copy a field's columns, chunk by chunk, into one array."""
     arrays: dict[str, NDArray[Any]] = {}
     first = 0
     for field in fields:
@@ -241,18 +236,17 @@ def _arrays(parsed: pa.Table, fields: Sequence[Field]) -> dict[str, NDArray[Any]
         if field.kind == "text":
             arrays[field.name] = np.array(columns[0].to_pylist(), np.bytes_)
             continue
-        array: NDArray[Any] = np.empty((parsed.num_rows, field.width), _NUMPY[field.kind])
+        kind = columns[0].type.to_pandas_dtype()
+        array: NDArray[Any] = np.empty((parsed.num_rows, field.width), kind)
         for index, column in enumerate(columns):
-            row = 0
-            for chunk in column.chunks:
-                array[row : row + len(chunk), index] = chunk.to_numpy(zero_copy_only=False)
-                row += len(chunk)
+            chunks = [chunk.to_numpy(zero_copy_only=False) for chunk in column.chunks]
+            np.concatenate(chunks, out=array[:, index])
         arrays[field.name] = array if field.width > 1 else array[:, 0]
     return arrays
 
 
 def _refuse_odd_cells(table: Table, field: Field) -> None:
-    """Refuse what the columnar reader lets pass: empty names, ``nan`` and ``inf``."""
+    """Refuse what pyarrow accepts: empty names, ``nan`` and ``inf``."""
     array = table.columns[field.name]
     if field.kind == "text":
         bad = array == b""
@@ -271,10 +265,10 @@ def _refuse_odd_cells(table: Table, field: Field) -> None:
 def _located(
     path: Path, fields: Sequence[Field], delimiter: str, width: int, error: Exception
 ) -> DatasetError:
-    """Find the line that the columnar reader stumbled over, in a slow pass."""
+    """Find the line that pyarrow could not read, in a slow pass."""
     kinds = [(field.name, field.kind) for field in fields for _ in range(field.width)]
     for number, line in _lines(path):
-        if not line.strip() or (delimiter == "," and number == 1):
+        if not line.strip() or number <= _header_lines(delimiter):
             continue
         cells = _cells(line, delimiter)
         if len(cells) != width:
@@ -339,7 +333,7 @@ def _sha256(path: Path) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _CacheEntry:
-    """Where one table is kept, and the state of the text file that it must stem from."""
+    """The file of one table in the cache, and the state of the text file that it belongs to."""
 
     path: Path
     fields: Sequence[Field]
@@ -360,22 +354,20 @@ class _CacheEntry:
         return cls(path, fields, folder / f"{path.stem}-{key}.npz", stamp)
 
     def read(self) -> Table | None:
-        """Load the kept table; None if there is none, or it is outdated or damaged."""
+        """Load the table; None if there is none, or it is outdated or damaged."""
         try:
-            with np.load(self.file, allow_pickle=False) as kept:
-                stamp = json.loads(kept[_STAMP].item())
+            with np.load(self.file, allow_pickle=False) as arrays:
+                stamp = json.loads(arrays[_STAMP].item())
                 digest = stamp.pop("sha256")
                 if stamp != self.stamp:
                     return None
-                columns = {field.name: kept[field.name] for field in self.fields}
-        except (OSError, ValueError, KeyError, AttributeError, EOFError, NotImplementedError):
-            return None
-        except (zipfile.BadZipFile, zlib.error):
+                columns = {field.name: arrays[field.name] for field in self.fields}
+        except _DAMAGE:
             return None
         return Table(self.path, columns, digest)
 
     def write(self, table: Table) -> None:
-        """Keep a table; a folder that cannot be written to only costs the next read its speed."""
+        """Write a table. A folder that cannot be written to is no error: it costs only speed."""
         stamp = json.dumps({**self.stamp, "sha256": table.sha256})
         arrays: dict[str, Any] = {**table.columns, _STAMP: np.array(stamp)}
         with contextlib.suppress(OSError):

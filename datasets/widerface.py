@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -10,8 +9,9 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from evalkit.datasets.errors import DatasetError, UnreadableImage
-from evalkit.datasets.faces import decode
+from evalkit.datasets.encoded import decode
+from evalkit.datasets.errors import DatasetError
+from evalkit.datasets.faces import ImageFiles
 
 FLAGS = ("blur", "expression", "illumination", "invalid", "occlusion", "pose")
 SPLITS = ("val", "train")
@@ -50,16 +50,8 @@ class WiderFace:
     boxes: NDArray[np.float64]
     flags: NDArray[np.int8]
 
-    def flag(self, name: str) -> NDArray[np.int8]:
-        """Values of one flag, shape (faces,)."""
-        return self.flags[:, FLAGS.index(name)]
-
-    def faces(self, index: int) -> NDArray[np.float64]:
-        """Boxes of one image, shape (n, 4)."""
-        return self.boxes[self.offsets[index] : self.offsets[index + 1]]
-
     def take(self, rows: Sequence[int]) -> WiderFace:
-        """Keep some images, by index, in the order given."""
+        """Keep some images, by index, in the order of the indices."""
         spans = [np.arange(self.offsets[row], self.offsets[row + 1]) for row in rows]
         faces = np.concatenate([np.empty(0, np.int64), *spans])
         return WiderFace(
@@ -72,8 +64,8 @@ class WiderFace:
         )
 
 
-class WiderImages:
-    """The images, decoded when asked for; safe to use from threads.
+class WiderImages(ImageFiles):
+    """The images of a split.
 
     Parameters
     ----------
@@ -98,7 +90,7 @@ class WiderImages:
         return tuple(self.name(index) for index in range(len(self)))
 
     def take(self, rows: Sequence[int]) -> WiderImages:
-        """Keep some images, by index, in the order given."""
+        """Keep some images, by index, in the order of the indices."""
         return WiderImages(self._folder, [self._files[row] for row in rows])
 
     def name(self, index: int) -> str:
@@ -109,35 +101,8 @@ class WiderImages:
         """File of an image."""
         return self._folder / self._files[index]
 
-    def load(self, index: int) -> NDArray[np.uint8]:
-        """Decode one image.
-
-        Returns
-        -------
-        ndarray of shape (height, width, 3), uint8
-            Channels in the order red, green, blue.
-
-        Raises
-        ------
-        UnreadableImage
-            The file is missing or does not decode.
-        """
-        return self.load_with_digest(index)[0]
-
-    def load_with_digest(self, index: int) -> tuple[NDArray[np.uint8], bytes]:
-        """As `load`, and the 8-byte BLAKE2b digest of the file."""
-        path = self.path(index)
-        try:
-            data = path.read_bytes()
-            image = decode(data, rgb=True)
-        except FileNotFoundError as error:
-            raise UnreadableImage("The image is missing", path=path) from error
-        except OSError as error:
-            raise UnreadableImage(f"It cannot be read: {error.strerror}", path=path) from error
-        except ValueError as error:
-            why = str(error).rstrip(".")
-            raise UnreadableImage(f"The image does not decode: {why}", path=path) from error
-        return image, hashlib.blake2b(data, digest_size=8).digest()
+    def _image(self, index: int, data: bytes) -> NDArray[np.uint8]:
+        return decode(data, rgb=True)
 
 
 def load_widerface(
@@ -155,8 +120,8 @@ def load_widerface(
         Holds ``WIDER_val/images/<event>/*.jpg``, ``images/<event>/*.jpg`` or the events.
     split : {'val', 'train'}
     annotations : path, optional
-        The file ``wider_face_val_bbx_gt.txt`` or its folder. Otherwise it is looked for in the
-        root and in ``wider_face_split`` and ``ground_truth`` there.
+        The file ``wider_face_val_bbx_gt.txt`` or its folder. By default the root is searched,
+        then ``wider_face_split`` and ``ground_truth`` in it.
     events : collection of str, optional
         Only these, such as ``22--Picnic``.
 
@@ -187,15 +152,15 @@ def load_widerface(
     )
 
 
-def _find_annotations(root: Path, split: str, named: Path | None) -> Path:
+def _find_annotations(root: Path, split: str, place: Path | None) -> Path:
     name = f"wider_face_{split}_bbx_gt.txt"
-    if named is not None and named.is_file():
-        return named
-    folders = (root, root / "wider_face_split", root / "ground_truth") if named is None else [named]
+    if place is not None and place.is_file():
+        return place
+    folders = (root, root / "wider_face_split", root / "ground_truth") if place is None else [place]
     for folder in folders:
         if (folder / name).is_file():
             return folder / name
-    raise DatasetError(f"It holds no {name}", path=named or root, remedy=_REMEDY)
+    raise DatasetError(f"It holds no {name}", path=place or root, remedy=_REMEDY)
 
 
 def image_folder(root: Path, split: str = "val") -> Path:

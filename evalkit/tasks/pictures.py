@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from evalkit.core.errors import EvalkitError, InputError
 from evalkit.core.results import Result
 from evalkit.core.store import Store
+from evalkit.datasets.encoded import decode
 from evalkit.datasets.errors import DatasetError, UnreadableImage
-from evalkit.datasets.faces import decode
 from evalkit.run.drift import store_of
 from evalkit.stats.evidence import Decisions
 from evalkit.tasks.panels import Gallery, Picture, Runs, Scored

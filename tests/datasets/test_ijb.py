@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 
 from evalkit.datasets import ijb
 from evalkit.datasets.alignment import ARCFACE_POINTS, align
+from evalkit.datasets.encoded import decode, is_truncated
 from evalkit.datasets.errors import DatasetError, UnreadableImage
-from evalkit.datasets.faces import AlignedFaces, decode, is_truncated
+from evalkit.datasets.faces import AlignedFaces
 from evalkit.datasets.ijb import MARKER, IjbRelease, load_ijb, subset
 from evalkit.datasets.ijb_checks import positions
 
@@ -525,7 +526,7 @@ def test_folder_instead_of_an_image_and_odd_names(tmp_path: Path) -> None:
 def test_degenerate_points_make_a_face_unreadable(folder: Folder) -> None:
     folder.edit("name_5pts_score.txt", f"6.jpg {FIVE}", "6.jpg" + " 7" * 10)
     faces = folder.load().faces()
-    with pytest.raises(UnreadableImage, match=r"6\.jpg: No face can be made of it: The points co"):
+    with pytest.raises(UnreadableImage, match=r"6\.jpg: It gives no image: The points co"):
         faces.load(6)
 
 

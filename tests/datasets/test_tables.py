@@ -196,7 +196,7 @@ def forbid_parsing(monkeypatch: pytest.MonkeyPatch) -> None:
     def parse(*_: object) -> None:
         raise AssertionError("the text was parsed again")
 
-    monkeypatch.setattr(tables, "_parse_spaced", parse)
+    monkeypatch.setattr(tables, "_parse", parse)
 
 
 def test_cache_gives_the_same_table(
