@@ -343,8 +343,9 @@ def _read_global(stream: BytesIO) -> tuple[str, str]:
 
 
 def _name(code: bytes) -> str:
-    opcode = pickletools.code2op.get(code.decode("latin-1"))
-    return f"the opcode {opcode.name}" if opcode else f"the unknown opcode 0x{code.hex()}"
+    names = {opcode.code: opcode.name for opcode in pickletools.opcodes}
+    name = names.get(code.decode("latin-1"))
+    return f"the opcode {name}" if name else f"the unknown opcode 0x{code.hex()}"
 
 
 _ACTIONS: Final[Mapping[str, Callable[..., None]]] = {
@@ -378,10 +379,10 @@ _ACTIONS: Final[Mapping[str, Callable[..., None]]] = {
     "REDUCE": _Machine.reduce,
     "BUILD": _Machine.build,
 }
-_READERS: Final[Mapping[str, _Reader]] = {"STRING": _read_string, "GLOBAL": _read_global}
+_READERS: Final[Mapping[str, _Reader | None]] = {"STRING": _read_string, "GLOBAL": _read_global}
 _OPCODES: Final[Mapping[bytes, tuple[_Reader | None, Callable[..., None]]]] = {
     opcode.code.encode("latin-1"): (
-        _READERS.get(opcode.name, opcode.arg and opcode.arg.reader),
+        _READERS.get(opcode.name, opcode.arg.reader if opcode.arg else None),
         _ACTIONS[opcode.name],
     )
     for opcode in pickletools.opcodes

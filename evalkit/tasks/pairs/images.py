@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from threading import Lock
@@ -11,13 +10,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from evalkit.datasets.errors import UnreadableImage
-from evalkit.datasets.faces import decode
+from evalkit.datasets.encoded import decode
+from evalkit.datasets.faces import ImageFiles
 from evalkit.datasets.pack import Align
 
 
-class PairImages:
-    """The images of a table for the pipeline; safe to use from threads.
+class PairImages(ImageFiles):
+    """The images of a table for the pipeline.
 
     Parameters
     ----------
@@ -48,21 +47,11 @@ class PairImages:
         """Return the image's file."""
         return self._root / self._names[index]
 
-    def load_with_digest(self, index: int) -> tuple[NDArray[np.uint8], bytes]:
-        """Decode, align and resize one image; see `evalkit.run.pipeline.ImageSource`."""
-        path = self.path(index)
-        try:
-            data = path.read_bytes()
-            image = self._face(decode(data, rgb=self._align is None), path)
-        except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else str(error)
-            raise UnreadableImage(f"{path} gives no face: {reason}", path=path) from error
-        return image, hashlib.blake2b(data, digest_size=8).digest()
-
-    def _face(self, image: NDArray[np.uint8], path: Path) -> NDArray[np.uint8]:
+    def _image(self, index: int, data: bytes) -> NDArray[np.uint8]:
+        image = decode(data, rgb=self._align is None)
         if self._align is not None:
             with self._lock:
-                aligned = self._align(image, path)
+                aligned = self._align(image, self.path(index))
             image = np.ascontiguousarray(aligned[:, :, ::-1])
         height, width = image.shape[:2]
         if height != width:
