@@ -62,7 +62,6 @@ class TenFold:
     interval : tuple of float
         Wilson's 95 % interval of ``correct / pairs``. It takes pairs as independent, though
         persons may recur: a set without identities allows none better.
-    interval_level : {'pair'}
     """
 
     rule: Rule
@@ -76,7 +75,6 @@ class TenFold:
     correct: int
     pairs: int
     interval: tuple[float, float]
-    interval_level: Literal["pair"] = "pair"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,6 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from evalkit.protocols.fusion import Ints, Templates
 from evalkit.protocols.roc import MIN_EXPECTED_FALSE_ACCEPTS, Floats, tar_at_far
@@ -232,41 +230,6 @@ def evaluate_identification(
         ranks=tuple(_pooled(rates) for rates in zip(*(r.ranks for r in results), strict=True)),
         galleries=tuple(results),
     )
-
-
-def subjects_from_pairs(pairs: Ints, genuine: npt.ArrayLike) -> tuple[Ints, npt.NDArray[np.int64]]:
-    """Group templates into subjects: the connected components of the genuine pairs.
-
-    Parameters
-    ----------
-    pairs : ndarray of int, shape (n_pairs, 2)
-        Template ids.
-    genuine : array_like of shape (n_pairs,)
-        Whether the pair shows one subject (bool, or 0 and 1).
-
-    Returns
-    -------
-    template_ids : ndarray of int, shape (n_templates,)
-        Every template of the pairs, ascending; one in no genuine pair is a subject of its own.
-    subjects : ndarray of int64, shape (n_templates,)
-        Subjects numbered from 0 in the order of their lowest template.
-
-    Examples
-    --------
-    >>> ids, subjects = subjects_from_pairs(np.array([[1, 7], [7, 9], [1, 8]]), [1, 1, 0])
-    >>> ids.tolist(), subjects.tolist()
-    ([1, 7, 8, 9], [0, 0, 1, 0])
-    """
-    pairs, mask = np.asarray(pairs), np.asarray(genuine).astype(bool)
-    if pairs.ndim != 2 or pairs.shape[1] != 2 or mask.shape != pairs.shape[:1]:
-        raise ValueError(f"pairs {pairs.shape} and labels {mask.shape} must be (n, 2) and (n,)")
-    ids = np.union1d(pairs[:, 0], pairs[:, 1])
-    ends = np.searchsorted(ids, pairs[mask])
-    edges = coo_array((np.ones(len(ends), bool), tuple(ends.T)), shape=(ids.size, ids.size))
-    _, labels = connected_components(edges, directed=False)
-    _, first, subjects = np.unique(labels, return_index=True, return_inverse=True)
-    order = np.argsort(np.argsort(first))
-    return ids, order[subjects].astype(np.int64)
 
 
 def _check_arguments(

@@ -7,13 +7,12 @@ failed to enrol scores NaN, which lies below every threshold.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from evalkit.protocols.fusion import FusionSwitches, Ints, Templates, fuse_templates
+from evalkit.protocols.fusion import Ints, Templates
 from evalkit.protocols.roc import FAR_TARGETS, FarRule, Floats, OperatingPoint, tar_at_far
 
 Progress: TypeAlias = Callable[[int], None]
@@ -23,83 +22,6 @@ DENSE_BLOCK_CELLS = 1 << 25
 GATHER_BLOCK_VALUES = 1 << 18
 GATHER_COST = 40
 """Cells of a matrix product that cost as much as one gathered pair (measured: 37 to 48)."""
-
-
-@dataclass(frozen=True, slots=True)
-class TemplateVerification:
-    """The 1:1 result of a templates protocol.
-
-    Attributes
-    ----------
-    points : tuple of OperatingPoint
-        TAR at each target FAR.
-    scores : ndarray of float, shape (n_pairs,)
-        In the order of the pairs; NaN where a template failed to enrol.
-    templates : Templates
-        The templates compared.
-    switches : FusionSwitches
-        How they were fused.
-    failed_pairs : int
-        Pairs with a template that failed to enrol.
-    """
-
-    points: tuple[OperatingPoint, ...]
-    scores: Floats
-    templates: Templates
-    switches: FusionSwitches
-    failed_pairs: int
-
-
-def evaluate_verification(
-    features: npt.ArrayLike,
-    template_ids: Ints,
-    media_ids: Ints,
-    pairs: Ints,
-    genuine: npt.ArrayLike,
-    *,
-    features_flip: npt.ArrayLike | None = None,
-    detector_scores: npt.ArrayLike | None = None,
-    switches: FusionSwitches | None = None,
-    targets: Sequence[float] = FAR_TARGETS,
-    rule: FarRule = "at_most",
-    progress: Progress | None = None,
-) -> TemplateVerification:
-    """Fuse faces into templates, score the pairs, and return the TAR table.
-
-    Parameters
-    ----------
-    features, template_ids, media_ids, features_flip, detector_scores, switches
-        As for `fuse_templates`.
-    pairs, progress
-        As for `score_pairs`.
-    genuine : array_like of shape (n_pairs,)
-        Whether both templates show one subject (bool, or 0 and 1).
-    targets, rule
-        As for `tar_at_far`.
-
-    Returns
-    -------
-    TemplateVerification
-
-    Raises
-    ------
-    ValueError
-        If shapes differ, a pair names an unknown template, or a class of pairs is empty.
-    """
-    switches = switches or FusionSwitches()
-    templates = fuse_templates(
-        features,
-        template_ids,
-        media_ids,
-        features_flip=features_flip,
-        detector_scores=detector_scores,
-        switches=switches,
-    )
-    scores = score_pairs(templates, pairs, progress=progress)
-    points = verification_points(scores, genuine, targets, rule)
-    return TemplateVerification(
-        points, scores, templates, switches, int(np.count_nonzero(np.isnan(scores)))
-    )
 
 
 def verification_points(

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +22,6 @@ from numpy.typing import NDArray
 from evalkit.core.errors import CannotJudgeError, InputError
 from evalkit.core.files import atomic_write, sha256_json
 from evalkit.core.results import Failure
-
-Overwrite = Literal["always", "never", "only-missing"]
 
 SHARD = 512
 _MANIFEST = "store.json"

@@ -15,7 +15,6 @@ from evalkit.protocols.identification import (
     UNRANKED,
     Gallery,
     evaluate_identification,
-    subjects_from_pairs,
 )
 
 
@@ -224,18 +223,3 @@ def test_bob_measures_ranks(shared_data):
     templates, gallery, probes, subjects = one_hot_case(scores, [0] * len(mates) + [999])
     result = evaluate_identification(templates, [gallery], probes, subjects, ranks=range(1, 6))
     assert [rate.rate for rate in result.ranks] == [0.76, 0.89, 0.96, 0.98, 1.0]
-
-
-@given(st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12), st.booleans()), min_size=1))
-def test_subjects_are_the_components_of_genuine_pairs(rows):
-    pairs = np.array([row[:2] for row in rows]) * 37 + 5
-    ids, subjects = subjects_from_pairs(pairs, [row[2] for row in rows])
-    groups = {int(i): {int(i)} for i in pairs.ravel()}
-    for (a, b), (_, _, genuine) in zip(pairs.tolist(), rows, strict=True):
-        if genuine:
-            joined = groups[a] | groups[b]
-            for member in joined:
-                groups[member] = joined
-    assert ids.tolist() == sorted(groups)
-    lowest = sorted({min(group) for group in groups.values()})
-    assert subjects.tolist() == [lowest.index(min(groups[i])) for i in ids.tolist()]

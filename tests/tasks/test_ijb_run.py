@@ -20,8 +20,8 @@ from evalkit.core.results import Result, load_result
 from evalkit.core.settings import RunSettings, load_model_config
 from evalkit.core.store import Store
 from evalkit.datasets.ijb import load_ijb
-from evalkit.protocols.fusion import FusionSwitches
-from evalkit.protocols.templates import evaluate_verification
+from evalkit.protocols.fusion import FusionSwitches, fuse_templates
+from evalkit.protocols.templates import score_pairs, verification_points
 from evalkit.run.inference import SAMPLE_MODEL
 from evalkit.tasks.figures import rate_name
 from evalkit.tasks.ijb.settings import IjbSettings
@@ -56,15 +56,15 @@ def slow_features(data: Path) -> tuple[np.ndarray, np.ndarray]:
 def test_the_run_equals_the_plain_way(result: Result, tiny_ijbc: Path, tmp_path: Path) -> None:
     release = load_ijb(tiny_ijbc, "IJBC")
     plain, mirrored = slow_features(tiny_ijbc)
-    slow = evaluate_verification(
-        plain, release.template_id, release.media_id, release.pairs, release.genuine,
-        features_flip=mirrored, detector_scores=release.detector_score,
-        switches=FusionSwitches(),
+    templates = fuse_templates(
+        plain, release.template_id, release.media_id, features_flip=mirrored,
+        detector_scores=release.detector_score, switches=FusionSwitches(),
     )  # fmt: skip
+    scores = score_pairs(templates, release.pairs)
     with np.load(tmp_path / "r.scores.npz") as held:
-        np.testing.assert_allclose(held["scores"], slow.scores, atol=2e-5)
+        np.testing.assert_allclose(held["scores"], scores, atol=2e-5)
         np.testing.assert_array_equal(held["genuine"], release.genuine)
-    for point in slow.points:
+    for point in verification_points(scores, release.genuine):
         assert result.metric(f"tar@far={point.target:.0e}").value == pytest.approx(point.tar)
 
 

@@ -105,18 +105,6 @@ def _failed_faces(
     )
 
 
-def _failed_templates(
-    release: IjbRelease, templates: Templates, failed: NDArray[Any], config: IjbSettings
-) -> tuple[Failure, ...]:
-    """Templates that failed to enrol, save those of which a face is named already."""
-    if config.templates is None:
-        failed = np.setdiff1d(failed, release.template_id[templates.failed_faces])
-    return tuple(
-        Failure(name=f"template {name}", reason="its feature is zero or not finite.")
-        for name in failed.tolist()
-    )
-
-
 def _refused(failed: NDArray[Any]) -> tuple[str, ...]:
     if not len(failed):
         return ()
