@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
-from pydantic_core import PydanticUndefined
 
+from evalkit.backends.outputs.runtime_info import OutputSpec, RuntimeInfo
 from evalkit.cli import bench, build_parser
 from evalkit.cli.options import resolve
 from evalkit.convert.settings import ConversionSettings
@@ -30,6 +30,8 @@ from evalkit.exchange.settings import DumpSettings
 from evalkit.tasks.ijb.settings import IjbSettings
 from evalkit.tasks.lfw.settings import LfwSettings
 from evalkit.tasks.widerface.settings import WiderFaceSettings
+from evalkit.verdict import plan
+from evalkit.verdict.gate import MetricPolicy, Policy
 
 KINDS: dict[str, type[BaseModel]] = {
     "ijbc": IjbSettings,
@@ -42,8 +44,17 @@ KINDS: dict[str, type[BaseModel]] = {
 }
 """Settings of the commands that have some."""
 
+PARTS_OF_A_PLAN = (
+    *(plan.Plan, plan.Models, plan.ProtocolPlan, plan.Margin, plan.Limits, plan.Matrix),
+    *(plan.Override, plan.DeviceOutputs, plan.Statistics, plan.Bench),
+)
+
 CLASSES: dict[str, type[BaseModel]] = {
-    kind.__name__: kind for kind in (*KINDS.values(), ModelConfig, InputSpec, RuntimeConfig)
+    kind.__name__: kind
+    for kind in (
+        *(*KINDS.values(), ModelConfig, InputSpec, RuntimeConfig),
+        *(*PARTS_OF_A_PLAN, Policy, MetricPolicy, RuntimeInfo, OutputSpec),
+    )
 }
 
 LINES: dict[str, list[str]] = {
@@ -277,7 +288,9 @@ def describe_settings(kind: type[BaseModel]) -> dict[str, Any]:
     return {
         name: {
             "type": type_name(field.annotation),
-            "default": "<required>" if field.default is PydanticUndefined else plain(field.default),
+            "default": "<required>"
+            if field.is_required()
+            else plain(field.get_default(call_default_factory=True)),
             "limits": sorted(repr(part) for part in field.metadata if _limits(part)),
         }
         for name, field in sorted(kind.model_fields.items())
