@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from evalkit.core import schema1
 from evalkit.core.errors import EXIT_CANNOT_JUDGE, EXIT_FAILED, EXIT_OK, CannotJudgeError
@@ -62,12 +62,20 @@ class Policy(Record):
     ----------
     metrics : tuple of MetricPolicy
         The first whose name fits a metric holds for it.
+    headline : MetricPolicy or None
+        Holds for the headline figure where no name fits it, whatever its task.
     failures_to_enrol : int
         How many more samples may fail than in the baseline.
     """
 
     metrics: tuple[MetricPolicy, ...] = Field(min_length=1)
+    headline: MetricPolicy | None = None
     failures_to_enrol: int = Field(default=0, ge=0)
+
+    @field_validator("headline", mode="before")
+    @classmethod
+    def _of_any_name(cls, values: Any) -> Any:
+        return {"name": "*", **values} if isinstance(values, dict) else values
 
     @model_validator(mode="after")
     def _names_once(self) -> Policy:
@@ -252,7 +260,8 @@ def _figures(result: Result, baseline: Result, policy: Policy) -> list[Check]:
             message = "the baseline has no such figure; correct the policy or update the baseline"
             checks.append(Check(name=asked.name, outcome="cannot_judge", message=message))
     for metric in baseline.metrics:
-        chosen = next((p for p in policy.metrics if _fits(p, metric.name)), None)
+        otherwise = policy.headline if metric.headline else None
+        chosen = next((p for p in policy.metrics if _fits(p, metric.name)), otherwise)
         if chosen is not None:
             checks.append(_figure(metric, named(result, metric.name), chosen))
     if not any(check.outcome in {"pass", "fail"} for check in checks):

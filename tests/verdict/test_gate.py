@@ -396,3 +396,15 @@ def test_a_verdict_with_hostile_names_is_written(
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path))
     with pytest.raises(InputError, match="GITHUB_STEP_SUMMARY names"):
         publish(hostile, said.append)
+
+
+@pytest.mark.parametrize(("right", "expected"), [(95, "pass"), (93, "fail")])
+def test_the_headline_of_any_task_is_judged(right: int, expected: str) -> None:
+    def of(count: int) -> Result:
+        values = {"name": "odd", "figure": "odd", "value": count / 100, "rule": "r"}
+        return result({**values, "headline": True}, {**values, "name": "other"})
+
+    asked = Policy.model_validate({"metrics": [{"name": "ap/*"}], "headline": {"absolute": 0.01}})
+    verdict = judge(of(right), of(95), asked)
+    assert verdict.outcome == expected
+    assert [check.name for check in verdict.checks[-1:]] == ["odd"]
