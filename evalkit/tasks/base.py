@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 from evalkit.core.errors import InputError
+from evalkit.core.option import options_of
 from evalkit.datasets.sample import Kind, sample_path
 
 if TYPE_CHECKING:  # the registry reads this module where nothing but a task's name is asked for
@@ -244,6 +245,15 @@ class Task(ABC, Generic[S]):
     def finds(self, path: Path) -> bool:
         """Whether a path holds data of this task, to be told from those of others."""
         return False
+
+    def beside(self, settings: S) -> tuple[Path, ...]:
+        """Return the files and folders that the figures rest on, beside the data and the model.
+
+        A sign-off runs a cell again after one of them has changed.
+        """
+        options = options_of(type(settings))
+        values = (getattr(settings, name) for name, o in options.items() if o.scope == "figure")
+        return tuple(value for value in values if isinstance(value, Path))
 
     def images(self, path: Path) -> int:
         """Count the images of a path, for estimates.

@@ -31,7 +31,7 @@ class Mode(NamedTuple):
 
 
 class Margin(Record):
-    """The loss that is accepted; one of the two is given.
+    """The loss that is accepted, by one of two measures.
 
     Attributes
     ----------
@@ -333,8 +333,7 @@ class Plan(Record):
             if protocol.data is not None and self.model_of(protocol) is None:
                 key = _MODELS[protocol.task.head]
                 raise ValueError(f"protocols: {protocol.name} has data; name models.{key} too")
-        names = [protocol.name for protocol in self.protocols]
-        if len(set(names)) < len(names):
+        if len({protocol.name for protocol in self.protocols}) < len(self.protocols):
             raise ValueError("protocols: give each a name of its own")
         return self
 

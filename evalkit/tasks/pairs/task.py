@@ -162,6 +162,14 @@ class Pairs(Task[PairsSettings]):
         """See `Task.finds`."""
         return path.is_file() and path.suffix.lower() in {".csv", ".parquet"}
 
+    def beside(self, settings: PairsSettings) -> tuple[Path, ...]:
+        """See `Task.beside`: the images that the table names."""
+        if settings.data is None:
+            return ()
+        root = settings.images or settings.data.parent
+        images = (root / name for name in read_pairs(settings.data).images)
+        return (*images, *(path for path in super().beside(settings) if path != root))
+
     def images(self, path: Path) -> int:
         """See `Task.images`."""
         return len(read_pairs(path).images)

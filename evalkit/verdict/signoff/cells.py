@@ -11,7 +11,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,13 @@ from evalkit.core.files import atomic_write, sha256_file, sha256_json
 from evalkit.core.progress import Progress
 from evalkit.core.results import Result, load_result
 from evalkit.core.settings import ModelConfig, RunSettings, load_model_config
-from evalkit.datasets.sample import sample_path
+from evalkit.core.validation import validate
 from evalkit.run import models
 from evalkit.run.inference import sample_model
+from evalkit.tasks import settings_of
 from evalkit.verdict.plan import DeviceOutputs, Mode, Override, Plan, ProtocolPlan
 from evalkit.verdict.signoff.cell import Reason
+from evalkit.verdict.signoff.data import Data, find_data, state_of
 from evalkit.verdict.signoff.probing import Prober
 
 _PATIENCE_S = 60.0
@@ -46,25 +48,6 @@ class CellError(EvalkitError):
     def __init__(self, message: str, *, unexplained: bool = False) -> None:
         super().__init__(message)
         self.unexplained = unexplained
-
-
-@dataclass(frozen=True, slots=True)
-class Data:
-    """The data of a protocol.
-
-    Attributes
-    ----------
-    path : Path
-    state : str
-        Hash of the names, sizes and times of all files: it changes when they do. Results hold
-        hashes of the content.
-    images : int
-        How many images there are.
-    """
-
-    path: Path
-    state: str
-    images: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,45 +128,6 @@ def chosen_of(jobs: Sequence[Job], only: Sequence[str], plan: Plan) -> set[str]:
     return chosen
 
 
-def find_data(plan: Plan, protocol: ProtocolPlan) -> Data:
-    """Find a protocol's data; the embedded sample where none is named.
-
-    Raises
-    ------
-    evalkit.core.errors.InputError
-        They are not there.
-    """
-    if protocol.data is None:
-        path = _sample(protocol)
-    else:
-        path = (plan.folder / protocol.data.expanduser()).absolute()
-    if not path.exists():
-        raise InputError(f"protocol {protocol.name}: there are no data at {path}.")
-    try:
-        images = protocol.task.images(path)
-    except InputError as error:
-        raise InputError(f"protocol {protocol.name}: {error}") from error
-    stats = ((file, file.stat()) for file in _files(path))
-    state = [(str(file.relative_to(path)), s.st_size, s.st_mtime_ns) for file, s in stats]
-    return Data(path, sha256_json(state), images)
-
-
-def _sample(protocol: ProtocolPlan) -> Path:
-    kind = protocol.task.sample
-    if kind is None:
-        raise InputError(f"protocol {protocol.name}: evalkit has no sample of it; name its data.")
-    return sample_path(kind)
-
-
-def _files(path: Path) -> Iterator[Path]:
-    if path.is_file():
-        yield path
-        return
-    for folder, below, names in os.walk(path, followlinks=True):
-        below.sort()
-        yield from (Path(folder) / name for name in sorted(names))
-
-
 def _job(plan: Plan, protocol: ProtocolPlan, mode: Mode, data: Data, root: Path) -> Job:
     override = plan.matrix.override(mode)
     folder = root / "cells" / protocol.name / f"{mode.backend}-{mode.precision}"
@@ -254,6 +198,8 @@ def facts_of(job: Job, prober: Prober) -> dict[str, Any]:
         model = models.model_sha256(_model_file(job, probe))
     except InputError as error:
         raise CellError(str(error)) from error
+    settings = validate(settings_of(job.protocol.kind), job.settings, job.name)
+    beside = job.protocol.task.beside(settings)
     return {
         "settings": job.settings,
         "kind": job.protocol.kind,
@@ -265,6 +211,7 @@ def facts_of(job: Job, prober: Prober) -> dict[str, Any]:
             if name in job.settings and Path(job.settings[name]).is_file()
         ],
         "runtime": probe.version,
+        "beside": [(str(path), state_of(path)) for path in beside],
     }
 
 
@@ -290,9 +237,9 @@ def finished(job: Job, facts: dict[str, Any]) -> Result | None:
         result = load_result(job.result)
     except (OSError, ValueError, InputError):
         return None
-    # Keys of version 0.1 hold evalkit's version too.
-    known = (facts, {**facts, "evalkit": result.evalkit_version})
-    if key not in map(sha256_json, known):
+    # Keys of version 0.1 hold evalkit's version, and nothing of what lies beside the data.
+    old = {name: fact for name, fact in facts.items() if name != "beside"}
+    if key not in map(sha256_json, (facts, {**old, "evalkit": result.evalkit_version})):
         return None
     beside = result.scores_file is not None and (job.folder / result.scores_file).is_file()
     stored = result.store is None or Path(result.store).is_dir()

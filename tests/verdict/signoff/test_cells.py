@@ -87,9 +87,40 @@ def test_a_cell_stands_whatever_version_of_evalkit_ran_it(
     job.result.write_text(json.dumps(result))
     assert finished(job, facts) is not None
     key = job.folder / "key"
+    old = {name: fact for name, fact in facts.items() if name != "beside"}
     for version, stands in (("0.1.0", True), ("0.0.9", False)):
-        key.write_text(sha256_json({**facts, "evalkit": version}))
+        key.write_text(sha256_json({**old, "evalkit": version}))
         assert (finished(job, facts) is not None) is stands
     key.write_text(sha256_json({**facts, "runtime": "another"}))
     assert finished(job, facts) is None
     assert finished(jobs[0], facts) is None
+
+
+def test_a_cell_runs_again_where_what_lies_beside_its_data_changed(
+    plan: dict[str, Any], network: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "a.png").write_bytes(b"one")
+    (tmp_path / "b.png").write_bytes(b"two")
+    table = tmp_path / "pairs.csv"
+    table.write_text("path1,path2,same\na.png,b.png,1\na.png,a.png,0\n")
+    plan["protocols"] = [
+        {
+            "kind": "pairs",
+            "data": str(table),
+            "settings": {"fmr": [0.1]},
+            "primary": "fnmr@fmr=1e-01",
+            "margin": {"points": 1},
+        }
+    ]
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(plan))
+
+    def facts() -> dict[str, Any]:
+        job = jobs_of(load_plan(tmp_path / "plan.yaml"), tmp_path / "out")[0]
+        assert job.data.images == 2
+        return facts_of(job, prober)
+
+    prober = Prober()
+    before = facts()
+    assert facts() == before
+    (tmp_path / "b.png").write_bytes(b"three")
+    assert facts() != before
