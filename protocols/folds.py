@@ -60,8 +60,8 @@ class TenFold:
     correct, pairs : int
         Held-out decisions that are right, of all folds together, and all decisions.
     interval : tuple of float
-        Wilson's 95 % interval of ``correct / pairs``. It takes pairs as independent, though
-        persons may recur: a set without identities allows none better.
+        Wilson's 95 % interval of ``correct / pairs``. It takes pairs as independent, though a
+        person may be in several pairs: a set without identities allows no better interval.
     """
 
     rule: Rule
@@ -84,7 +84,7 @@ class ValAtFar:
     Attributes
     ----------
     target : float
-        The FAR asked for on the training folds.
+        The target FAR on the training folds.
     val, std : float
         Mean and population standard deviation of the held-out validation rates.
     far : float
@@ -211,8 +211,8 @@ def ten_fold_accuracy(distances: Floats, issame: Bools, fold: Ints, rule: Rule) 
 def val_at_far(distances: Floats, issame: Bools, fold: Ints, target: float = 1e-3) -> ValAtFar:
     """Return the validation rate of each fold where the other nine reach a false accept rate.
 
-    The threshold comes by linear interpolation of the training FAR over ``arange(0, 4, 0.001)``,
-    from the last grid point at or below the target to the next; it is 0 where the largest FAR
+    The threshold comes from linear interpolation of the training FAR over ``arange(0, 4, 0.001)``,
+    from the last grid point at or below the target to the next. It is 0 where the largest FAR
     stays below the target.
 
     Parameters

@@ -2,8 +2,8 @@
 
 A template is one or more faces of a subject, from one or more media (stills or videos). Its
 feature is the mean over the faces of one medium, summed over its media, made unit length [1]_.
-A face whose embedding is not finite or is zero is a failure to enrol: it is left out of its
-template, and a template without any other face has a feature of NaN.
+A face whose embedding is not finite or is zero is a failure to enrol, and its template does without
+it. A template without any other face has a feature of NaN.
 
 References
 ----------
@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array
 
-from evalkit.protocols.roc import Floats
+from evalkit.protocols.scores import Floats
 
 Ints: TypeAlias = npt.NDArray[np.integer[Any]]
 
@@ -82,11 +82,11 @@ class Templates:
         find = self._finder(ids.size)
         for start in range(0, ids.size, ID_BLOCK):
             part = slice(start, start + ID_BLOCK)
-            wanted = ids[part].astype(np.int64)
-            rows[part] = find(wanted)
-            unknown = self.ids[rows[part]] != wanted
+            queries = ids[part].astype(np.int64)
+            rows[part] = find(queries)
+            unknown = self.ids[rows[part]] != queries
             if unknown.any():
-                raise ValueError(f"no face belongs to template {wanted[unknown][0]}")
+                raise ValueError(f"no face belongs to template {queries[unknown][0]}")
         return rows
 
     def _finder(self, count: int) -> Callable[[npt.NDArray[np.int64]], npt.NDArray[np.intp]]:
@@ -155,7 +155,7 @@ def fuse_templates(
 
 @dataclass(frozen=True, slots=True)
 class _Faces:
-    """Embeddings and mirrored embeddings, read in blocks so that no second copy is held."""
+    """Embeddings and mirrored embeddings, read in blocks, so that memory holds no second copy."""
 
     features: Floats
     flipped: Floats | None
@@ -192,7 +192,7 @@ class _Faces:
             block = self.features[part].astype(self.dtype, copy=False)
             if self.flipped is not None:
                 mirrored = self.flipped[part].astype(self.dtype, copy=False)
-                # A sum that overflows or cancels infinities is found by its norm: no warning.
+                # The norm finds a sum that overflows or cancels infinities: no warning here.
                 with np.errstate(over="ignore", invalid="ignore"):
                     block = block + mirrored if self.flip == "sum" else np.hstack([block, mirrored])
             yield part, block

@@ -1,9 +1,9 @@
 """The IJB 1:N protocol: probes searched in a gallery of enrolled templates.
 
 A probe is mated where its subject is in the gallery. The score of a probe with its subject is the
-highest over the subject's templates; its rank is 1 + the number of other subjects' templates that
-score at least as high. So a mate that ties with a non-mate is ranked after it: models whose
-scores saturate gain nothing by it. A search whose probe or mate failed to enrol never hits.
+highest over the subject's templates. Its rank is 1 + the number of other subjects' templates that
+score at least as high. So a mate that ties with a non-mate is ranked after it: a model does not
+gain by scores that saturate. A search whose probe or mate failed to enrol never hits.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from evalkit.protocols.fusion import Ints, Templates
-from evalkit.protocols.roc import MIN_EXPECTED_FALSE_ACCEPTS, Floats, tar_at_far
+from evalkit.protocols.roc import MIN_EXPECTED_FALSE_ACCEPTS, tar_at_far
+from evalkit.protocols.scores import Floats
 from evalkit.protocols.templates import Progress
 
 IdentificationRule: TypeAlias = Literal["open_set", "insightface_closed"]
@@ -78,7 +79,7 @@ class IdentificationPoint:
     Attributes
     ----------
     target, fpir : float
-        The FPIR asked for and achieved.
+        The target FPIR and the achieved one.
     tpir : float
         Share of mated searches that return the mate.
     threshold : float
@@ -182,28 +183,22 @@ def evaluate_identification(
     probe_subject_ids : ndarray, shape (n_rows,)
         The subject of each row's template.
     rule : {'open_set', 'insightface_closed'}
-        ``open_set``: galleries apart; the threshold is the lowest at which at most the target's
-        share of the searches without mate return anybody; a mated search hits where the mate is
-        ranked first and reaches the threshold; TPIR is averaged over the galleries.
-        ``insightface_closed``: the galleries joined, every probe mated; the threshold lies just
-        above the ``ceil(target * n_probes)``-th highest of all scores with non-mates, and a
-        search hits where its mate reaches that, whatever its rank (older scripts).
+        ``open_set``: galleries apart. The threshold is the lowest at which at most the target's
+        share of the searches without mate return anybody. A mated search hits where the mate is
+        ranked first and reaches the threshold. TPIR is averaged over the galleries.
+        ``insightface_closed``: the galleries joined, every probe mated. The threshold lies just
+        above the ``ceil(target * n_probes)``-th highest of all scores with non-mates. A search
+        hits where its mate reaches that, whatever its rank (older scripts).
     targets : sequence of float
-        FPIRs asked for, above 0 and up to 1.
+        Target FPIRs, above 0 and up to 1.
     ranks : sequence of int
     progress : callable, optional
-        Called with the number of searches done since the last call; they add up to the number of
-        probes times the number of galleries searched.
-
-    Returns
-    -------
-    Identification
+        Called with the number of searches (a probe in a gallery) done since the last call.
 
     Raises
     ------
     ValueError
-        If a template is unknown or has two subjects, or a gallery lacks the searches (with or
-        without mate) that the rule needs.
+        If a template is unknown or has two subjects, or a gallery lacks searches that the rule needs.
     """
     _check_arguments(rule, galleries, targets)
     joined = [_joined(galleries)] if rule == "insightface_closed" else galleries
@@ -215,13 +210,8 @@ def evaluate_identification(
     results = []
     for gallery in distinct:
         searches, highest = _search(templates, gallery, probes, most, progress)
-        if rule == "open_set":
-            points = _open_set_points(searches, targets)
-        else:
-            points = tuple(_closed_point(searches, highest, target) for target in targets)
-        rates = _rank_rates(searches, ranks)
-        size = gallery.template_ids.size
-        results.append(GalleryResult(gallery.name, size, points, rates, searches))
+        points = _points(rule, searches, highest, targets)
+        results.append(_gallery_result(gallery, searches, points, ranks))
     tpirs = [[point.tpir for point in result.points] for result in results]
     return Identification(
         rule=rule,
@@ -324,9 +314,11 @@ def _blocks(
         yield part, scores, probe_codes[part, None] == enrolled_codes
 
 
-def _open_set_points(
-    searches: Searches, targets: Sequence[float]
+def _points(
+    rule: IdentificationRule, searches: Searches, highest: Floats, targets: Sequence[float]
 ) -> tuple[IdentificationPoint, ...]:
+    if rule == "insightface_closed":
+        return tuple(_closed_point(searches, highest, target) for target in targets)
     mated = searches.mated
     first = np.where(searches.mate_ranks == 1, searches.mate_scores, -np.inf)
     points = tar_at_far(first[mated], searches.other_scores[~mated], targets)
@@ -365,13 +357,19 @@ def _closed_point(searches: Searches, highest: Floats, target: float) -> Identif
     )
 
 
-def _rank_rates(searches: Searches, ranks: Sequence[int]) -> tuple[RankRate, ...]:
+def _gallery_result(
+    gallery: Gallery,
+    searches: Searches,
+    points: tuple[IdentificationPoint, ...],
+    ranks: Sequence[int],
+) -> GalleryResult:
     mate_ranks = searches.mate_ranks[searches.mated]
     hits = [int(np.count_nonzero(mate_ranks <= rank)) for rank in ranks]
-    return tuple(
+    rates = tuple(
         RankRate(rank, hit / mate_ranks.size, hit, mate_ranks.size)
         for rank, hit in zip(ranks, hits, strict=True)
     )
+    return GalleryResult(gallery.name, gallery.template_ids.size, points, rates, searches)
 
 
 def _pooled(rates: Sequence[RankRate]) -> RankRate:

@@ -1,9 +1,9 @@
 """True accept rates at false accept rates, under the three rules that published figures use.
 
-Everywhere a comparison is accepted when ``score >= threshold``, and thresholds lie only between
-distinct scores, so equal scores (common with half precision or quantised models) are accepted or
-refused together. A score that is not finite stands for a failure to enrol: it lies below every
-threshold, yet counts in the denominators.
+A comparison is always accepted when ``score >= threshold``. Thresholds lie only between distinct
+scores, so equal scores (common with half precision or quantised models) are accepted or refused
+together. A score that is not finite stands for a failure to enrol: it lies below every threshold,
+yet counts in the denominators.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 import numpy.typing as npt
 
+from evalkit.protocols.scores import Floats, checked_scores, just_above, staircase
+
 FarRule: TypeAlias = Literal["at_most", "insightface_nearest", "interpolated"]
 FAR_RULES: tuple[FarRule, ...] = get_args(FarRule)
 FAR_TARGETS: tuple[float, ...] = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 MIN_EXPECTED_FALSE_ACCEPTS = 30
 """With fewer, the relative standard error of the FAR itself exceeds 18 %."""
-
-Floats: TypeAlias = npt.NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class OperatingPoint:
     rule : {'at_most', 'insightface_nearest', 'interpolated'}
         How the point was chosen.
     target : float
-        The FAR asked for.
+        The target FAR.
     far : float
         The FAR achieved; under ``interpolated`` the FAR of the point on the joining line.
     tar : float
@@ -111,7 +111,7 @@ def tar_at_far(
     impostor_scores : array_like of shape (n_impostors,)
         Scores of comparisons of two subjects.
     targets : sequence of float
-        FARs asked for, from 0 to 1.
+        Target FARs, from 0 to 1.
     rule : {'at_most', 'insightface_nearest', 'interpolated'}
         ``at_most``: the highest TAR whose FAR does not exceed the target.
         ``insightface_nearest``: the point of scikit-learn's ``roc_curve`` (with
@@ -141,7 +141,7 @@ def tar_at_far(
     outside = [target for target in targets if not 0 <= target <= 1]
     if outside:
         raise ValueError(f"a target FAR must lie from 0 to 1, not {outside[0]}")
-    genuine, impostors = _checked_scores(genuine_scores, impostor_scores)
+    genuine, impostors = checked_scores(genuine_scores, impostor_scores)
     if not targets:
         return ()
     if rule == "insightface_nearest":
@@ -168,7 +168,7 @@ def roc_curve_points(
     genuine_scores, impostor_scores : array_like
         As for `tar_at_far`.
     count : int
-        FARs asked for between 1 / n_impostors and 1, both included; several that lead to one
+        How many target FARs between 1 / n_impostors and 1, both included. Targets with the same
         achieved FAR make one point.
 
     Returns
@@ -218,8 +218,8 @@ def eer(genuine_scores: npt.ArrayLike, impostor_scores: npt.ArrayLike) -> EqualE
     EqualErrorRate(eer=0.3333333333333333, threshold=0.7, far=0.3333333333333333, \
 frr=0.3333333333333333)
     """
-    genuine, impostors = _checked_scores(genuine_scores, impostor_scores)
-    thresholds, false_accepts, true_accepts = _staircase(genuine, impostors)
+    genuine, impostors = checked_scores(genuine_scores, impostor_scores)
+    thresholds, false_accepts, true_accepts = staircase(genuine, impostors)
     false_accepts = false_accepts * genuine.size
     false_rejects = (genuine.size - true_accepts) * impostors.size
     difference = np.abs(false_accepts - false_rejects)
@@ -259,7 +259,7 @@ def auc(genuine_scores: npt.ArrayLike, impostor_scores: npt.ArrayLike) -> float:
     >>> auc([0.9, 0.5], [0.5, 0.1])
     0.875
     """
-    genuine, impostors = _checked_scores(genuine_scores, impostor_scores)
+    genuine, impostors = checked_scores(genuine_scores, impostor_scores)
     # The sorted side is the smaller one: sorting 20,000 beats sorting 15 million.
     ordered = np.sort(genuine)
     not_above = int(np.searchsorted(ordered, impostors, "right").sum(dtype=np.int64))
@@ -286,33 +286,11 @@ def most_accepts(target: float, total: int) -> int:
     return count
 
 
-def _checked_scores(genuine: npt.ArrayLike, impostor: npt.ArrayLike) -> tuple[Floats, Floats]:
-    """Return both as float32 or float64 of one dtype, failures to enrol as minus infinity."""
-    arrays = [np.asarray(genuine), np.asarray(impostor)]
-    dtype = np.result_type(np.float32, *arrays)
-    for name, array in zip(("genuine", "impostor"), arrays, strict=True):
-        if array.ndim != 1:
-            raise ValueError(f"{name} scores must have one dimension, not shape {array.shape}")
-        if not array.size:
-            raise ValueError(f"no {name} scores: rates need genuine and impostor comparisons")
-    first, second = (_failures_last(array.astype(dtype, copy=False)) for array in arrays)
-    return first, second
-
-
-def _failures_last(scores: Floats) -> Floats:
-    finite = np.isfinite(scores)
-    return scores if finite.all() else np.where(finite, scores, scores.dtype.type(-np.inf))
-
-
 def _highest(scores: Floats, count: int) -> Floats:
     """Return the `count` highest scores (at most all of them), ascending."""
     if count < scores.size:
         scores = np.partition(scores, scores.size - count)[scores.size - count :]
     return np.sort(scores)
-
-
-def _just_above(score: Floats | np.floating[Any]) -> float:
-    return float(np.nextafter(score, score.dtype.type(np.inf)))
 
 
 def _at_most(
@@ -325,7 +303,7 @@ def _at_most(
     barrier = top[-1 - allowed] if allowed < impostors else genuine.dtype.type(-np.inf)
     accepted = [scores[np.searchsorted(scores, barrier, "right") :] for scores in (genuine, top)]
     lowest = [float(scores[0]) for scores in accepted if scores.size]
-    threshold = min(lowest) if lowest else _just_above(barrier)
+    threshold = min(lowest) if lowest else just_above(barrier)
     accepts = accepted[1].size, accepted[0].size
     sizes = impostors, genuine.size
     return _operating_point("at_most", target, threshold, accepts, sizes), barrier
@@ -364,37 +342,10 @@ def _interpolate(
     return replace(lower, rule="interpolated", far=far, tar=tar, threshold=threshold)
 
 
-def _staircase(
-    genuine: Floats, impostors: Floats
-) -> tuple[Floats, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return every distinct finite threshold, descending, with false and true accepts.
-
-    The first threshold lies just above the highest score and accepts nothing.
-    """
-    genuine, ordered = np.sort(genuine), np.sort(impostors)
-    places = np.searchsorted(ordered, genuine)
-    scores = np.insert(ordered, places, genuine)[::-1]
-    is_genuine = np.insert(np.zeros(ordered.size, bool), places, True)[::-1]
-    scores = scores[: np.count_nonzero(np.isfinite(scores))]
-    last_of_run = np.ones(scores.size, bool)
-    np.not_equal(scores[1:], scores[:-1], out=last_of_run[:-1])
-    ends = np.flatnonzero(last_of_run)
-    true_accepts = np.cumsum(is_genuine[: scores.size], dtype=np.int64)[ends]
-    false_accepts = ends + 1 - true_accepts
-    highest = scores[0] if scores.size else scores.dtype.type(-np.inf)
-    start = np.array([_just_above(highest)], scores.dtype)
-    zero = np.zeros(1, np.int64)
-    return (
-        np.concatenate([start, scores[ends]]),
-        np.concatenate([zero, false_accepts]),
-        np.concatenate([zero, true_accepts]),
-    )
-
-
 def _nearest(
     genuine: Floats, impostors: Floats, targets: Sequence[float]
 ) -> tuple[OperatingPoint, ...]:
-    thresholds, false_accepts, true_accepts = _staircase(genuine, impostors)
+    thresholds, false_accepts, true_accepts = staircase(genuine, impostors)
     kept = _without_intermediate(false_accepts, true_accepts)
     thresholds = thresholds[kept]
     false_accepts, true_accepts = false_accepts[kept], true_accepts[kept]

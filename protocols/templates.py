@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from evalkit.protocols.fusion import Ints, Templates
-from evalkit.protocols.roc import FAR_TARGETS, FarRule, Floats, OperatingPoint, tar_at_far
+from evalkit.protocols.roc import FAR_TARGETS, FarRule, OperatingPoint, tar_at_far
+from evalkit.protocols.scores import Floats
 
 Progress: TypeAlias = Callable[[int], None]
 

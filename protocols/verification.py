@@ -27,7 +27,7 @@ from evalkit.protocols.folds import (
 from evalkit.protocols.roc import EqualErrorRate, OperatingPoint, auc, eer, tar_at_far
 
 _CHUNK: Final = 512
-"""Images whose float64 copies are held at once: they fit a core's cache. Even, for the pairs."""
+"""Images that are copied to float64 at once: they fit a core's cache. Even, for the pairs."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,7 +70,7 @@ class Verification:
     failures : tuple of int
         Images (pair i is 2i and 2i + 1) that failed to enrol; their pairs are never the same.
     accuracy : tuple of TenFold
-        One for each rule asked for.
+        One for each rule.
     val : tuple of ValAtFar
     tar : tuple of OperatingPoint
         Over all pairs, by the rule ``at_most``; scores are cosines.
