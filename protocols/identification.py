@@ -181,7 +181,6 @@ def evaluate_identification(
     probe_template_ids : ndarray of int, shape (n_rows,)
         May repeat (one row a face); each distinct template is one probe, in ascending order.
     probe_subject_ids : ndarray, shape (n_rows,)
-        The subject of each row's template.
     rule : {'open_set', 'insightface_closed'}
         ``open_set``: galleries apart. The threshold is the lowest at which at most the target's
         share of the searches without mate return anybody. A mated search hits where the mate is
@@ -198,7 +197,8 @@ def evaluate_identification(
     Raises
     ------
     ValueError
-        If a template is unknown or has two subjects, or a gallery lacks searches that the rule needs.
+        If a template is unknown or has two subjects, or a gallery lacks searches that the rule
+        needs.
     """
     _check_arguments(rule, galleries, targets)
     joined = [_joined(galleries)] if rule == "insightface_closed" else galleries
