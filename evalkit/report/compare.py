@@ -68,8 +68,9 @@ def _metric_row(change: MetricChange) -> list[str]:
     show = percent if rate else lambda value: "-" if value is None else f"{value:.4f}"
     if change.figure == "far":
         show = _scientific
-    held = change.interval
-    bounds = "-" if held is None else f"{_signed(held.low, change)}..{_signed(held.high, change)}"
+    bounds, ends = "-", change.interval
+    if ends is not None:
+        bounds = f"{_signed(ends.low, change)}..{_signed(ends.high, change)}"
     if _no_width(change):
         bounds = "no width"
     return [

@@ -81,6 +81,15 @@ class Decisions:
         right: Bools = self.accepted == self.genuine
         return right
 
+    def changed(self, after: Decisions) -> list[int]:
+        """Return the rows that another run decides otherwise, the largest changes first."""
+        rows = np.flatnonzero(self.accepted != after.accepted)
+        with np.errstate(invalid="ignore"):
+            change = np.abs(after.similarity[rows] - self.similarity[rows])
+        change = np.where(np.isnan(change), np.inf, change)
+        ordered: list[int] = rows[np.argsort(-change, kind="stable")].tolist()
+        return ordered
+
 
 class Evidence(ABC):
     """The trials of one run, by which its metrics can be computed again in any draw.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 import cv2
@@ -153,6 +153,45 @@ def moved(runs: Runs, open_images: Callable[[Result], Callable[[str], Image]]) -
         yield Gallery(title, note, tuple(pictures))
 
 
+def worst_pairs(
+    run: Scored,
+    decisions: Decisions,
+    wrong: Sequence[int],
+    threshold: float,
+    pair: Callable[[int, str], Picture | None],
+) -> Gallery:
+    """Return the pairs that lie furthest on the wrong side of a threshold.
+
+    Parameters
+    ----------
+    run : Scored
+    decisions : Decisions
+    wrong : sequence of int
+        All pairs decided wrongly, the furthest first.
+    threshold : float
+        A similarity.
+    pair : callable
+        See `flipped`.
+    """
+    pictures = []
+    for row in wrong[:SHOWN]:
+        outcome = "different people, accepted"
+        if decisions.genuine[row]:
+            outcome = "same person, refused"
+        similarity = f"similarity {decisions.similarity[row]:.3f}"
+        picture = pair(row, f"{decisions.label(row)}, {outcome}: {similarity}")
+        pictures += [picture] if picture else []
+    note = f"{len(wrong):,} of {len(decisions.genuine):,} pairs are decided wrongly at similarity "
+    note += f"{threshold:.3f}; the furthest from it first."
+    return Gallery(f"{run.named}: worst pairs", note, tuple(pictures))
+
+
+def side_by_side(first: Image, second: Image, caption: str) -> Picture:
+    """Make a picture of two images of one height."""
+    gap = np.full((first.shape[0], 4, 3), 255, np.uint8)
+    return face(np.hstack([first, gap, second]), caption)
+
+
 def flipped(runs: Runs, pair: Callable[[int, str], Picture | None]) -> Iterator[Gallery]:
     """Yield for each run the comparisons that it decides otherwise than the reference.
 
@@ -168,7 +207,7 @@ def flipped(runs: Runs, pair: Callable[[int, str], Picture | None]) -> Iterator[
         if before is None or after is None:
             continue
         pictures = []
-        for row in _changed(before, after)[:SHOWN]:
+        for row in before.changed(after)[:SHOWN]:
             scores = " → ".join(
                 f"{side.similarity[row]:.3f}" if np.isfinite(side.similarity[row]) else "failed"
                 for side in (before, after)
@@ -186,13 +225,3 @@ def _decided(run: Scored, name: str) -> Decisions | None:
     metric = next((metric for metric in run.result.metrics if metric.name == name), None)
     evidence = next(iter(run.evidence.values()), None)
     return None if metric is None or evidence is None else evidence.decisions(metric, metric)
-
-
-def _changed(before: Decisions, after: Decisions) -> list[int]:
-    """Return the comparisons decided otherwise, those whose scores changed most first."""
-    rows = np.flatnonzero(before.accepted != after.accepted)
-    with np.errstate(invalid="ignore"):
-        change = np.abs(after.similarity[rows] - before.similarity[rows])
-    order = np.argsort(-np.where(np.isnan(change), np.inf, change), kind="stable")
-    changed: list[int] = rows[order].tolist()
-    return changed

@@ -56,11 +56,6 @@ class Flips(Record):
 def flips(metric: Metric, thresholds: str, before: Decisions, after: Decisions) -> Flips:
     """Count the decisions that differ, and show those whose scores changed most."""
     old, new, genuine = before.accepted, after.accepted, before.genuine
-    rows = np.flatnonzero(old != new)
-    with np.errstate(invalid="ignore"):
-        change = np.abs(after.similarity[rows] - before.similarity[rows])
-    change = np.where(np.isnan(change), np.inf, change)
-    shown = rows[np.argsort(-change, kind="stable")[:EXAMPLES]]
     lost, won = old & ~new, new & ~old
     return Flips(
         metric=metric.name,
@@ -73,13 +68,13 @@ def flips(metric: Metric, thresholds: str, before: Decisions, after: Decisions) 
         impostors_kept_out=int(np.count_nonzero(lost & ~genuine)),
         examples=tuple(
             FlippedPair(
-                pair=before.label(int(row)),
+                pair=before.label(row),
                 genuine=bool(genuine[row]),
                 accepted=bool(new[row]),
                 baseline=_number(before.similarity[row]),
                 candidate=_number(after.similarity[row]),
             )
-            for row in shown
+            for row in before.changed(after)[:EXAMPLES]
         ),
     )
 

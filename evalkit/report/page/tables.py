@@ -198,13 +198,13 @@ def changes(group: Group) -> Table:
 def _rate(change: MetricChange, value: float | None) -> str:
     if value is None:
         return "-"
-    return f"{value:.3e}" if change.name.startswith("far@") else f"{100 * value:.3f}"
+    return f"{value:.3e}" if change.figure == "far" else f"{100 * value:.3f}"
 
 
 def _signed(change: MetricChange, value: float | None) -> str:
     if value is None:
         return "-"
-    return f"{value:+.1e}" if change.name.startswith("far@") else f"{100 * value:+.3f}"
+    return f"{value:+.1e}" if change.figure == "far" else f"{100 * value:+.3f}"
 
 
 def flips(group: Group) -> Table:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 
@@ -10,9 +11,18 @@ from evalkit.core.errors import InputError
 from evalkit.core.results import Result
 from evalkit.datasets.errors import UnreadableImage
 from evalkit.datasets.lfw import LfwImages, load_bin
+from evalkit.stats.evidence import Decisions
 from evalkit.tasks.lfw.evidence import FoldedPairs
 from evalkit.tasks.panels import Gallery, Picture, Runs, Scored
-from evalkit.tasks.pictures import SHOWN, Image, face, first_run, flipped, gallery, moved
+from evalkit.tasks.pictures import (
+    Image,
+    first_run,
+    flipped,
+    gallery,
+    moved,
+    side_by_side,
+    worst_pairs,
+)
 
 
 def pictures(runs: Runs) -> tuple[Gallery, ...]:
@@ -22,7 +32,7 @@ def pictures(runs: Runs) -> tuple[Gallery, ...]:
         first = first_run(runs)
         images = _images(first.result)
         yield _worst_pairs(first, images)
-        yield from flipped(runs, lambda row, caption: _pair(images, row, caption))
+        yield from flipped(runs, partial(_pair, images))
 
     drifted = gallery("Images that moved furthest", lambda: moved(runs, _by_name))
     return (*gallery("Worst pairs", errors), *drifted)
@@ -36,33 +46,27 @@ def _images(result: Result) -> LfwImages:
 
 
 def _worst_pairs(run: Scored, images: LfwImages) -> Gallery:
-    """Return the pairs that lie furthest on the wrong side of the threshold."""
+    """Return the worst pairs at the threshold of the first accuracy, a squared distance."""
     accuracy = next((m for m in run.result.metrics if m.figure == "accuracy"), None)
     evidence = next(iter(run.evidence.values()), None)
     if accuracy is None or not isinstance(evidence, FoldedPairs):
         raise InputError("the result has no accuracy, or no scores lie beside it")
-    threshold = accuracy.at["distance"] or 0.0
-    distances, genuine = evidence.distances, evidence.genuine
-    wrong = np.flatnonzero((distances < threshold) != genuine)
-    worst = wrong[np.argsort(-np.abs(distances[wrong] - threshold), kind="stable")][:SHOWN]
-    pictures = []
-    for row in worst.tolist():
-        outcome = "same person, refused" if genuine[row] else "different people, accepted"
-        caption = f"pair {row}, {outcome}: similarity {evidence.similarity[row]:.3f}"
-        picture = _pair(images, row, caption)
-        pictures += [picture] if picture else []
-    note = f"{len(wrong):,} of {len(genuine):,} pairs are decided wrongly at similarity "
-    note += f"{1 - threshold / 2:.3f}; the furthest from it first."
-    return Gallery(f"{run.named}: worst pairs", note, tuple(pictures))
+    threshold, distances = accuracy.at["distance"] or 0.0, evidence.distances
+    decisions = Decisions(
+        distances < threshold, evidence.genuine, evidence.similarity, evidence.label
+    )
+    wrong = np.flatnonzero(~decisions.right)
+    wrong = wrong[np.argsort(-np.abs(distances[wrong] - threshold), kind="stable")]
+    pair = partial(_pair, images)
+    return worst_pairs(run, decisions, wrong.tolist(), 1 - threshold / 2, pair)
 
 
 def _pair(images: LfwImages, row: int, caption: str) -> Picture | None:
     try:
-        sides = [images.load(2 * row + side)[:, :, ::-1] for side in (0, 1)]
+        first, second = (images.load(2 * row + side)[:, :, ::-1] for side in (0, 1))
     except (UnreadableImage, IndexError):
         return None
-    gap = np.full((sides[0].shape[0], 4, 3), 255, np.uint8)
-    return face(np.hstack([sides[0], gap, sides[1]]), caption)
+    return side_by_side(first, second, caption)
 
 
 def _by_name(result: Result) -> Callable[[str], Image]:

@@ -13,14 +13,14 @@ from evalkit.core.results import Result
 from evalkit.run.drift import store_of
 from evalkit.tasks.panels import Gallery, Picture, Runs, Scored
 from evalkit.tasks.pictures import (
-    SHOWN,
     Image,
     StoredSamples,
-    face,
     first_run,
     flipped,
     gallery,
     moved,
+    side_by_side,
+    worst_pairs,
 )
 
 _HEIGHT = 96
@@ -59,9 +59,8 @@ class _Pairs:
             images = [self._load(self._names[side]) for side in self._sides[row]]
         except (InputError, ValueError, IndexError):
             return None
-        gap = np.full((_HEIGHT, 4, 3), 255, np.uint8)
         first, second = (_scaled(image) for image in images)
-        return face(np.hstack([first, gap, second]), caption)
+        return side_by_side(first, second, caption)
 
 
 def _scaled(image: Image) -> Image:
@@ -71,7 +70,7 @@ def _scaled(image: Image) -> Image:
 
 
 def _worst_pairs(run: Scored, pair: _Pairs) -> Gallery:
-    """Return the pairs that lie furthest on the wrong side of the headline's threshold."""
+    """Return the worst pairs at the threshold of the headline."""
     metric = run.result.headline
     evidence = next(iter(run.evidence.values()))
     decisions = evidence.decisions(metric, metric) if metric is not None else None
@@ -79,13 +78,5 @@ def _worst_pairs(run: Scored, pair: _Pairs) -> Gallery:
         raise InputError("the result has no threshold")
     threshold = metric.at["similarity"] or 0.0
     wrong = np.flatnonzero(~decisions.right & np.isfinite(decisions.similarity))
-    distance = np.abs(decisions.similarity[wrong] - threshold)
-    shown = []
-    for row in wrong[np.argsort(-distance, kind="stable")][:SHOWN].tolist():
-        outcome = "same person, refused" if decisions.genuine[row] else "different people, accepted"
-        caption = f"{decisions.label(row)}, {outcome}: {decisions.similarity[row]:.3f}"
-        picture = pair(row, caption)
-        shown += [picture] if picture else []
-    note = f"{len(wrong):,} of {len(decisions.right):,} pairs are decided wrongly at similarity "
-    note += f"{threshold:.3f}; the furthest from it first."
-    return Gallery(f"{run.named}: worst pairs", note, tuple(shown))
+    wrong = wrong[np.argsort(-np.abs(decisions.similarity[wrong] - threshold), kind="stable")]
+    return worst_pairs(run, decisions, wrong.tolist(), threshold, pair)
