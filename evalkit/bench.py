@@ -1,8 +1,8 @@
 """Throughput, latency, memory and size of a model by backend, precision, batch size and threads.
 
-What is timed is `Session.run` alone, as an evaluation calls it, on batches ready in memory. The
-configurations take turns, repetition by repetition, so that whatever else the machine does falls on
-all of them alike; the spread over the repetitions tells how far their figures can be trusted.
+Only `Session.run` is timed, as an evaluation calls it, on batches that are ready in memory. The
+configurations take turns, repetition by repetition, so that other work on the machine slows all of
+them alike. The spread over the repetitions shows how reliable the figures are.
 """
 
 from __future__ import annotations

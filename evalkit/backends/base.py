@@ -220,7 +220,7 @@ class Backend(ABC):
         Raises
         ------
         evalkit.core.errors.UnavailableError
-            The runtime, the device or the precision is not to be had here.
+            The runtime, the device or the precision is not available here.
         evalkit.core.errors.InputError
             The file is missing or is no model of this runtime.
         """

@@ -161,12 +161,12 @@ class Store:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Hold the folder for one writer, and leave a manifest in it.
+        """Lock the folder for one writer, and write its manifest.
 
         Raises
         ------
         evalkit.core.errors.InputError
-            Another process holds it, or it has become another run's in the meantime.
+            Another process writes to it, or it has become the store of another run.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / ".lock").open("w") as lock:

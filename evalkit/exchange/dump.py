@@ -71,7 +71,7 @@ def dump(
     *,
     threads: int | None = None,
 ) -> Dumped:
-    """Write the inputs of every image, going on where an interrupted dump stopped.
+    """Write the inputs of every image; an interrupted dump resumes.
 
     Parameters
     ----------

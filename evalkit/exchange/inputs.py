@@ -45,7 +45,7 @@ def prepare_inputs(config: DumpSettings, progress: Progress) -> Inputs:
     Raises
     ------
     evalkit.core.errors.EvalkitError, evalkit.datasets.errors.DatasetError
-        The data or the model are not to be had, or do not go together.
+        The data or the model cannot be opened, or do not fit each other.
     """
     task = TASKS.get(config.kind)()
     detection = task.head == "detection"
@@ -131,8 +131,8 @@ def _scales(model: ModelConfig) -> Views:
 def model_outputs(model: ModelConfig, folder: Path, threads: int | None) -> tuple[OutputSpec, ...]:
     """Return names and shapes of a detector's outputs, where the model can run here.
 
-    Two dumped inputs of unlike shape tell which sizes vary; where several do, a file of the device
-    must tell its shape itself.
+    Two dumped inputs of unlike shape show which sizes vary. If several vary, the device must write
+    files that contain their shape.
     """
     dump = read_dump(folder)
     reference = host_reference(model, threads)

@@ -54,8 +54,8 @@ def open_detector(
     Raises
     ------
     evalkit.core.errors.EvalkitError
-        The model, the backend or the precision is not to be had; or head, options or sizing do
-        not fit the model.
+        The model, the backend or the precision is not available here; or head, options or sizing
+        do not fit the model.
     """
     if config.head == "embedding":
         raise InputError(

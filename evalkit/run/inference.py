@@ -247,7 +247,7 @@ def _embed(
     if config.head != "embedding":
         raise InputError(
             f"The model {config.name!r} has the head {config.head!r}: it is a detector. Give a "
-            "recognition model, or run 'evalkit widerface'."
+            "recognition model, or run a command that evaluates detectors."
         )
     with open_model(run, config) as model:
         check_input(model.session, model.config)

@@ -46,8 +46,8 @@ def open_model(run: RunSettings, config: ModelConfig) -> Iterator[OpenModel]:
     Raises
     ------
     evalkit.core.errors.EvalkitError
-        The model, the backend or the precision is not to be had, or the model's input is not
-        what its configuration says.
+        The model, the backend or the precision is not available here, or the model's input is
+        not what its configuration says.
     """
     backend = choose_backend(run, config)
     probe = backend.probe()
@@ -109,8 +109,8 @@ def _refuse_device_files(run: RunSettings) -> None:
     names = _device_files(run)
     if names:
         raise InputError(
-            f"--{names[0]} is of outputs of a device, but the backend is {run.backend!r}, which "
-            "runs the model here. Add --backend outputs, or leave it out."
+            f"--{names[0]} belongs to outputs of a device, but the backend {run.backend!r} runs "
+            f"the model here. Add --backend outputs, or leave out --{names[0]}."
         )
 
 

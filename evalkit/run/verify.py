@@ -69,7 +69,7 @@ def compare(reference: Reference, dump: Dump, read: Read, count: int) -> HostChe
 
 
 class _NotComparedError(Exception):
-    """Why the model's own outputs are not to be had."""
+    """Why the model cannot give its own outputs here."""
 
 
 def _opened(reference: Reference) -> Session:
@@ -99,7 +99,7 @@ def _pairs(session: Session, dump: Dump, read: Read, count: int) -> Iterator[Pai
     for entry, rows in _chosen(dump, count):
         tensors = read_inputs(dump, entry)
         if tensors is None:
-            raise _NotComparedError(f"{entry.file} is not in {dump.folder / INPUTS} any more.")
+            raise _NotComparedError(f"{entry.file} is no longer in {dump.folder / INPUTS}.")
         outputs = read(entry)
         for row in rows:
             one = outputs
@@ -230,7 +230,8 @@ def _note(every: Sequence[Pair], groups: dict[int, list[Pair]]) -> str:
     own = [np.diag(_agreement(group)) for group in groups.values() if len(group) > 1]
     if own and float(np.median(np.concatenate(own))) < AGREE:
         said += (
-            " Most are unlike it: they are another model's, misordered, or the precision breaks it."
+            " Most of them differ: they are of another model, in another order, or the precision "
+            "breaks the model."
         )
     return said
 

@@ -126,7 +126,7 @@ def test_a_backend_that_runs_models_refuses_a_devices_files(
     reader.reads_outputs = False
     value: Any = 3 if name == "verify" else tmp_path
     run = RunSettings(backend="reader", **{name: value})
-    with pytest.raises(InputError, match=f"--{name} is of outputs"), open_model(run, config):
+    with pytest.raises(InputError, match=f"--{name} belongs to outputs"), open_model(run, config):
         pass
     with open_model(RunSettings(backend="reader"), config):
         ((path, options),) = reader.opened

@@ -167,9 +167,9 @@ def header(case: Case, **changes: object) -> None:
 DAMAGE: dict[str, tuple[Callable[[Case], object], str]] = {
     "header cut": (
         lambda case: (case.dump / "manifest.json").write_text('{"schema'),
-        "manifest.json is no manifest: Invalid JSON",
+        "manifest.json is not a manifest: Invalid JSON",
     ),
-    "no batch": (lambda case: header(case, batch=0), "no manifest: batch: "),
+    "no batch": (lambda case: header(case, batch=0), "not a manifest: batch: "),
     "lines lost": (lambda case: (case.dump / "items.jsonl").write_text(""), "lists 0 of the"),
     "no items": (
         lambda case: first_line(case, lambda value: value["entries"][0].update(items=[])),
@@ -177,7 +177,7 @@ DAMAGE: dict[str, tuple[Callable[[Case], object], str]] = {
     ),
     "a path": (
         lambda case: first_line(case, lambda value: value["entries"][0].update(file="../a.bin")),
-        "'../a.bin' is no plain file name",
+        "'../a.bin' is not a plain file name",
     ),
     "no list": (lambda case: (case.dump / "items.jsonl").write_text("3\n"), "line 1 is damaged"),
     "an input cut": (
@@ -201,7 +201,7 @@ def test_a_damaged_dump_is_not_gone_on_with(
 ) -> None:
     (lfw.dump / "manifest.json").write_text("{")
     assert evalkit("dump", "lfw", "--data", lfw.data, "--out", lfw.dump) == 2
-    assert "is no manifest" in capsys.readouterr().err
+    assert "is not a manifest" in capsys.readouterr().err
 
 
 def test_other_pixels_by_another_opencv_are_told(

@@ -18,8 +18,8 @@ from evalkit.core.errors import InputError
 class OutputsBackend(Backend):
     """Outputs that were computed elsewhere; `OutputsOptions` names what goes with them.
 
-    Before a session is given, all outputs are read once and looked through for those of other
-    inputs, so that what is wrong is told before anything is stored.
+    `open` reads all outputs once and looks for those of other inputs, so that a fault is reported
+    before anything is stored.
     """
 
     name: ClassVar[str] = "outputs"
@@ -36,9 +36,9 @@ class OutputsBackend(Backend):
             raise InputError(f"There are no outputs {model}. Name what the device wrote.")
         if not isinstance(options, OutputsOptions) or options.manifest is None:
             raise InputError(
-                f"Which inputs {model} are the outputs of is not said: name the folder that "
-                "'evalkit dump' wrote with --manifest. (A detector's predictions in WIDER FACE's "
-                "layout go to --predictions instead.)"
+                f"--manifest is missing: it says which output in {model} belongs to which input. "
+                "Name the folder that 'evalkit dump' wrote. (A detector's predictions in WIDER "
+                "FACE's layout go to --predictions instead.)"
             )
         info = read_runtime_info(options.runtime_info, options.precision)
         log = options.throughput_log
@@ -47,8 +47,8 @@ class OutputsBackend(Backend):
         session = OutputsSession(cls.name, model, dump, info, rate, options)
         if options.task not in {None, dump.manifest.task}:
             raise InputError(
-                f"{dump.folder} is a dump of {dump.manifest.protocol}, for {options.task} another "
-                "is needed. Name the right one with --manifest."
+                f"{dump.folder} is a dump of {dump.manifest.protocol}, but the evaluation is of "
+                f"{options.task}. Name another dump with --manifest."
             )
         session.add_notes(examine(model, dump, session.read, options.verify, options.compare))
         return session

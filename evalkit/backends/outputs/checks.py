@@ -1,7 +1,7 @@
 """Finding outputs that lie under another image's name.
 
-A face and its mirror image have nearly the same embedding. Where the two outputs of an image
-disagree, but each agrees with the other half of another's, the files of the two were exchanged.
+A face and its mirror image have nearly the same embedding. If the two outputs of an image disagree,
+but each agrees with one of another image, the files of the two images were exchanged.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ AGREE = 0.5
 DOUBTFUL = 0.7
 """Cosine of a face and its mirror image below which they are compared with others."""
 CLEAR = 0.2
-"""Difference of two cosines that is no accident."""
+"""Difference of two cosines that is not chance."""
 MOST = 20_000
 """Doubtful images that are compared with one another."""
 _FIRST = 512
@@ -60,8 +60,8 @@ def disagreement(pairs: Iterable[Halves]) -> Disagreement:
     Parameters
     ----------
     pairs : iterable of Halves
-        Read once. The first `MOST` doubtful ones are kept and compared with one another; what is
-        not finite is left out, as failures are told of elsewhere.
+        Read once. The first `MOST` doubtful images are compared with one another. Outputs that
+        are not finite are left out: the evaluation counts them as failures.
     """
     stream = (pair for pair in pairs if np.isfinite([pair.plain, pair.flipped]).all())
     first = list(itertools.islice(stream, _FIRST))
@@ -91,8 +91,7 @@ def _exchanged(kept: list[Halves]) -> tuple[tuple[str, str], ...]:
         rows = slice(first, first + _BLOCK)
         forth, back = plain[rows] @ flipped.T, flipped[rows] @ plain.T
         least = np.maximum(AGREE, np.maximum(own[rows, None], own) + CLEAR)
-        # Images of one person, or too poor to tell apart, agree with each other without any
-        # mistake.
+        # Images of one person, or of poor quality, agree with each other too.
         mutual = (np.minimum(forth, back) >= least) & (forth - plain[rows] @ plain.T >= CLEAR)
         for row, other in np.argwhere(mutual).tolist():
             if first + row < other:

@@ -15,11 +15,11 @@ from evalkit.backends.outputs.manifest import Dump, Entry, Item
 from evalkit.core.errors import InputError
 
 _DOUBT = 0.2
-"""Share of images whose two halves differ, above which it is no matter of a few files."""
+"""Share of images whose two halves differ, above which the fault is not in a few files."""
 _SAME = 0.1
 """Largest distance, by length, of two outputs of the very same input."""
 _FEW = 32
-"""Outputs compared with the model's own, where mirror images tell the rest."""
+"""Outputs compared with the model's own, where mirror images check the rest."""
 
 
 def examine(
@@ -46,8 +46,8 @@ def examine(
     Raises
     ------
     evalkit.core.errors.InputError
-        A file is damaged, an output is another input's or another model's; or a comparison was
-        asked for that cannot be made.
+        A file is damaged, an output belongs to another input or another model, or the comparison
+        that ``--verify`` asks for is not possible.
     """
     check = _host_check(dump, read, verify, compare)
     notes = _read_all(folder, dump, read)
@@ -91,11 +91,11 @@ def _read_all(folder: Path, dump: Dump, read: Read) -> tuple[str, ...]:
         return ()
     result = disagreement(_halves(folder, dump.entries, read))
     if not result.images:
-        return ("Without mirror images, an exchange of two outputs goes unnoticed.",)
+        return ("Without mirror images, two exchanged outputs cannot be noticed.",)
     if result.doubtful > _DOUBT * result.images:
         return (
             f"Of {result.images:,} images, {result.doubtful:,} have an output unlike that of "
-            "their mirror image: the outputs are misordered, or the model is broken.",
+            "their mirror image: the outputs are in another order, or the model is broken.",
         )
     if result.exchanged:
         first, second = result.exchanged[0]
@@ -106,7 +106,8 @@ def _read_all(folder: Path, dump: Dump, read: Read) -> tuple[str, ...]:
             "each agrees with the mirror image of the other",
         )
     if result.doubtful > MOST:
-        return (f"Exchanges were looked for among {MOST:,} of {result.doubtful:,} images.",)
+        count = f"{MOST:,} of {result.doubtful:,} doubtful images"
+        return (f"Only {count} were checked for exchanges.",)
     return ()
 
 

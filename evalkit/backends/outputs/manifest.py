@@ -1,7 +1,7 @@
 """The manifest of a dump: which file holds the input of which image, and the hash of each input.
 
-``manifest.json`` says what was dumped; ``items.jsonl`` lists the inputs, a line for each task whose
-files are written, so that an interrupted dump is taken up where it stopped.
+``manifest.json`` says what was dumped. ``items.jsonl`` lists the inputs: one line for each task
+whose files are written. An interrupted dump resumes from there.
 """
 
 from __future__ import annotations
@@ -182,7 +182,7 @@ def write_header(folder: Path, manifest: Manifest, *, complete: bool) -> None:
 
 
 def append(folder: Path, written: Written) -> None:
-    """Add what was written, and see that it is on the disk."""
+    """Add a line for what was written, and flush it to the disk."""
     line = json.dumps({**asdict(written), "failures": [f.model_dump() for f in written.failures]})
     with (folder / ITEMS).open("a", encoding="ascii") as file:
         file.write(line + "\n")
@@ -191,7 +191,7 @@ def append(folder: Path, written: Written) -> None:
 
 
 def resume(folder: Path) -> int:
-    """Return how many images an interrupted dump has done; a line not finished is cut off."""
+    """Return how many images an interrupted dump has written; cut off an incomplete line."""
     path = folder / ITEMS
     done = whole = 0
     if path.exists():
@@ -218,8 +218,8 @@ def read_manifest(folder: Path) -> tuple[Manifest, list[Written]]:
     """
     if (folder / INCOMPLETE).is_file() and not (folder / HEADER).is_file():
         raise CannotJudgeError(
-            f"The dump in {folder} was interrupted. Run its 'evalkit dump' command again: it goes "
-            "on where it stopped."
+            f"The dump in {folder} was interrupted. Run its 'evalkit dump' command again: it "
+            "resumes."
         )
     if not (folder / HEADER).is_file():
         raise InputError(
@@ -232,7 +232,7 @@ def read_manifest(folder: Path) -> tuple[Manifest, list[Written]]:
     if stop != manifest.samples:
         raise InputError(
             f"{folder / ITEMS} lists {stop:,} of the {manifest.samples:,} images that {HEADER} "
-            "counts: it is cut short, or of another dump. Copy both again from the dump."
+            "counts: it is truncated, or belongs to another dump. Copy both files again."
         )
     return manifest, written
 
@@ -251,8 +251,8 @@ def read_header(path: Path) -> Manifest:
         first = error.errors()[0]
         where = "".join(f"{part}: " for part in first["loc"])
         raise InputError(
-            f"{path} is no manifest: {where}{first['msg']}. Copy it again from the dump, or dump "
-            "again into another folder."
+            f"{path} is not a manifest: {where}{first['msg']}. Copy it again from the dump, or "
+            "dump again into another folder."
         ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"Cannot read {path}: {error}. Copy it again from the dump.") from error
@@ -283,7 +283,7 @@ def _written(value: dict[str, Any]) -> Written:
 def _entry(value: dict[str, Any]) -> Entry:
     file = str(value["file"])
     if Path(file).name != file:
-        raise ValueError(f"{file!r} is no plain file name")
+        raise ValueError(f"{file!r} is not a plain file name")
     items = tuple(_item(item) for item in value["items"])
     if not items:
         raise ValueError(f"{file!r} holds no input")

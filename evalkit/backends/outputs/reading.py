@@ -29,7 +29,7 @@ _SAMPLED = 5
 
 @dataclass(frozen=True, slots=True)
 class Naming:
-    """How the output files of an input are called: its stem, perhaps a number, a suffix."""
+    """How the output files of an input are named: its stem, perhaps a number, a suffix."""
 
     suffix: str
     numbers: tuple[int, ...] | None
@@ -57,7 +57,7 @@ class OutputFolder:
     Raises
     ------
     evalkit.core.errors.InputError
-        A file is there that belongs to no input, or the files are called in no known way.
+        A file belongs to no input, or the files are named in no known way.
     evalkit.core.errors.CannotJudgeError
         An output is missing.
     """
@@ -127,7 +127,7 @@ class OutputFolder:
         for entry in spread(full or entries, _SAMPLED):
             for path, name, value in self._values(entry):
                 rows = len(entry.items)
-                # A shape counts only where it is that of the input: numbers may stand in a column.
+                # The shape counts only if it has the input's rows: numbers may stand in a column.
                 named = value.ndim > 1 and value.shape[0] == rows
                 count = rows if named or value.size % batch else batch
                 if not value.size or value.size % count:
@@ -146,13 +146,13 @@ class OutputFolder:
         width = self._widths.get(name)
         if width is None:
             raise InputError(
-                f"{path} holds an output {name!r}, other files {', '.join(self._widths)}. It is of "
-                "another model: copy it again."
+                f"{path} holds an output {name!r}, other files {', '.join(self._widths)}. It "
+                "belongs to another model: copy it again."
             )
         if value.size not in {rows * width, self.manifest.batch * width}:
             raise InputError(
                 f"{path} holds {value.size} numbers; {rows} row(s) of {width}, as in other files, "
-                "are expected. It is cut short, or of another model: copy it again."
+                "are expected. It is truncated, or belongs to another model: copy it again."
             )
         return value.reshape(-1, width)[:rows]
 
@@ -192,7 +192,7 @@ class OutputMatrix:
             if value.ndim < 2 or len(value) != rows:
                 raise InputError(
                     f"{file}: {name} has the shape {value.shape}, but the manifest has {rows} "
-                    "inputs, one a row. Nothing can be said of which row is whose."
+                    "inputs, one a row. The rows cannot be matched to the inputs."
                 )
         if names is not None:
             _check_names(file, [str(name) for name in names], entries)
@@ -212,14 +212,14 @@ def _check_names(file: Path, names: list[str], entries: Sequence[Entry]) -> None
         if Path(name).stem != stem:
             raise InputError(
                 f"{file}: row {row} is named {name!r}, but the manifest has {stem!r} there: the "
-                "rows are misordered. Write them in the manifest's order."
+                "rows are in another order. Write them in the manifest's order."
             )
     if len(names) != len(stems):
         raise InputError(f"{file} names {len(names)} rows; the manifest has {len(stems)}.")
 
 
 def _naming(folder: Path, present: set[str], entries: Sequence[Entry]) -> Naming:
-    """Tell from the files of the first input that has some how outputs are called."""
+    """Find out how outputs are named, from the files of the first input that has some."""
     by_stem: dict[str, list[tuple[str, str | None]]] = defaultdict(list)
     for name in present:
         if whole := _WHOLE.fullmatch(name):
@@ -269,12 +269,12 @@ def _refuse(folder: Path, expected: set[str], present: set[str]) -> None:
     if missing:
         raise CannotJudgeError(
             f"{folder} lacks {_some(missing)} of {len(expected)} outputs. Run the device on the "
-            "inputs that are left, or copy the files again."
+            "remaining inputs, or copy the files again."
         )
     if extra:
         raise InputError(
-            f"{folder} holds {_some(extra)}, which no input of the manifest gave. Name the folder "
-            "of this dump's outputs alone, or move them away."
+            f"{folder} holds {_some(extra)}, which belong to no input of the manifest. Name a "
+            "folder that has only outputs of this dump, or move these files away."
         )
 
 
@@ -311,7 +311,7 @@ def _read(path: Path, dtype: str, *, matrix: bool = False) -> list[tuple[str, ND
 
 
 def _text(path: Path) -> NDArray[np.float32]:
-    """Read numbers divided by white space or commas; a line of several is a row."""
+    """Read numbers between white space or commas; a line of several is a row."""
     lines = path.read_text(encoding="ascii").replace(",", " ").split("\n")
     rows = [line.split() for line in lines if line.strip()]
     flat = np.array([float(number) for row in rows for number in row], np.float32)
@@ -321,7 +321,7 @@ def _text(path: Path) -> NDArray[np.float32]:
 
 def _numbers(value: NDArray[Any]) -> NDArray[Any]:
     if value.dtype.kind not in "fiu":
-        raise ValueError(f"it holds {value.dtype}, no numbers")
+        raise ValueError(f"it holds {value.dtype}, not numbers")
     return value
 
 
@@ -336,13 +336,13 @@ def _shaped(path: Path, value: NDArray[Any], shape: tuple[int, ...] | None) -> N
         if path.suffix in {".npy", ".npz"}:
             return value
         raise InputError(
-            f"{path}: a {path.suffix} file does not tell its shape. Name the model's outputs with "
-            "their shapes under 'outputs' in the runtime info (a size that varies is -1)."
+            f"{path}: a {path.suffix} file does not contain its shape. Write names and shapes "
+            "of the model's outputs under 'outputs' in the runtime info (-1: a size that varies)."
         )
     try:
         return value.reshape(shape)
     except ValueError as error:
         raise InputError(
             f"{path} holds {value.size} numbers, which do not fit the shape {list(shape)}. It is "
-            "cut short, or its shape in the runtime info is another's."
+            "truncated, or the runtime info names another shape."
         ) from error

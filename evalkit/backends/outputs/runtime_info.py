@@ -1,4 +1,4 @@
-"""What a device's user says of the run that evalkit did not see, and what the device's log says."""
+"""What the user of a device says of its run, and what the device's log says."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class OutputSpec(BaseModel):
 
 
 class RuntimeInfo(BaseModel):
-    """What ran, as the user says: evalkit takes it on trust.
+    """What ran, as the user says; evalkit cannot check it.
 
     Attributes
     ----------

@@ -1,8 +1,8 @@
 """Outputs of a device in place of a session.
 
-An input is known by its hash: the evaluation decodes and prepares the images as it always does, and
-an output is taken only for the very tensor that was dumped. Other data, or another preparation
-than that of the dump, give inputs that the manifest does not have.
+The hash of an input names its output. The evaluation decodes and prepares the images as always, and
+takes an output only for the very tensor that was dumped. Other data, or another preparation, give
+inputs that the manifest does not have.
 """
 
 from __future__ import annotations
@@ -104,13 +104,13 @@ class OutputsSession(Session):
     def _output(self, tensor: NDArray[Any]) -> Outputs:
         place = self._places.get(tensor_hash(tensor))
         if place is None and not tensor.any():
-            # The room of an image that could not be read: what stands there is not used.
+            # Zeros stand for an image that could not be read: nobody uses their output.
             return {info.name: _nothing(info) for info in self.outputs}
         if place is None:
             raise InputError(
-                f"{self.dump.folder} has no such input: these data or this preparation are not "
-                "those of the dump. Name the same --data, model YAML and options as 'evalkit dump' "
-                f"had.{_difference(self.dump.manifest)}"
+                f"{self.dump.folder} has no such input: the data or their preparation differ "
+                "from those of the dump. Name the same --data, model YAML and options as for "
+                f"'evalkit dump'.{_difference(self.dump.manifest)}"
             )
         entry, row = place
         outputs = self._read_again(entry)
@@ -128,7 +128,7 @@ class OutputsSession(Session):
 
 
 def _difference(manifest: Manifest) -> str:
-    """Return what may be why an input is not in the dump."""
+    """Return why an input may not be in the dump."""
     if manifest.opencv != cv2.__version__:
         return (
             f" The dump was decoded by OpenCV {manifest.opencv}, this is {cv2.__version__}: dump "
