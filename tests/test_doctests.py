@@ -12,7 +12,12 @@ import evalkit
 
 NEED_A_RUNTIME = ("evalkit.backends.", "evalkit.convert.")
 PACKAGES = ("evalkit", "evalkit.datasets", "evalkit.protocols", "evalkit.widerface_eval")
-NO_EXAMPLES = {"evalkit.__main__", "evalkit.widerface_eval.__main__", "evalkit.testing"}
+NO_EXAMPLES = {
+    "evalkit.__main__",
+    "evalkit.widerface_eval.__main__",
+    "evalkit.testing.backend",
+    "evalkit.testing.task",
+}
 
 
 def modules() -> set[str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from evalkit.cli import build_parser, commands
+from evalkit.tasks import TASKS
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = {
@@ -54,6 +55,32 @@ def test_a_runtime_is_imported_only_in_the_module_named_for_it() -> None:
                 named = path.stem == top or path.stem.startswith(f"{top}_") or top in path.parts
                 named = named or (top == "pycuda" and "tensorrt" in path.parts)
                 assert named or "architectures" in path.parts, f"{path}: {name}"
+
+
+HOMONYMS = {
+    ("core/schema1.py", "pairs"),  # a count
+    ("report/inspect.py", "pairs"),  # a column
+    ("stats/comparisons.py", "pairs"),  # a count and an array
+    ("verdict/signoff/record.py", "pairs"),  # a unit
+}
+"""Words that are the name of a task and mean something else."""
+
+
+def test_only_tasks_know_their_names() -> None:
+    """What a benchmark needs is asked of its task, and never decided by its name."""
+    wrong = []
+    for path in (ROOT / "evalkit").rglob("*.py"):
+        module = path.relative_to(ROOT / "evalkit").as_posix()
+        if module.startswith("tasks/"):
+            continue
+        wrong += [
+            f"{module}:{node.lineno}: {node.value!r}"
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if isinstance(node, ast.Constant)
+            and node.value in TASKS.names()
+            and (module, node.value) not in HOMONYMS
+        ]
+    assert not wrong, "\n".join(wrong)
 
 
 @pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])

@@ -160,6 +160,15 @@ class SubjectComparisons(Comparisons):
         evalkit.core.errors.InputError
             A pair names a template without a subject.
         """
+        return self._bootstrap(replicates or REPLICATES, seed)
+
+    def once(self) -> SubjectBootstrap | None:
+        """See `Evidence.once`."""
+        return self._bootstrap(1, each_once=True)
+
+    def _bootstrap(
+        self, replicates: int, seed: int = 0, *, each_once: bool = False
+    ) -> SubjectBootstrap | None:
         one_kind = self.genuine.all() or not self.genuine.any()
         if one_kind or len(np.unique(self.subject_id)) < 2:
             return None
@@ -169,8 +178,9 @@ class SubjectComparisons(Comparisons):
                 self.genuine,
                 self.template_id,
                 self.subject_id,
-                replicates=replicates or REPLICATES,
+                replicates=replicates,
                 seed=seed,
+                each_once=each_once,
             )
         except ValueError as error:
             raise damaged(error) from error
@@ -227,6 +237,10 @@ class PairComparisons(Comparisons):
     def draw(self, replicates: int | None = None, seed: int = 0) -> PairDraws:
         """See `Evidence.draw`."""
         return PairDraws(self.strata, replicates or PAIR_REPLICATES, seed)
+
+    def once(self) -> PairDraws:
+        """See `Evidence.once`: each pair is drawn from itself alone."""
+        return PairDraws(np.arange(len(self.genuine)), 1)
 
     def replicates(self, metric: Metric, draws: PairDraws) -> Floats | None:
         """See `Evidence.replicates`."""

@@ -122,6 +122,13 @@ class Evidence(ABC):
         """
 
     @abstractmethod
+    def once(self) -> Draws | None:
+        """Return one draw that takes every unit once; None where there are too few to draw from.
+
+        A metric's replicate under it is the metric's value.
+        """
+
+    @abstractmethod
     def replicates(self, metric: Metric, draws: Any) -> Floats | None:
         """Return a metric's value in every draw; None where it has none under draws.
 

@@ -258,6 +258,12 @@ class Matches(Evidence):
         """See `Evidence.draw`."""
         return ImageBootstrap(self.counts.images, replicates=replicates or REPLICATES, seed=seed)
 
+    def once(self) -> ImageBootstrap:
+        """See `Evidence.once`."""
+        draws = self.draw(1)
+        draws.weights = np.ones_like(draws.weights)
+        return draws
+
     def replicates(self, metric: Metric, draws: ImageBootstrap) -> Floats | None:
         """See `Evidence.replicates`: AP of a subset; all are remembered for the last draws."""
         if metric.figure != "ap" or metric.part or metric.subset not in self.counts.subsets:

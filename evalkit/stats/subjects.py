@@ -59,6 +59,8 @@ class SubjectBootstrap:
     replicates : int
     seed : int
         The draws are multinomial: as many as there are subjects, from `numpy`'s PCG64.
+    each_once : bool
+        Take every subject once instead, in every draw.
 
     Raises
     ------
@@ -76,6 +78,7 @@ class SubjectBootstrap:
         *,
         replicates: int = REPLICATES,
         seed: int = 0,
+        each_once: bool = False,
     ) -> None:
         if replicates < 1:
             raise ValueError(f"{replicates} replicates give no interval; use at least 1")
@@ -89,9 +92,11 @@ class SubjectBootstrap:
                 "impostor pairs: a bootstrap needs two subjects and both kinds of pairs"
             )
         self.seed = seed
-        rng = np.random.default_rng(seed)
         shares = np.full(subjects, 1 / subjects)
-        self.weights = rng.multinomial(subjects, shares, replicates).astype(np.int32)
+        self.weights = np.ones((replicates, subjects), np.int32)
+        if not each_once:
+            drawn = np.random.default_rng(seed).multinomial(subjects, shares, replicates)
+            self.weights = drawn.astype(np.int32)
         self._own = sides[self._genuine, 0]
         self._first, self._second = sides[self._impostors].T.copy()
         self._mass = _masses(self._first, self._second, self.weights)

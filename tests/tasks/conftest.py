@@ -25,6 +25,11 @@ def tiny_ijbc(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_ijbb(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_sample("ijbb", tmp_path_factory.mktemp("sample") / "IJBB", size="tiny")
+
+
+@pytest.fixture(scope="session")
 def tiny_lfw(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_sample("lfw", tmp_path_factory.mktemp("sample") / "lfw", size="tiny")
 

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import field_validator, model_validator
 
 from evalkit.core.option import Option
-from evalkit.core.settings import DATA, PROTOCOL, READY, RunSettings
+from evalkit.core.settings import DATA, PROTOCOL, READY, RunSettings, refuse_limit
 
 _HEADER = "path1,path2,same[,subject1,subject2]"
 
@@ -81,6 +81,5 @@ examples:
         for name, kind in (("points", "5pt"), ("detector", "detector")):
             if (getattr(self, name) is not None) != (self.align == kind):
                 raise ValueError(f"--align {kind} and --{name} need each other")
-        if self.limit is not None and self.embeddings is not None:
-            raise ValueError("--limit takes a part of the pairs, but --embeddings holds all images")
+        refuse_limit(self, "embeddings", "scores")
         return self

@@ -1,7 +1,6 @@
 """The contract of a backend as tests that any backend can be put through.
 
-Derive a class from `BackendContract` in a test file of your own, and give it a backend, a model
-and a batch; pytest collects its ``test_*`` methods::
+Derive a class from `BackendContract`, and give it a backend, a model and a batch::
 
     from pathlib import Path
 
@@ -17,7 +16,6 @@ and a batch; pytest collects its ``test_*`` methods::
         batch = np.random.default_rng(0).random((4, 3, 16, 16), np.float32)
 
 ``model``, ``batch`` and ``reference`` may be properties too, or be set on the class by a fixture.
-What the methods check is what evalkit relies on; nothing here needs pytest to be imported.
 """
 
 from __future__ import annotations
