@@ -20,7 +20,6 @@ from typing import Any, Literal
 import numpy as np
 import psutil
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 
 import evalkit
 from evalkit.backends.base import Precision, Session
@@ -28,6 +27,7 @@ from evalkit.core import machine as environment
 from evalkit.core.errors import EvalkitError
 from evalkit.core.files import atomic_write
 from evalkit.core.progress import Advance, Progress
+from evalkit.core.records import Record
 from evalkit.core.results import ModelInfo, RanInfo, Text
 from evalkit.core.settings import ModelConfig, RunSettings
 from evalkit.core.validation import validate
@@ -69,11 +69,7 @@ class Setup:
     worker_timeout: float | None = None
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-
-
-class Spread(_Record):
+class Spread(Record):
     """Median over the repetitions, the lowest and the highest of them."""
 
     median: float
@@ -81,7 +77,7 @@ class Spread(_Record):
     high: float
 
 
-class Latency(_Record):
+class Latency(Record):
     """Quantiles of the time of one run, in milliseconds, over all runs of all repetitions."""
 
     p50: float
@@ -89,7 +85,7 @@ class Latency(_Record):
     p99: float
 
 
-class Timing(_Record):
+class Timing(Record):
     """What one configuration reached, or why it could not run.
 
     Attributes
@@ -132,7 +128,7 @@ class Timing(_Record):
     model_mb: float | None = None
 
 
-class BenchResult(_Record):
+class BenchResult(Record):
     """Everything that one benchmark found.
 
     Attributes

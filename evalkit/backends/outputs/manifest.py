@@ -18,10 +18,11 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from evalkit.core.errors import CannotJudgeError, InputError
 from evalkit.core.files import atomic_write
+from evalkit.core.records import Record
 from evalkit.core.results import Failure, Text
 
 HEADER = "manifest.json"
@@ -35,7 +36,7 @@ Format = Literal["bin", "npy", "image", "npz"]
 T = TypeVar("T")
 
 
-class Manifest(BaseModel):
+class Manifest(Record):
     """What a dump holds.
 
     Attributes
@@ -53,8 +54,6 @@ class Manifest(BaseModel):
     opencv : str
         The version that decoded and prepared the images: another may give other pixels.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
     schema_version: Literal[1] = 1
     evalkit_version: str

@@ -6,11 +6,12 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from evalkit.backends.base import Precision
 from evalkit.backends.tensors import as_its_user_says
 from evalkit.core.errors import InputError
+from evalkit.core.records import Record
 from evalkit.core.results import Text
 from evalkit.core.validation import read_yaml, validate
 
@@ -36,16 +37,14 @@ _THROUGHPUT = re.compile(
 )
 
 
-class OutputSpec(BaseModel):
+class OutputSpec(Record):
     """One output of the device's model; -1 stands for one size that the file tells."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(min_length=1)
     shape: tuple[int, ...] | None = None
 
 
-class RuntimeInfo(BaseModel):
+class RuntimeInfo(Record):
     """What ran, as the user says; evalkit cannot check it.
 
     Attributes
@@ -59,8 +58,6 @@ class RuntimeInfo(BaseModel):
     output_dtype : str
         Element type of ``.bin`` files.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     device: Text = "unknown"
     runtime: Text = "unknown"
