@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-NO_BENCHMARKS = {"all", "wider_set"}
+NO_BENCHMARKS = {"all", "wider_set", "wider_slow"}
 QUICK = {
     "ap_bootstrap": "--images 60 --replicates 100",
     "backend_table": "--exclude torch --exclude openvino --exclude tvm --batch-sizes 1 --repeats 1 "

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 from wider_set import IMAGES, made_up
+from wider_slow import evaluate_subset
 
 from evalkit.widerface_eval import (
     Detections,
@@ -30,16 +31,15 @@ from evalkit.widerface_eval import (
     read_ground_truth,
     read_predictions,
 )
-from evalkit.widerface_eval import _reference as reference
 
 
 def slow_ap(truth: GroundTruth, detections: Detections) -> dict[str, float]:
     low, high = detections.scores.min(), detections.scores.max()
     table = np.column_stack([detections.boxes, (detections.scores - low) / (high - low)])
-    found = np.split(table, detections.offsets[1:-1])
+    rows = np.split(table, detections.offsets[1:-1])
     faces = np.split(truth.boxes, truth.offsets[1:-1])
     return {
-        name: reference.evaluate_subset(found, faces, np.split(kept, truth.offsets[1:-1]))
+        name: evaluate_subset(rows, faces, np.split(kept, truth.offsets[1:-1]))
         for name, kept in truth.subsets.items()
     }
 

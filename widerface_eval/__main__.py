@@ -22,19 +22,38 @@ examples:
   python -m evalkit.widerface_eval -p predictions.npz -g ground_truth/ --rule matlab --json
   python -m evalkit.widerface_eval -p predictions/ -g ground_truth/ --event 22--Picnic --breakdown
 
-exit codes: 0 the figures were stated; 2 an input is wrong; 3 predictions are missing, so that no
-figure can be stated; 70 a fault of this program.
+exit codes: 0 the figures are printed; 2 an input is wrong; 3 predictions are missing, so there is
+no figure; 70 a fault of this program.
 """
 
 
 def parser() -> argparse.ArgumentParser:
-    """Describe the command line."""
+    """Build the parser of the command line."""
     command = argparse.ArgumentParser(
         prog="python -m evalkit.widerface_eval",
         description="AP of face detections on WIDER FACE's Easy, Medium and Hard subsets.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    _add_data(command)
+    _add_rule(command)
+    out = command.add_argument_group("output")
+    out.add_argument(
+        "--json",
+        nargs="?",
+        const="-",
+        metavar="FILE",
+        help="write the result as JSON to FILE; without FILE, print it instead of the lines",
+    )
+    out.add_argument(
+        "--breakdown",
+        action="store_true",
+        help="also show AP and recall by event and by height of the face",
+    )
+    return command
+
+
+def _add_data(command: argparse.ArgumentParser) -> None:
     data = command.add_argument_group("data")
     data.add_argument(
         "-p",
@@ -56,39 +75,28 @@ def parser() -> argparse.ArgumentParser:
         "--event",
         metavar="EVENT",
         action="append",
-        help="judge this event only (may be repeated); scores are then normalised within it",
+        help="judge this event only (may be repeated); its scores are normalised within it",
     )
     data.add_argument(
         "--allow-missing",
         action="store_true",
-        help="count missing, empty and malformed files as without detections, and say so",
+        help="count images of missing, empty and malformed files as without detections, and warn",
     )
+
+
+def _add_rule(command: argparse.ArgumentParser) -> None:
     rule = command.add_argument_group("rule")
     rule.add_argument(
         "--rule",
         choices=("python", "python_file_order", "matlab", "matlab_int"),
         default="python",
-        help="whose figure to state (default: %(default)s, sorted by score)",
+        help="rule of the figure (default: %(default)s, sorted by score)",
     )
     rule.add_argument("--iou", type=float, default=0.5, help="default: %(default)s")
     rule.add_argument(
         "--steps", type=int, default=1000, help="score thresholds (default: %(default)s)"
     )
     rule.add_argument("--threads", type=int, help="at most this many (default: all processors)")
-    out = command.add_argument_group("output")
-    out.add_argument(
-        "--json",
-        nargs="?",
-        const="-",
-        metavar="FILE",
-        help="write the result as JSON to FILE, or instead of the lines where no FILE is named",
-    )
-    out.add_argument(
-        "--breakdown",
-        action="store_true",
-        help="also AP and recall by event and by height of the face",
-    )
-    return command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -122,6 +130,7 @@ def _run(options: argparse.Namespace) -> None:
         read_ground_truth,
         read_predictions,
     )
+    from evalkit.widerface_eval.writing import replacing
 
     target = None if options.json in (None, "-") else Path(options.json)
     if target is not None:
@@ -141,12 +150,13 @@ def _run(options: argparse.Namespace) -> None:
         print(content)
         return
     if target is not None:
-        _write_atomically(target, content + "\n")
+        with _naming(target), replacing(target) as file:
+            file.write_text(content + "\n", "utf-8")
     print(_lines(evaluation, slices))
 
 
 def _lines(evaluation: Evaluation, slices: Sequence[Slice]) -> str:
-    """Lay out the lines that people's scripts look for, with all digits."""
+    """Lay out the lines that other people's scripts parse, with all digits."""
     title = " Results ".center(49, "=")
     lines = [f"{name.capitalize():<6} Val AP: {ap}" for name, ap in evaluation.ap.items()]
     table = [
@@ -179,34 +189,20 @@ def _content(
 
 
 def _check_writable(path: Path) -> None:
-    """Refuse before the work what could not be written after it."""
-    with _named(path):
+    """Refuse a path that cannot be written, before the work."""
+    with _naming(path):
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         if path.exists() and not path.is_file():  # a device or pipe would be replaced by a file
             raise OSError(errno.EINVAL, "it is no regular file")
-        # Permissions alone do not tell: the disk may be full or read-only.
+        # Permissions are not enough: the disk may be full or read-only.
         with tempfile.TemporaryFile(dir=path.parent):
             pass
 
 
-def _write_atomically(path: Path, text: str) -> None:
-    with _named(path):
-        handle, name = tempfile.mkstemp(prefix=".widerface.", dir=path.parent)
-        temporary = Path(name)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-            temporary.chmod(0o644)
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-
-
 @contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """Let an error name the file asked for, not a temporary one beside it."""
+def _naming(path: Path) -> Iterator[None]:
+    """Make errors name the user's file, not a temporary one beside it."""
     from evalkit.widerface_eval import WiderFaceError
 
     try:

@@ -66,9 +66,9 @@ def by_height(
 ) -> tuple[Slice, ...]:
     """Faces of a subset by the height of their box.
 
-    In a band, faces of other heights are ignored, as are the detections that hit them, and so
-    are detections that hit no face and whose own height is outside the band, as for the object
-    sizes of COCO.
+    A band ignores the faces of other heights and the detections that hit them. It also ignores
+    detections that hit no face and whose own height is outside the band, as COCO does for the
+    sizes of objects.
 
     Parameters
     ----------
@@ -83,7 +83,11 @@ def by_height(
     WiderFaceError
         The subset is unknown, or a band is empty.
     """
-    truth, found, settings = evaluation.ground_truth, evaluation.detections, evaluation.settings
+    truth, boxes, settings = (
+        evaluation.ground_truth,
+        evaluation.detections.boxes,
+        evaluation.settings,
+    )
     if subset not in truth.subsets:
         raise WiderFaceError(f"There is no subset {subset!r}. Known: {', '.join(truth.subsets)}.")
     for low, high in bands:
@@ -91,10 +95,8 @@ def by_height(
             raise WiderFaceError(f"The height band from {low} to {high} is empty.")
     kept = np.stack([truth.subsets[subset] & _within(truth.boxes, band) for band in bands])
     matches = match_boxes(
-        found.boxes,
-        found.offsets,
-        truth.boxes,
-        truth.offsets,
+        evaluation.detections,
+        truth,
         kept,
         iou=settings.iou,
         arithmetic="int32" if settings.rule == "matlab_int" else "double",
@@ -102,7 +104,7 @@ def by_height(
     slices = []
     for row, band in enumerate(bands):
         outcome = matches.outcome[row].copy()
-        stray = (outcome == FALSE) & (matches.best < 0) & ~_within(found.boxes, band)
+        stray = (outcome == FALSE) & (matches.best < 0) & ~_within(boxes, band)
         outcome[stray] = IGNORED
         faces = float(np.count_nonzero(kept[row]))
         curve = curve_of(evaluation.levels, outcome, faces, settings.steps)

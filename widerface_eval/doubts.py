@@ -1,4 +1,4 @@
-"""Warnings where figures can be stated and yet something is probably wrong."""
+"""Warnings about figures that are probably wrong."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from evalkit.widerface_eval.errors import listed
 from evalkit.widerface_eval.matching import HIT, Matches
 from evalkit.widerface_eval.records import Detections, GroundTruth
 
-# Real detections with their boxes in another form reach .0001 to .004 by chance.
+# Real detections whose boxes have another form reach .0001 to .004 by chance.
 _BY_CHANCE = 0.01
 
 
@@ -26,7 +26,7 @@ def silence(detections: Detections, ground_truth: GroundTruth) -> tuple[str, ...
 
 
 def hardly_a_hit(aps: Sequence[float], matches: Matches, iou: float) -> tuple[str, ...]:
-    """Suspect boxes of another form where no AP is above what chance gives.
+    """Suspect boxes of another form where no AP is higher than by chance.
 
     Parameters
     ----------

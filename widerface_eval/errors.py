@@ -1,4 +1,4 @@
-"""The evaluator's errors, apart from those of the rest so that it is usable on its own."""
+"""The evaluator's own errors, so that it can be used without the rest of evalkit."""
 
 from __future__ import annotations
 

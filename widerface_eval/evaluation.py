@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from evalkit.widerface_eval.doubts import hardly_a_hit, silence
 from evalkit.widerface_eval.errors import WiderFaceError, listed
-from evalkit.widerface_eval.matching import HIT, IGNORED, Kernel, Matches, match_boxes
+from evalkit.widerface_eval.matching import HIT, IGNORED, Kernel, Matches, check_images, match_boxes
 from evalkit.widerface_eval.records import Detections, GroundTruth
 
 Rule = Literal["python", "python_file_order", "matlab", "matlab_int"]
@@ -121,10 +121,8 @@ class Evaluation:
     ground_truth : GroundTruth
     detections : Detections
         In the order that the rule judged them.
-    order : ndarray of int64, shape (detections,)
-        Where each of them stood in the file.
     matches : Matches
-        Their fate; the settings are the subsets in order.
+        The outcome of each; the settings are the subsets in order.
     levels : ndarray of int64, shape (detections,)
         First step of the curve at which each counts.
     curves : dict of str to Curve
@@ -137,7 +135,6 @@ class Evaluation:
     settings: Settings
     ground_truth: GroundTruth
     detections: Detections
-    order: NDArray[np.int64]
     matches: Matches
     levels: NDArray[np.int64]
     curves: Mapping[str, Curve]
@@ -190,19 +187,11 @@ def evaluate(
         The images differ, there is no detection at all, or all scores are equal.
     """
     settings = settings or Settings()
-    if detections.images != ground_truth.images:
-        odd = sorted(set(detections.images) ^ set(ground_truth.images))
-        raise WiderFaceError(
-            "The detections are not of the ground truth's images"
-            + (f": {listed(odd)}." if odd else ", or in another order.")
-        )
-    judged, order, levels, warnings = _judged(detections, settings)
+    check_images(detections, ground_truth)
+    judged, levels, warnings = _judged(detections, settings)
     matches = match_boxes(
-        judged.boxes,
-        judged.offsets,
-        ground_truth.boxes,
-        ground_truth.offsets,
-        np.stack(list(ground_truth.subsets.values())),
+        judged,
+        ground_truth,
         iou=settings.iou,
         arithmetic="int32" if settings.rule == "matlab_int" else "double",
         threads=threads,
@@ -213,11 +202,11 @@ def evaluate(
         name: curve_of(levels, outcome, float(kept.sum()), settings.steps)
         for (name, kept), outcome in subsets
     }
+    aps = [curve.ap for curve in curves.values() if curve.faces]
     return Evaluation(
         settings=settings,
         ground_truth=ground_truth,
         detections=judged,
-        order=order,
         matches=matches,
         levels=levels,
         curves=curves,
@@ -225,25 +214,24 @@ def evaluate(
         warnings=(
             *warnings,
             *silence(detections, ground_truth),
-            *hardly_a_hit(
-                [curve.ap for curve in curves.values() if curve.faces], matches, settings.iou
-            ),
+            *hardly_a_hit(aps, matches, settings.iou),
         ),
     )
 
 
 def _judged(
     detections: Detections, settings: Settings
-) -> tuple[Detections, NDArray[np.int64], NDArray[np.int64], tuple[str, ...]]:
-    """Put detections into the rule's order: they, where each stood, its first step, warnings."""
+) -> tuple[Detections, NDArray[np.int64], tuple[str, ...]]:
+    """Return the detections in the rule's order, the first step of each, and warnings."""
     levels = _levels(normalise(detections.scores, settings.rule), settings.steps)
     order, warnings = _order(detections, settings.rule)
-    judged = detections
     if order is not None:
-        judged, levels = _reordered(detections, order), levels[order]
+        boxes, scores = detections.boxes[order], detections.scores[order]
+        detections = Detections(detections.images, detections.offsets, boxes, scores)
+        levels = levels[order]
     if settings.rule == "python_file_order":
-        levels = _lowest_from_here(levels, judged.offsets)
-    return judged, np.arange(len(levels)) if order is None else order, levels, warnings
+        levels = _lowest_from_here(levels, detections.offsets)
+    return detections, levels, warnings
 
 
 def normalise(scores: NDArray[np.float64], rule: Rule) -> NDArray[np.float64]:
@@ -361,12 +349,6 @@ def _order(detections: Detections, rule: Rule) -> tuple[NDArray[np.int64] | None
         return None, (f"{unsorted}, and this rule does not sort them: {names}.",)
     order = np.lexsort((-detections.scores, detections.image_of))
     return order, (f"{unsorted}, and have been sorted: {names}.",)
-
-
-def _reordered(detections: Detections, order: NDArray[np.int64]) -> Detections:
-    return Detections(
-        detections.images, detections.offsets, detections.boxes[order], detections.scores[order]
-    )
 
 
 def _lowest_from_here(levels: NDArray[np.int64], offsets: NDArray[np.int64]) -> NDArray[np.int64]:

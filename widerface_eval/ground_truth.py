@@ -26,13 +26,13 @@ def read_ground_truth(folder: str | Path) -> GroundTruth:
     The faces are those of ``wider_face_val.mat`` or, where it is absent, of
     ``wider_face_val_bbx_gt.txt``. A subset is ``wider_easy_val.mat`` or, where it is absent,
     ``wider_easy_val.txt``, with one line for every image: its path, then the 1-based numbers of
-    the faces kept. A subset's ``.mat`` must repeat the faces' boxes, save that a negative size
-    may be 0 in one of them; easy must lie within medium, and medium within hard.
+    the faces kept. A subset's ``.mat`` must have the same boxes as the faces' file, except that a
+    negative size may be 0 in one of them. Easy must lie within medium, and medium within hard.
 
     Parameters
     ----------
     folder : path
-        Where these files lie.
+        Folder of these files.
 
     Raises
     ------
@@ -59,7 +59,7 @@ def read_ground_truth(folder: str | Path) -> GroundTruth:
 
 
 def _check_nested(folder: Path, truth: GroundTruth) -> None:
-    """Refuse an easy not within medium or a medium not within hard, such as exchanged files."""
+    """Refuse subsets that do not lie within each other, such as files with exchanged names."""
     for smaller, larger in pairwise(SUBSETS):
         alone = np.flatnonzero(truth.subsets[smaller] & ~truth.subsets[larger])
         if len(alone):
@@ -68,8 +68,8 @@ def _check_nested(folder: Path, truth: GroundTruth) -> None:
                 f"{_subset_path(folder, smaller)}: it keeps face "
                 f"{alone[0] - truth.offsets[image] + 1} of {truth.images[image]} (and "
                 f"{len(alone) - 1} more), which {_subset_path(folder, larger).name} does not keep. "
-                f"{smaller} must lie within {larger}: have files been exchanged, or are they of "
-                f"different releases? {_REMEDY}"
+                f"{smaller} must lie within {larger}: are the names of files exchanged, or are "
+                f"they of different releases? {_REMEDY}"
             )
 
 
@@ -108,7 +108,7 @@ def _check_boxes(
     ours: list[NDArray[np.float64]],
     theirs: list[NDArray[Any]],
 ) -> None:
-    """Refuse boxes that are not the faces' file's: the numbers kept mean the subset's own."""
+    """Refuse boxes that differ from the faces' file: the kept numbers count the subset's boxes."""
     for image, block, other in zip(images, ours, theirs, strict=True):
         if len(block) != len(other):
             raise WiderFaceError(
@@ -203,8 +203,8 @@ def _is_sound(cell: NDArray[Any], boxes: bool) -> bool:
 def read_annotation_text(path: str | Path) -> tuple[list[str], list[NDArray[np.float64]]]:
     """Read images and boxes of a ``wider_face_*_bbx_gt.txt``.
 
-    An image without faces has the count 0 and yet one all-zero line, which is kept as a box, as
-    in the official ``.mat`` files.
+    An image without faces has the count 0 and yet one all-zero line. That line is read as a box,
+    as in the official ``.mat`` files.
 
     Returns
     -------
@@ -247,11 +247,10 @@ def _read_boxes(
         if not line:
             raise WiderFaceError(f"{path}: it ends within the faces of {image}. {_REMEDY}")
         try:
-            rows.append([float(word) for word in line.split()[:4]])
+            left, top, width, height = (float(word) for word in line.split()[:4])
         except ValueError as error:
             raise WiderFaceError(f"{path}:{at}: {line!r} is no face x y w h ... .") from error
-        if len(rows[-1]) < 4:
-            raise WiderFaceError(f"{path}:{at}: {line!r} is no face x y w h ... .")
+        rows.append([left, top, width, height])
     return np.array(rows, np.float64)
 
 
@@ -264,11 +263,13 @@ def _read_subset_text(path: Path, images: Sequence[str]) -> list[NDArray[np.int6
     for at, line in _lines(path):
         image, *numbers = line.split()
         if not all(number.isdecimal() for number in numbers):
-            raise WiderFaceError(f"{path}:{at}: after the image come the numbers of faces kept.")
+            raise WiderFaceError(
+                f"{path}:{at}: write whole numbers of faces to keep after the image."
+            )
         beyond = [number for number in numbers if len(number.lstrip("0")) > _MOST_DIGITS]
         if beyond:
             raise WiderFaceError(
-                f"{path}:{at}: it keeps face {beyond[0][:20]} of {image}, which has not so many. "
+                f"{path}:{at}: it keeps face {beyond[0][:20]} of {image}, which has fewer. "
                 "Correct the number."
             )
         if without_suffix(image) in kept:

@@ -1,4 +1,4 @@
-"""The one public way to the matching kernels: it validates, chooses and spreads over threads."""
+"""Matching of detections to faces: the options are checked, then a kernel runs in threads."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evalkit.widerface_eval import _reference
-from evalkit.widerface_eval.errors import WiderFaceError
+from evalkit.widerface_eval.errors import WiderFaceError, listed
+from evalkit.widerface_eval.records import Detections, GroundTruth
 
 HIT, FALSE, IGNORED = 1, 0, -1
 
@@ -46,35 +47,30 @@ class Matches:
 
 
 def match_boxes(
-    boxes: NDArray[np.float64],
-    offsets: NDArray[np.int64],
-    faces: NDArray[np.float64],
-    face_offsets: NDArray[np.int64],
-    kept: NDArray[np.bool_],
+    detections: Detections,
+    truth: GroundTruth,
+    kept: NDArray[np.bool_] | None = None,
     *,
     iou: float = 0.5,
     arithmetic: Arithmetic = "double",
     threads: int | None = None,
     kernel: Kernel = "compiled",
 ) -> Matches:
-    """Match the detections of many images to their faces, greedily in the order given.
+    """Match the detections of each image to its faces, greedily in the order of the detections.
 
     A detection hits the face of highest overlap among *all* faces of its image, the first on
     ties, if that overlap is at least `iou`. If the face is not kept in a setting, the detection
-    is ignored there; a kept face is recalled once, and a second hit is false. Widths, heights
-    and areas count the last pixel (+1), as in the official tools [1]_.
+    is ignored there. A kept face is recalled once, and a second hit is false. Widths, heights
+    and areas count the last pixel (+1), as in the official tools.
 
     Parameters
     ----------
-    boxes : ndarray of shape (detections, 4)
-        x, y, width, height in pixels, best first within an image.
-    offsets : ndarray of shape (images + 1,)
-        The detections of image i are ``boxes[offsets[i]:offsets[i + 1]]``.
-    faces : ndarray of shape (faces, 4)
-        x, y, width, height in pixels.
-    face_offsets : ndarray of shape (images + 1,)
-    kept : ndarray of bool, shape (settings, faces)
-        Which faces each setting keeps.
+    detections : Detections
+        Best first within an image.
+    truth : GroundTruth
+        Of the same images, in the same order.
+    kept : ndarray of bool, shape (settings, faces), optional
+        Which faces each setting keeps; by default the settings are the subsets in order.
     iou : float
         A hit needs at least this overlap; above 0, at most 1.
     arithmetic : {'double', 'int32'}
@@ -87,59 +83,79 @@ def match_boxes(
     Raises
     ------
     WiderFaceError
-        Shapes do not fit, a box is not finite or inverted, an option is out of range.
-
-    References
-    ----------
-    .. [1] S. Yang, P. Luo, C. C. Loy, X. Tang, "WIDER FACE: A Face Detection Benchmark",
-       CVPR 2016; its evaluation tools.
+        The images differ, or an option is out of range.
 
     Examples
     --------
-    >>> twice = np.array([[10.0, 10, 20, 20], [11.0, 10, 20, 20]])
-    >>> face = np.array([[10.0, 10, 20, 20]])
-    >>> match_boxes(twice, np.array([0, 2]), face, np.array([0, 1]), np.array([[True]])).outcome
+    >>> twice = Detections.from_rows(["a"], [np.array([[9.0, 9, 20, 20, 1], [8, 9, 20, 20, 0]])])
+    >>> face = np.array([[9.0, 9, 20, 20]])
+    >>> truth = GroundTruth(("a",), np.array([0, 1]), face, {"all": np.array([True])})
+    >>> match_boxes(twice, truth).outcome
     array([[1, 0]], dtype=int8)
     """
-    boxes, faces = np.asarray(boxes, np.float64), np.asarray(faces, np.float64)
-    offsets, face_offsets = np.asarray(offsets), np.asarray(face_offsets)
-    kept = np.asarray(kept)
-    _validate(boxes, offsets, faces, face_offsets, kept)
-    _validate_options(faces, iou, arithmetic, threads, kernel)
-    offsets = np.ascontiguousarray(offsets, np.int64)
-    face_offsets = np.ascontiguousarray(face_offsets, np.int64)
-    corners, face_table = _corners(boxes), _with_areas(_corners(faces))
-    flags = np.ascontiguousarray(kept, np.uint8)
-    int32 = arithmetic == "int32"
-    best = np.empty(len(boxes), np.int64)
-    overlap = np.empty(len(boxes), np.float64)
-    outcome = np.empty((len(kept), len(boxes)), np.int8)
+    check_images(detections, truth)
+    _check_options(truth.boxes, iou, arithmetic, threads, kernel)
+    return _match(detections, truth, kept, (iou, arithmetic == "int32"), threads, _kernel(kernel))
+
+
+def _match(
+    detections: Detections,
+    truth: GroundTruth,
+    kept: NDArray[np.bool_] | None,
+    rule: tuple[float, bool],
+    threads: int | None,
+    match_range: Callable[..., None],
+) -> Matches:
+    offsets, face_offsets = (
+        np.ascontiguousarray(record.offsets, np.int64) for record in (detections, truth)
+    )
+    flags = np.stack(list(truth.subsets.values())) if kept is None else kept
+    flags = np.ascontiguousarray(flags, np.uint8)
+    faces = _with_areas(_corners(truth.boxes))
+    inputs = (_corners(detections.boxes), offsets, faces, face_offsets, flags, *rule)
+    count = len(detections.boxes)
+    best, overlap = np.empty(count, np.int64), np.empty(count, np.float64)
+    outcome = np.empty((len(flags), count), np.int8)
     recalled = np.zeros_like(flags)
-    match_range = _kernel(kernel)
 
     def work(bounds: tuple[int, int]) -> None:
-        given = (corners, offsets, face_table, face_offsets, flags, iou, int32)
-        match_range(*given, *bounds, best, overlap, outcome, recalled)
+        match_range(*inputs, *bounds, best, overlap, outcome, recalled)
 
     workers = threads or os.cpu_count() or 1
-    chunks = _chunks(offsets, face_offsets, workers)
     with ThreadPoolExecutor(workers) as pool:
-        list(pool.map(work, chunks))
+        list(pool.map(work, _chunks(offsets, face_offsets, workers)))
     return Matches(best, overlap, outcome, recalled.astype(bool))
 
 
+def check_images(detections: Detections, truth: GroundTruth) -> None:
+    """Refuse detections that are not of the ground truth's images.
+
+    Raises
+    ------
+    WiderFaceError
+        The images differ, or their order does.
+    """
+    if detections.images != truth.images:
+        odd = sorted(set(detections.images) ^ set(truth.images))
+        raise WiderFaceError(
+            "The detections are not of the ground truth's images"
+            + (f": {listed(odd)}." if odd else ", or in another order.")
+        )
+
+
 def _kernel(kernel: Kernel) -> Callable[..., None]:
-    """Import the compiled kernel only when it runs: the command line needs this module first."""
+    """Import the compiled kernel only when it runs: an error of its import is the user's."""
     if kernel == "reference":
         return _reference.match_range
     try:
         from evalkit.widerface_eval import _matching  # noqa: PLC0415
-    except ImportError as error:  # a checkout that is not built: the error names the command
+    except ImportError as error:  # the checkout is not built; the error names the command
         raise WiderFaceError(str(error)) from error
     return _matching.match_range
 
 
 def _corners(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+    boxes = np.asarray(boxes, np.float64)
     return np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]])
 
 
@@ -160,43 +176,7 @@ def _chunks(
     return list(pairwise(bounds))
 
 
-def _validate(
-    boxes: NDArray[np.float64],
-    offsets: NDArray[np.int64],
-    faces: NDArray[np.float64],
-    face_offsets: NDArray[np.int64],
-    kept: NDArray[np.bool_],
-) -> None:
-    for name, table in (("boxes", boxes), ("faces", faces)):
-        if table.ndim != 2 or table.shape[1] != 4:
-            raise WiderFaceError(f"{name} must have the shape (n, 4), not {table.shape}.")
-        if not np.isfinite(table).all():
-            row = int(np.argmin(np.isfinite(table).all(axis=1)))
-            raise WiderFaceError(f"{name}[{row}] is {table[row].tolist()}; it must be finite.")
-    if np.any(boxes[:, 2:] < 0):
-        row = int(np.argmax((boxes[:, 2:] < 0).any(axis=1)))
-        raise WiderFaceError(f"boxes[{row}] is {boxes[row].tolist()}; its size is negative.")
-    if offsets.shape != face_offsets.shape or offsets.ndim != 1 or len(offsets) == 0:
-        raise WiderFaceError(
-            "offsets and face_offsets must both have the shape (images + 1,), not "
-            f"{offsets.shape} and {face_offsets.shape}."
-        )
-    for name, values, count in (
-        ("offsets", offsets, len(boxes)),
-        ("face_offsets", face_offsets, len(faces)),
-    ):
-        if not np.issubdtype(values.dtype, np.integer):
-            raise WiderFaceError(f"{name} must be integers, not {values.dtype}.")
-        if values[0] != 0 or values[-1] != count or np.any(np.diff(values) < 0):
-            raise WiderFaceError(f"{name} must rise from 0 to {count}.")
-    if kept.ndim != 2 or kept.shape[1] != len(faces) or kept.dtype != np.bool_:
-        raise WiderFaceError(
-            f"kept must be booleans of shape (settings, {len(faces)}), "
-            f"not {kept.dtype} of shape {kept.shape}."
-        )
-
-
-def _validate_options(
+def _check_options(
     faces: NDArray[np.float64], iou: float, arithmetic: str, threads: int | None, kernel: str
 ) -> None:
     if not 0 < iou <= 1:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from evalkit.widerface_eval.errors import IncompleteError, WiderFaceError, listed
-from evalkit.widerface_eval.found import COLUMNS, NOTHING, Found
 from evalkit.widerface_eval.ground_truth import without_suffix
-from evalkit.widerface_eval.packed import read_json, read_npz
-from evalkit.widerface_eval.records import Detections, find_flaw, offsets_of
+from evalkit.widerface_eval.packed import COLUMNS, NOTHING, Entry, Rows, read_json, read_npz
+from evalkit.widerface_eval.records import Detections, find_flaw
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +24,7 @@ class Reading:
     Attributes
     ----------
     detections : Detections
-        One entry for every image asked for; none where its file is in one of the lists below.
+        One entry for every image; without rows where its file is in one of the lists below.
     missing, empty, malformed : tuple of str
         Images without a file, with a file that states nothing, with a broken one.
     extra : tuple of str
@@ -40,7 +39,7 @@ class Reading:
 
     @property
     def lost(self) -> int:
-        """How many images count as without detections because their files are no use."""
+        """How many images count as without detections because their files cannot be used."""
         return len(self.missing) + len(self.empty) + len(self.malformed)
 
     def warnings(self) -> tuple[str, ...]:
@@ -73,12 +72,12 @@ def read_predictions(
         A folder of ``event/image.txt``; or a ``.json`` file, an object of ``event/image`` to a
         list of ``[x, y, w, h, score, ...]``; or an ``.npz`` file as `write_predictions` makes it.
     images : sequence of str
-        ``event/image`` of each image wanted, without suffix.
+        ``event/image`` of each image to read, without suffix.
     known : collection of str, optional
         Other images that may have predictions, which are not read.
     allow_missing : bool
-        Take missing, empty and malformed files as without detections and leave out extra ones,
-        by name, where otherwise an error says so.
+        Count images of missing, empty and malformed files as without detections, and ignore extra
+        files. By default these files are an error.
 
     Raises
     ------
@@ -89,58 +88,92 @@ def read_predictions(
 
     Notes
     -----
-    A text file holds the image's name, the number of detections, and one line for each:
-    ``x y w h score``, and whatever columns follow, such as landmarks. Accepted are also: any
-    white space, blank lines, no name, no number, a name with its folder or suffix, Windows line
-    ends. Numbers may be whole or not.
+    A text file has the image's name, the number of detections, and one line for each:
+    ``x y w h score`` and perhaps other columns, such as landmarks. The reader also accepts any
+    white space, blank lines, no name, no number, a name with its folder or suffix, and Windows
+    line ends. Numbers may be whole or not.
     """
     path = Path(path)
-    wanted = set(images)
-    everything = wanted | set(known or ())
     if path.is_dir():
-        found = _read_folder(path, wanted, everything)
+        entries = _read_folder(path)
     elif path.suffix == ".json":
-        found = read_json(path, wanted, everything)
+        entries = read_json(path)
     elif path.suffix == ".npz":
-        found = read_npz(path, wanted, everything)
+        entries = read_npz(path)
     else:
         raise WiderFaceError(f"{path}: it is neither a folder nor a .json or .npz file.")
-    reading = _reading(found, images)
-    if not found.rows and (found.extra or not (found.empty or found.malformed)):
+    content = _Content()
+    content.read(entries, set(images), set(known or ()))
+    if not content.rows and (content.extra or not (content.empty or content.malformed)):
         raise WiderFaceError(
-            f"{path}: none of its {len(found.extra)} predictions is of an image of the ground "
-            f"truth, such as {listed(sorted(wanted)[:1])}. Are they of another split, or is it "
+            f"{path}: none of its {len(content.extra)} predictions is of an image of the ground "
+            f"truth, such as {listed(sorted(images)[:1])}. Are they of another split, or is it "
             "the folder above or below?"
         )
+    reading = content.reading(images)
     if not allow_missing:
-        _refuse(path, reading, found)
+        _refuse(path, reading, content.malformed)
     return reading
 
 
-def _reading(found: Found, images: Sequence[str]) -> Reading:
-    rows = [found.rows.get(image, NOTHING) for image in images]
-    present = found.rows.keys() | set(found.empty) | found.malformed.keys()
-    table = np.concatenate([NOTHING, *rows])
-    return Reading(
-        Detections(
-            tuple(images),
-            offsets_of([len(block) for block in rows]),
-            np.ascontiguousarray(table[:, :4]),
-            np.ascontiguousarray(table[:, 4]),
-        ),
-        missing=tuple(image for image in images if image not in present),
-        empty=tuple(sorted(found.empty)),
-        malformed=tuple(sorted(found.malformed)),
-        extra=tuple(sorted(found.extra)),
-    )
+@dataclass(slots=True)
+class _Content:
+    """What was read, by image: rows, nothing stated, or what is wrong; and unknown images."""
+
+    rows: dict[str, Rows] = field(default_factory=dict)
+    empty: list[str] = field(default_factory=list)
+    malformed: dict[str, str] = field(default_factory=dict)
+    extra: list[str] = field(default_factory=list)
+
+    def read(self, entries: Iterator[Entry], images: set[str], others: set[str]) -> None:
+        """Read the entries of some images, and sort out those of unknown ones."""
+        for image, read in entries:
+            if image not in images:
+                self.extra += [] if image in others else [image]
+                continue
+            try:
+                rows = read()
+            except ValueError as error:
+                self.malformed[image] = str(error)
+                continue
+            if rows is None:
+                self.empty.append(image)
+            else:
+                self.rows[image] = rows
+
+    def reading(self, images: Sequence[str]) -> Reading:
+        """Put the detections into the images' order."""
+        present = self.rows.keys() | set(self.empty) | self.malformed.keys()
+        return Reading(
+            Detections.from_rows(images, [self.rows.get(image, NOTHING) for image in images]),
+            missing=tuple(image for image in images if image not in present),
+            empty=tuple(sorted(self.empty)),
+            malformed=tuple(sorted(self.malformed)),
+            extra=tuple(sorted(self.extra)),
+        )
 
 
-def _refuse(path: Path, reading: Reading, found: Found) -> None:
+def _read_folder(folder: Path) -> Iterator[Entry]:
+    for event in sorted(entry.name for entry in os.scandir(folder) if entry.is_dir()):
+        for name in sorted(entry.name for entry in os.scandir(folder / event)):
+            if name.endswith(".txt") and not name.startswith("."):
+                stem = name.removesuffix(".txt")
+                yield f"{event}/{stem}", partial(_read_text_file, folder / event / name, stem)
+
+
+def _read_text_file(path: Path, stem: str) -> Rows | None:
+    try:
+        return parse_text(path.read_text("utf-8-sig"), stem)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _refuse(path: Path, reading: Reading, malformed: Mapping[str, str]) -> None:
     problems = []
     if reading.malformed:
         problems.append(
             f"{len(reading.malformed)} are malformed: "
-            + listed([found.malformed[image] for image in reading.malformed])
+            + listed([malformed[image] for image in reading.malformed])
         )
     if reading.extra:
         problems.append(f"{len(reading.extra)} are of unknown images: {listed(reading.extra)}")
@@ -155,39 +188,13 @@ def _refuse(path: Path, reading: Reading, found: Found) -> None:
         kind = WiderFaceError if reading.malformed or reading.extra else IncompleteError
         raise kind(
             f"{path}: the predictions do not fit the ground truth, so no AP is stated. Of the "
-            f"files {'; '.join(problems)}. Mend them, or allow it (--allow-missing), which "
-            "counts the broken ones as without detections."
+            f"files {'; '.join(problems)}. Correct them. Or count the images of these files as "
+            "without detections: --allow-missing."
         )
 
 
-def _read_folder(folder: Path, wanted: set[str], everything: set[str]) -> Found:
-    found = Found()
-    for event in sorted(entry.name for entry in os.scandir(folder) if entry.is_dir()):
-        for name in sorted(entry.name for entry in os.scandir(folder / event)):
-            if not name.endswith(".txt") or name.startswith("."):
-                continue
-            image = f"{event}/{name.removesuffix('.txt')}"
-            if image in wanted:
-                _read_text_file(folder / event / name, image, found)
-            elif image not in everything:
-                found.extra.append(image)
-    return found
-
-
-def _read_text_file(path: Path, image: str, found: Found) -> None:
-    try:
-        rows = parse_text(path.read_text("utf-8-sig"), image.rpartition("/")[2])
-    except (OSError, ValueError) as error:
-        found.malformed[image] = f"{path}: {error}"
-        return
-    if rows is None:
-        found.empty.append(image)
-    else:
-        found.rows[image] = rows
-
-
-def parse_text(text: str, stem: str) -> NDArray[np.float64] | None:
-    r"""Rows of one prediction file; None if it states nothing, not even that there are none.
+def parse_text(text: str, stem: str) -> Rows | None:
+    r"""Rows of one prediction file; None if it states nothing, not even the number 0.
 
     Parameters
     ----------

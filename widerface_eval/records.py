@@ -39,7 +39,7 @@ class GroundTruth:
     subsets: Mapping[str, NDArray[np.bool_]]
 
     def __post_init__(self) -> None:
-        _check_layout(self.images, self.offsets, len(self.boxes), "ground truth")
+        _check_layout(self.images, self.offsets, self.boxes, "ground truth")
         if not np.all(np.abs(self.boxes) <= _FAR_AWAY):
             row = int(np.argmin(np.all(np.abs(self.boxes) <= _FAR_AWAY, axis=1)))
             raise WiderFaceError(
@@ -88,7 +88,7 @@ class GroundTruth:
         return self.take([image for image in self.images if event_of(image) in events])
 
     def take(self, images: Sequence[str]) -> GroundTruth:
-        """Keep some images, in the order given.
+        """Keep some images, in the order of `images`.
 
         Raises
         ------
@@ -132,7 +132,7 @@ class Detections:
     scores: NDArray[np.float64]
 
     def __post_init__(self) -> None:
-        _check_layout(self.images, self.offsets, len(self.boxes), "detections")
+        _check_layout(self.images, self.offsets, self.boxes, "detections")
         if self.scores.shape != (len(self.boxes),):
             raise WiderFaceError(
                 f"{len(self.boxes)} boxes need as many scores; their shape is {self.scores.shape}."
@@ -224,17 +224,21 @@ def find_flaw(boxes: NDArray[np.float64], scores: NDArray[np.float64]) -> tuple[
 
 
 def _check_layout(
-    images: tuple[str, ...], offsets: NDArray[np.int64], count: int, what: str
+    images: tuple[str, ...], offsets: NDArray[np.int64], boxes: NDArray[np.float64], what: str
 ) -> None:
+    if boxes.ndim != 2 or boxes.shape[1] != 4:
+        raise WiderFaceError(f"The {what}'s boxes must have the shape (n, 4), not {boxes.shape}.")
+    count = len(boxes)
     if (
-        offsets.shape != (len(images) + 1,)
+        not np.issubdtype(offsets.dtype, np.integer)
+        or offsets.shape != (len(images) + 1,)
         or offsets[0] != 0
         or offsets[-1] != count
         or np.any(np.diff(offsets) < 0)
     ):
         raise WiderFaceError(
-            f"The {what}'s offsets must rise from 0 to {count} in {len(images) + 1} steps, "
-            "one an image and the end."
+            f"The {what}'s offsets must be {len(images) + 1} integers that rise from 0 to "
+            f"{count}: one for each image, and the end."
         )
     if len(set(images)) != len(images):
         seen: set[str] = set()

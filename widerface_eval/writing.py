@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 
@@ -38,19 +40,28 @@ def write_predictions(path: str | Path, detections: Detections, *, overwrite: bo
     if path.exists() and not overwrite:
         raise WiderFaceError(f"{path}: it exists; remove it, choose another, or overwrite it.")
     path.parent.mkdir(parents=True, exist_ok=True)
-    # A sibling, so that it can be renamed into place.
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
-        made = temporary / "new"
+    with replacing(path) as made:
         if path.suffix == ".json":
             made.write_text(_json(detections), "utf-8")
         elif path.suffix == ".npz":
             _write_npz(made, detections)
         else:
             _write_folder(made, detections)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give another path to write a file or a folder to, which takes the place of `path` at the end.
+
+    Where writing fails, nothing is left, and an older file or folder stays.
+    """
+    # A sibling, so that it can be renamed into place.
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        yield temporary / "new"
         if path.is_dir():
             path.rename(temporary / "old")
-        made.replace(path)
+        (temporary / "new").replace(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -217,7 +217,7 @@ def test_malformed_annotation_text_is_named_by_line(tmp_path, old, new, message)
     ("old", "new", "message"),
     [
         ("0--Parade/0_Parade_b.jpg \n", "", "not those of the faces' file: 0--Parade/0_Parade_b"),
-        ("b.jpg \n", "b.jpg x\n", ":2: after the image come the numbers"),
+        ("b.jpg \n", "b.jpg x\n", ":2: write whole numbers of faces"),
         ("0_Parade_b.jpg \n", "0_Parade_a.jpg \n", ":2: it names .* a second time"),
         ("a.jpg 1\n", f"a.jpg {2**63}\n", ":1: it keeps face 9223372036854775808 of 0--Parade"),
         ("a.jpg 1\n", f"a.jpg {'9' * 5000}\n", ":1: it keeps face 99999999999999999999 of"),

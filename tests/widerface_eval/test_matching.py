@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from wider_cases import matching_cases
 
-from evalkit.widerface_eval import WiderFaceError, match_boxes
+from evalkit.widerface_eval import Detections, GroundTruth, WiderFaceError, match_boxes
 from evalkit.widerface_eval._reference import as_int32
 
 BOX = np.array([[10.0, 10, 20, 20]])
@@ -14,12 +14,21 @@ ONE = np.array([0, 1])
 KEPT = np.array([[True]])
 
 
-def both(*arguments, **options):
+def records(boxes, offsets, faces, face_offsets, kept):
+    names = tuple(f"e/{index}" for index in range(len(offsets) - 1))
+    subsets = {str(setting): flags for setting, flags in enumerate(kept)}
+    return (
+        Detections(names, offsets, boxes, np.zeros(len(boxes))),
+        GroundTruth(names, face_offsets, faces, subsets),
+    )
+
+
+def both(*arrays, **options):
     """Run the two kernels; compare results, or exceptions."""
     answers = []
     for kernel in ("compiled", "reference"):
         try:
-            answers.append(match_boxes(*arguments, kernel=kernel, **options))
+            answers.append(match_boxes(*records(*arrays), kernel=kernel, **options))
         except WiderFaceError as error:
             answers.append(str(error))
     compiled, reference = answers
@@ -48,7 +57,7 @@ def test_the_kernel_equals_the_reference_in_int32(case, threads):
 @given(matching_cases())
 def test_a_face_is_recalled_once_and_only_if_kept(case):
     kept = case[4]
-    matches = match_boxes(*case)
+    matches = match_boxes(*records(*case))
     for setting, outcome in enumerate(matches.outcome):
         faces = matches.best[outcome == 1]
         assert len(set(faces)) == len(faces)
@@ -60,10 +69,10 @@ def test_a_face_is_recalled_once_and_only_if_kept(case):
 
 @given(matching_cases())
 def test_settings_do_not_touch_each_other(case):
-    *arrays, kept = case
-    together = match_boxes(*arrays, kept)
+    kept = case[4]
+    together = match_boxes(*records(*case))
     for setting in range(len(kept)):
-        alone = match_boxes(*arrays, kept[setting : setting + 1])
+        alone = match_boxes(*records(*case), kept[setting : setting + 1])
         np.testing.assert_array_equal(alone.outcome[0], together.outcome[setting])
 
 
@@ -135,43 +144,37 @@ def test_boxes_as_large_as_allowed_saturate_alike():
     both(boxes, np.array([0, 2]), faces, ONE, KEPT, arithmetic="int32")
 
 
-def change(**changes):
-    given_ = {"boxes": BOX, "offsets": ONE, "faces": BOX, "face_offsets": ONE, "kept": KEPT}
-    return {**given_, **changes}
-
-
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("options", "message"),
     [
-        ({"boxes": np.array([[np.nan, 0, 1, 1]])}, r"boxes\[0\] is \[nan"),
-        ({"boxes": np.array([[0, np.inf, 1, 1]])}, "finite"),
-        ({"boxes": np.array([[0.0, 0, -1, 1]])}, "negative"),
-        ({"boxes": np.zeros((1, 5))}, r"shape \(n, 4\)"),
-        ({"faces": np.array([[0, 0, np.nan, 1]])}, r"faces\[0\]"),
-        ({"offsets": np.array([0, 2])}, "rise from 0 to 1"),
-        ({"offsets": np.array([1, 1])}, "rise from 0 to 1"),
-        ({"offsets": np.array([0.0, 1.0])}, "integers"),
-        ({"offsets": np.array([0, 1, 1])}, "both have the shape"),
-        ({"offsets": np.array([], int), "face_offsets": np.array([], int)}, "both have"),
-        ({"face_offsets": np.array([0, 3])}, "face_offsets must rise"),
-        ({"kept": np.array([[1]])}, "booleans"),
-        ({"kept": np.array([True])}, "booleans"),
         ({"iou": 0.0}, "IoU threshold is 0"),
         ({"iou": np.nan}, "IoU threshold is nan"),
         ({"iou": 1.5}, "at most 1"),
         ({"arithmetic": "float16"}, "no arithmetic"),
         ({"arithmetic": "int32", "iou": 0.7}, "no meaning"),
-        ({"arithmetic": "int32", "faces": np.array([[0.5, 0, 1, 1]])}, "whole pixels"),
         ({"threads": 0}, "0 threads"),
     ],
 )
-def test_bad_input_is_refused_alike(changes, message):
-    answer = both(**change(**changes))
+def test_options_out_of_range_are_refused_alike(options, message):
+    answer = both(BOX, ONE, BOX, ONE, KEPT, **options)
     assert isinstance(answer, str)
     with pytest.raises(WiderFaceError, match=message):
-        match_boxes(**change(**changes))
+        match_boxes(*records(BOX, ONE, BOX, ONE, KEPT), **options)
+
+
+def test_int32_needs_whole_pixels():
+    face = np.array([[0.5, 0, 1, 1]])
+    answer = both(BOX, ONE, face, ONE, KEPT, arithmetic="int32")
+    assert "whole pixels" in answer
 
 
 def test_an_unknown_kernel_is_refused():
     with pytest.raises(WiderFaceError, match="no kernel 'fast'"):
-        match_boxes(**change(), kernel="fast")
+        match_boxes(*records(BOX, ONE, BOX, ONE, KEPT), kernel="fast")
+
+
+def test_detections_of_other_images_are_refused():
+    detections, truth = records(BOX, ONE, BOX, ONE, KEPT)
+    other = Detections(("e/9",), detections.offsets, detections.boxes, detections.scores)
+    with pytest.raises(WiderFaceError, match="not of the ground truth's images: e/0, e/9"):
+        match_boxes(other, truth)

@@ -130,9 +130,9 @@ def test_a_result_that_cannot_be_written_is_refused_before_the_work(data, capsys
 
 def test_a_full_disk_is_told_by_the_name_of_the_file(data, capsys, monkeypatch):
     def full(*_, **__):
-        raise OSError(errno.ENOSPC, "No space left on device", ".widerface.1x2y3z")
+        raise OSError(errno.ENOSPC, "No space left on device", ".result.json.1x2y3z/new")
 
-    monkeypatch.setattr(os, "fdopen", full)
+    monkeypatch.setattr(Path, "write_text", full)
     assert main(arguments(data, "--json", str(data / "result.json"))) == 2
     printed = capsys.readouterr().err
     assert f"{data / 'result.json'}: the result cannot be written there (No space" in printed
