@@ -1,4 +1,4 @@
-"""How close a converted model stays to its fp32 source on images held out from calibration."""
+"""How close a converted model is to its fp32 source, on images that did not calibrate it."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from evalkit.core.errors import InputError
 from evalkit.core.progress import Advance
 
 Rows = list[NDArray[np.float32]]
-"""One array (images, values) for each output."""
+"""One array of shape (images, values) for each output."""
 
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """Cosines to fp32, one an image.
+    """Cosines to fp32, one for each image.
 
     Attributes
     ----------
     mean, p1, minimum : float
-        p1 is the 1st percentile. A row that is not finite counts as 0.
+        p1 is the 1st percentile. An image whose outputs are not finite counts as 0.
     images : int
     """
 
@@ -38,13 +38,13 @@ class Agreement:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a session gave for some images.
+    """A session's outputs for some images.
 
     Attributes
     ----------
     rows : list of ndarray
     images_per_second : float
-        Of the session alone, the first batch left out where there are several.
+        Of the session alone, without the first batch if there are several.
     """
 
     rows: Rows
@@ -58,18 +58,18 @@ def read(
     pick: Callable[[dict[str, NDArray[np.float32]], int], Rows],
     advance: Advance = lambda _: None,
 ) -> Reading:
-    """Run a session over held-out images.
+    """Run a session on images.
 
     Parameters
     ----------
     session : Session
     batches : Batches
     images : int
-        Rows beyond them are padding of the last batch.
+        Further rows are padding of the last batch.
     pick : callable
-        From the outputs of a batch and its size to one array (batch, values) an output.
+        Takes the outputs of a batch and its size; returns an array (batch, values) for each output.
     advance : callable
-        Told of each image done.
+        Takes the number of further images.
     """
     parts: list[Rows] = []
     seconds: list[float] = []
@@ -87,16 +87,15 @@ def read(
 
 
 def compare(reference: Sequence[NDArray[Any]], candidate: Sequence[NDArray[Any]]) -> Agreement:
-    """Compare what two models gave for the same images, in float64.
+    """Compare two models' outputs for the same images, in float64.
 
-    A model of several outputs is compared by one cosine an image over all of them, each output
-    scaled to a mean square of 1 over all images: boxes in pixels would drown scores otherwise.
-    For one output that is the plain cosine.
+    Several outputs make one cosine for each image: each output is scaled to a mean square of 1 over
+    all images, since boxes in pixels would outweigh scores. With one output it is the plain cosine.
 
     Raises
     ------
     evalkit.core.errors.InputError
-        The outputs are of other shapes, or the reference has a value that is not finite.
+        The shapes differ, or the reference has a value that is not finite.
 
     Examples
     --------
@@ -107,15 +106,15 @@ def compare(reference: Sequence[NDArray[Any]], candidate: Sequence[NDArray[Any]]
     if shapes[0] != shapes[1]:
         raise InputError(
             f"The converted model gives outputs of shapes {shapes[1]}, its source {shapes[0]}: "
-            "they are not the same network."
+            "they are not the same network. Give the source that it was made from."
         )
     cross = before = after = np.zeros(len(reference[0]))
-    for held, given in zip(reference, candidate, strict=True):
-        a, b = held.astype(np.float64), given.astype(np.float64)
+    for rows, others in zip(reference, candidate, strict=True):
+        a, b = rows.astype(np.float64), others.astype(np.float64)
         if not np.isfinite(a).all():
             raise InputError(
-                "The fp32 model itself gives NaN or infinite values for a held-out image, so that "
-                "nothing can be calibrated or compared. Check the model and --mean and --std."
+                "The fp32 model itself gives NaN or infinite values for an image of the "
+                "comparison, so nothing can be compared. Check the model, --mean and --std."
             )
         scale = 1 / (float((a * a).mean()) or 1.0)
         with np.errstate(over="ignore", invalid="ignore"):
@@ -124,7 +123,7 @@ def compare(reference: Sequence[NDArray[Any]], candidate: Sequence[NDArray[Any]]
             after = after + scale * np.einsum("nd,nd->n", b, b)
     with np.errstate(divide="ignore", invalid="ignore"):
         cosines = cross / np.sqrt(before * after)
-    # Two zero rows agree; a zero or unusable row beside a usable one does not.
+    # Two zero rows agree; a zero or non-finite row and another one do not.
     cosines = np.where((before == 0) & (after == 0), 1.0, np.nan_to_num(cosines, nan=0.0))
     cosines = np.clip(cosines, -1, 1)
     return Agreement(

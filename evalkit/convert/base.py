@@ -1,8 +1,8 @@
 """The contract between evalkit and a toolchain that builds a lower precision.
 
 A converter belongs to a backend: it reads the fp32 model and writes one that the backend runs at
-the precision asked for. Choosing calibration images, preparing them, writing atomically, comparing
-with fp32 and recording it all is done once, for all of them, by `evalkit.convert.convert`.
+the requested precision. `evalkit.convert.convert` does the rest for all converters: it chooses and
+prepares calibration images, writes atomically, compares with fp32, and writes the record.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ METHODS: tuple[Method, ...] = ("minmax", "entropy", "percentile")
 class Batches(Protocol):
     """Prepared calibration images: finite, in the model's own layout and input type.
 
-    They may be gone through again, and are the same each time; they are decoded as they are asked
-    for, so that a thousand photographs take the memory of one batch.
+    Each iteration gives the same images. They are decoded batch by batch, so that a thousand
+    photographs take the memory of one batch.
     """
 
     def __len__(self) -> int:
         """Count the batches."""
 
     def __iter__(self) -> Iterator[NDArray[np.float32] | NDArray[np.uint8]]:
-        """Give batches of equal shape (n, ...); only the last may have fewer rows.
+        """Iterate over batches of equal shape (n, ...); only the last may have fewer rows.
 
-        A model of a fixed batch size gets batches of just that size.
+        A model of a fixed batch size gets batches of exactly that size.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class ConvertSettings:
-    """What to build.
+    """Settings of a conversion, for the toolchain.
 
     Attributes
     ----------
@@ -55,18 +55,18 @@ class ConvertSettings:
     symmetric : bool
         int8 ranges are centred on zero.
     exclude : tuple of str
-        Layers that stay in fp32: exact names out of the converter's `layers`.
+        Layers that stay in fp32: exact names of the converter's `layers`.
     threads : int or None
-        CPU threads of the toolchain; None lets it take the cores that this process may use.
+        CPU threads of the toolchain; None uses the cores that this process may use.
     seed : int
         For toolchains that draw at random.
     python : Path or None
-        Interpreter that has the toolchain, where it is not this one.
+        Interpreter that has the toolchain, if it is another one.
     architecture : str or None
-        Registered architecture, for sources that hold weights alone.
+        Registered architecture, for sources that hold weights only.
     shape : tuple of int
-        Of one input with the batch: what to trace or specialise with. The batch is the model's
-        own where that is fixed, else 1.
+        Of one input with the batch, for tracing. The batch is the model's own where that is fixed,
+        else 1.
     """
 
     precision: Precision
@@ -90,7 +90,7 @@ class Built:
     versions : mapping of str to str
         Of the toolchain's packages.
     details : mapping
-        What else can move its figures: opset, operators kept in fp32, ...: JSON values only.
+        Other facts that can change figures: opset, operators kept in fp32, ...: JSON values only.
     notes : tuple of str
         Sentences for the user.
     """
@@ -101,7 +101,7 @@ class Built:
 
 
 Build: TypeAlias = Callable[[Path, tuple[str, ...]], Built]
-"""Builds to a path with some layers excluded; see `Converter.builder`."""
+"""Builds to a path, with some layers excluded; see `Converter.builder`."""
 
 
 class Converter(ABC):
@@ -110,7 +110,7 @@ class Converter(ABC):
     Attributes
     ----------
     name : str
-        The backend that runs what is built.
+        The backend that runs the built model.
     targets : tuple of str
         Precisions that it builds.
     methods : tuple of str
@@ -118,7 +118,7 @@ class Converter(ABC):
     refusals : mapping of str to str
         For precisions that it does not build: why not, and what to do instead, in whole sentences.
     suffix : str
-        Of what it writes: ``.onnx``; empty for a folder.
+        Of the model file: ``.onnx``; empty for a folder.
     reference : str or None
         The backend that opens the source as fp32; None where it is the same one.
     """
@@ -148,10 +148,10 @@ class Converter(ABC):
         Parameters
         ----------
         source : Path
-            The fp32 model: it was opened and run already.
+            The fp32 model; it has been opened and run before.
         out : Path
-            Where to write. It does not exist and lies in an empty folder of its own; whatever else
-            is written into that folder (weights beside a graph) goes along with it.
+            Where to write. It does not exist, and lies in an empty folder of its own. Other files
+            written into that folder (weights beside a graph) are moved along with it.
         settings : ConvertSettings
         batches : Batches or None
             Calibration images; None unless the target is int8.
@@ -169,10 +169,22 @@ class Converter(ABC):
     ) -> Iterator[Build]:
         """Yield a function that builds with any layers excluded, for trials of many exclusions.
 
-        This one calibrates anew each time; a converter that can calibrate once overrides it.
+        This default calibrates each time; see `CalibratesOnce`.
         """
 
         def build(out: Path, exclude: tuple[str, ...]) -> Built:
             return cls.build(source, out, replace(settings, exclude=exclude), batches)
 
         yield build
+
+
+class CalibratesOnce(Converter):
+    """A toolchain that calibrates once for many exclusions: it has a `builder`."""
+
+    @classmethod
+    def build(
+        cls, source: Path, out: Path, settings: ConvertSettings, batches: Batches | None
+    ) -> Built:
+        """See `Converter.build`."""
+        with cls.builder(source, settings, batches) as build:
+            return build(out, settings.exclude)

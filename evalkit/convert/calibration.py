@@ -1,7 +1,7 @@
-"""Images to calibrate with, and others to compare with fp32, drawn by a seed.
+"""Images for calibration, and others for the comparison with fp32, drawn by a seed.
 
-Half of the identities calibrate, the other half is held out; where a set has no identities, its
-pairs or images take their place. What was drawn is recorded by name and SHA-256.
+Half of the identities calibrate, the other half is held out. A set without identities is divided by
+its pairs or images. The record lists the drawn images by name and SHA-256.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ Prepare = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Drawn:
-    """What was drawn.
+    """The drawn images.
 
     Attributes
     ----------
     calibration, held_out : ndarray of int64
         Rows of the set; the latter ascending.
     record : dict
-        JSON values: names and hashes of all of them, and warnings.
+        JSON values: names and hashes of all images, and warnings.
     warnings : tuple of str
     """
 
@@ -53,17 +53,17 @@ def draw(
     evaluated: ImageSet | None,
     progress: Progress,
 ) -> Drawn:
-    """Draw images to calibrate with and others to compare with.
+    """Draw images for calibration and others for the comparison.
 
     Parameters
     ----------
     images : ImageSet
     samples, held_out : int
-        At most so many of each.
+        The largest number of each.
     seed : int
         0 or more; the same set and seed give the same images.
     evaluated : ImageSet or None
-        What the model will be judged on: its identities and its images are not drawn.
+        The data that the model will be evaluated on: its identities and images are not drawn.
     progress : Progress
 
     Raises
@@ -85,11 +85,11 @@ def draw(
     if not chosen or not other:
         raise InputError(
             f"{images.path} leaves {len(chosen)} images to calibrate with and {len(other)} to "
-            "compare with. At least one of each is needed: name a larger data set, or another "
+            "compare with. At least one of each is needed. Give a larger data set, or another "
             "--evaluated."
         )
     if len(chosen) < samples:
-        warnings += (f"Only {len(chosen)} images to calibrate with, not {samples}.",)
+        warnings += (f"There are only {len(chosen)} images for calibration, not {samples}.",)
     record = {
         "data": images.name,
         "path": str(images.path.absolute()),
@@ -112,13 +112,13 @@ def _rows(images: ImageSet, groups: Sequence[int]) -> NDArray[np.int64]:
 def _barred(
     images: ImageSet, evaluated: ImageSet | None, progress: Progress
 ) -> tuple[frozenset[str], tuple[str, ...]]:
-    """Name the identities, and hash the images, that must not be drawn."""
+    """Return the identities and the hashes of images that must not be drawn, and warnings."""
     if evaluated is None:
         return frozenset(), ()
     if evaluated.sha256 == images.sha256:
         return frozenset(), (
-            f"{images.path} is both calibrated with and evaluated: figures on it flatter the "
-            "model. Calibrate with other people.",
+            f"{images.path} is both calibration data and evaluated data, so figures on it are too "
+            "good. Calibrate with other people.",
         )
     hashes = set()
     count = len(evaluated.source)
@@ -131,15 +131,15 @@ def _barred(
     if not nameless:
         return barred, ()
     return barred, (
-        f"{' and '.join(nameless)} do not say who is on their images: none that is evaluated was "
-        "drawn, but other images of the same people may have been.",
+        f"{' and '.join(nameless)} do not name the people on their images. No evaluated image "
+        "was drawn, but other images of the same people may have been.",
     )
 
 
 def _take(
     images: ImageSet, rows: NDArray[np.int64], count: int, barred: frozenset[str]
 ) -> dict[int, str]:
-    """Take the first rows that are not barred, with their hashes."""
+    """Take the first rows that are allowed, with their hashes."""
     taken: dict[int, str] = {}
     for row in rows.tolist():
         if len(taken) == count:
@@ -156,7 +156,7 @@ def _sha256(images: ImageSet, index: int) -> str:
     except OSError as error:
         raise InputError(
             f"{images.source.name(index)} of {images.path} cannot be read: {error.strerror}. "
-            "Mend the data set."
+            "Repair the data set."
         ) from error
 
 
@@ -169,7 +169,7 @@ def _listed(images: ImageSet, rows: dict[int, str]) -> dict[str, Any]:
 
 
 def _digests(images: ImageSet, rows: Iterable[int]) -> list[str]:
-    """Hash images as outputs stores do, so that an evaluation can compare without reading."""
+    """Hash images as output stores do, so that an evaluation compares without reading them."""
     return [
         hashlib.blake2b(images.content(row), digest_size=DIGEST_BYTES).hexdigest() for row in rows
     ]
@@ -191,13 +191,13 @@ class ImageBatches:
     normalise : Normaliser
         That of the evaluation.
     prepare : callable
-        Brings an image to `size`.
+        Resizes an image to `size`.
     size : tuple of int
         Height and width.
     batch : int
         Rows of a batch.
     full : bool
-        Whether the last batch is filled up with the first images.
+        Whether the last batch is padded with the first images.
     """
 
     def __init__(
@@ -224,7 +224,7 @@ class ImageBatches:
         return math.ceil(len(self.rows) / self.batch)
 
     def __iter__(self) -> Iterator[Tensor]:
-        """Give the batches; images that do not decode raise, and name themselves."""
+        """Iterate over the batches; an image that does not decode raises an error with its name."""
         for first in range(0, len(self.rows), self.batch):
             rows = self.rows[first : first + self.batch]
             if self.full and len(rows) < self.batch:

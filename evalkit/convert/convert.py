@@ -1,4 +1,4 @@
-"""From an fp32 model to a lower precision: drawn images, a toolchain, figures, a record."""
+"""Convert an fp32 model to a lower precision: draw images, build, compare, write the record."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import datetime
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from evalkit.run.models import OpenModel
 from evalkit.run.pipeline import Normaliser
 
 GOAL = 0.999
-"""The mean cosine that ``--auto-exclude`` goes for where none is named."""
+"""The default goal of ``--auto-exclude``: a mean cosine."""
 
 DOUBTFUL = 0.98
 """A model whose mean cosine is below this is written with a warning."""
@@ -41,23 +42,23 @@ _ALL = 1 << 31
 
 @dataclass(frozen=True, slots=True)
 class Conversion:
-    """What came of a conversion.
+    """The result of a conversion.
 
     Attributes
     ----------
     out : Path
     yaml : Path or None
-        The model YAML that names it now.
+        The model YAML that lists the model.
     source_size : int
         In bytes.
     source_speed : float
-        Images a second of the fp32 source, on the same images and threads.
+        Images per second of the fp32 source, on the same images and threads.
     final : Trial
-        What was built in the end.
+        The model as written.
     trials : tuple of Trial
         Of ``--auto-exclude``, in order.
     ranked : tuple of (str, float)
-        Layers and their losses, the worst first, where they were ranked.
+        Layers and their losses, the worst first, if they were ranked.
     ran : Ran
         What ran the built model.
     record : dict
@@ -86,7 +87,7 @@ def convert(config: ConversionSettings, progress: Progress, *, command: str = ""
     Raises
     ------
     evalkit.core.errors.EvalkitError, evalkit.datasets.errors.DatasetError
-        The input is wrong, or the toolchain is not to be had.
+        The input is wrong, or the toolchain is not available.
     """
     converter = CONVERTERS.get(config.backend)
     _check_target(converter, config)
@@ -103,9 +104,8 @@ def convert(config: ConversionSettings, progress: Progress, *, command: str = ""
         failure = _failure(config, built)
         record = _record(job, built, command)
         if failure is None:
-            made = job.made
-            sidecar_path(made).write_bytes(dumped(record))
-            put(made, config.out, overwrite=config.replace)
+            sidecar_path(job.out).write_bytes(dumped(record))
+            put(job.out, config.out, overwrite=config.replace)
             if config.yaml is not None:
                 files = {f"{config.backend}:{config.precision}": config.out.resolve()}
                 write_model_yaml(config.yaml, model, files)
@@ -133,15 +133,15 @@ def _check_target(converter: type[Converter], config: ConversionSettings) -> Non
         )
     if config.method is not None and config.method not in converter.methods:
         raise InputError(
-            f"--method {config.method}: the toolchain of {config.backend!r} has "
-            f"{', '.join(converter.methods)}."
+            f"--method {config.method}: the toolchain of {config.backend!r} has only "
+            f"{', '.join(converter.methods)}. Choose one of them."
         )
 
 
 def _draw(
     config: ConversionSettings, model: ModelConfig, progress: Progress
 ) -> tuple[ImageSet, Drawn]:
-    """Draw images; only int8 is calibrated, the others are compared alone."""
+    """Draw images; only int8 needs them for calibration."""
     kind, side, int8 = kind_of(model), side_of(model), config.precision == "int8"
     images = load_images(config.calibration, kind, side, progress)
     evaluated = None
@@ -160,7 +160,7 @@ def _draw(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Built:
-    """The model as it will be written, and the trials that led to it."""
+    """The final model, and the trials that led to it."""
 
     trial: Trial
     how: Built
@@ -172,7 +172,7 @@ class _Built:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Job:
-    """One conversion: everything that a trial needs."""
+    """One conversion: the state that every trial needs."""
 
     config: ConversionSettings
     converter: type[Converter]
@@ -185,23 +185,22 @@ class _Job:
     progress: Progress
 
     @property
-    def made(self) -> Path:
-        """Where the model is built that will be written."""
+    def out(self) -> Path:
+        """The final model in the work folder."""
         return self.work / self.config.out.name
 
     def run(self) -> _Built:
-        """Exclude what is to be excluded, and build."""
+        """Exclude layers as configured, and build."""
         layers = self._layers()
         excluded = matched(self.config.exclude, layers)
         int8 = self.config.precision == "int8"
         batches = self.prepared.calibration(self.source) if int8 else None
-        steps = (
-            f"calibrating with {len(self.prepared.drawn.calibration)} images and " if int8 else ""
-        )
-        self.progress.say(f"{steps}building {self.config.precision}")
+        count = len(self.prepared.drawn.calibration)
+        calibrating = f"calibrating with {count} images and " if int8 else ""
+        self.progress.say(f"{calibrating}building {self.config.precision}")
         with self.converter.builder(self.file, self.settings, batches) as build:
             if not self.config.auto_exclude:
-                return self._measure(build, excluded, self.made)
+                return self._measure(build, excluded, self.out)
             start = self._try(build, excluded)
             ranked: list[tuple[str, float]] = []
             trials = [start]
@@ -213,11 +212,9 @@ class _Job:
                     self.progress,
                 )
                 names = [layer for layer, _ in ranked]
-                found = search(
-                    names, start, lambda out: self._try(build, out), figure, goal, self.progress
-                )
-                trials = list(found)
-            final = self._measure(build, outcome(trials).excluded, self.made)
+                attempt = partial(self._try, build)
+                trials = list(search(names, start, attempt, figure, goal, self.progress))
+            final = self._measure(build, outcome(trials).excluded, self.out)
         return replace(final, trials=tuple(trials), ranked=tuple(ranked))
 
     def _layers(self) -> tuple[str, ...]:
@@ -226,8 +223,8 @@ class _Job:
         layers = self.converter.layers(self.file, self.settings)
         if not layers:
             raise InputError(
-                f"The toolchain of {self.config.backend!r} leaves no single layers of "
-                f"{self.file.name} out. Convert it without --exclude and --auto-exclude."
+                f"The toolchain of {self.config.backend!r} cannot exclude single layers of "
+                f"{self.file.name}. Convert it without --exclude and --auto-exclude."
             )
         return layers
 
@@ -239,10 +236,10 @@ class _Job:
     def _measure(
         self, build: Build, excluded: tuple[str, ...], out: Path, most: int = _ALL
     ) -> _Built:
-        """Build, run on the held-out images, and compare with fp32."""
+        """Build, run on the images of the comparison, and compare with fp32."""
         how = build(out, excluded)
         precision, backend = self.config.precision, self.config.backend
-        progress = self.progress if out == self.made else Progress(quiet=True)
+        progress = self.progress if out == self.out else Progress(quiet=True)
         with opened(self.config, backend, precision, self.prepared.config, out) as model:
             reading = self.prepared.read(model, progress, precision, most)
             ran, sha256 = model.session.ran, model.info.sha256 or ""
@@ -264,18 +261,19 @@ def _prepare(
     work: Path,
     progress: Progress,
 ) -> _Job:
-    """Run the source, and settle what the toolchain is told."""
+    """Run the source, and choose the settings of the toolchain."""
+    backend = converter.reference or config.backend
     try:
-        with opened(config, converter.reference or config.backend, "fp32", model, source) as held:
+        with opened(config, backend, "fp32", model, source) as reference:
             check_weights(source)
-            prepared = Prepared.of(held, images, drawn)
-            fp32 = _reference(config, prepared, held, progress)
+            prepared = Prepared.of(reference, images, drawn)
+            fp32 = _reference(config, prepared, reference, progress)
     except WrongPrecisionError as error:
         raise InputError(
-            f"{source} was not built in fp32, and a conversion starts from an fp32 model. Name the "
+            f"{source} was not built in fp32, and a conversion starts from an fp32 model. Give the "
             "original that it was made from."
         ) from error
-    shape = Normaliser(model.input).shape(held.session.inputs[0].batch or 1, prepared.size)
+    shape = Normaliser(model.input).shape(reference.session.inputs[0].batch or 1, prepared.size)
     settings = ConvertSettings(
         precision=config.precision,
         method=config.method or converter.methods[0],
@@ -287,22 +285,22 @@ def _prepare(
         architecture=model.architecture,
         shape=shape,
     )
-    return _Job(config, converter, held, source, prepared, settings, fp32, work, progress)
+    return _Job(config, converter, reference, source, prepared, settings, fp32, work, progress)
 
 
 def _reference(
-    config: ConversionSettings, prepared: Prepared, held: OpenModel, progress: Progress
+    config: ConversionSettings, prepared: Prepared, reference: OpenModel, progress: Progress
 ) -> Reading:
-    """Run the source on the held-out images, and refuse NaN before anything is built."""
-    fp32 = prepared.read(held, progress, "fp32", _ALL)
+    """Run the source on the images of the comparison, and check for NaN before building."""
+    fp32 = prepared.read(reference, progress, "fp32", _ALL)
     compare(fp32.rows, fp32.rows)
     if config.precision == "int8":
-        prepared.check_calibration(held)
+        prepared.check_calibration(reference)
     return fp32
 
 
 def _failure(config: ConversionSettings, built: _Built) -> str | None:
-    """Say why the model is not to be written, or None."""
+    """Return why the model must not be written, or None."""
     cosine = built.trial.agreement.mean
     if not cosine >= config.least_cosine:
         return (
@@ -313,25 +311,25 @@ def _failure(config: ConversionSettings, built: _Built) -> str | None:
     figure, goal = _aim(config)
     if built.trials and figure(outcome(built.trials)) < goal:
         return (
-            "the goal of --auto-exclude was not reached with every layer excluded. Nothing was "
-            "written. Lower the goal, or build fp16."
+            "the goal of --auto-exclude was not reached, even with every layer excluded. Nothing "
+            "was written. Lower the goal, or build fp16."
         )
     return None
 
 
 def _doubts(built: _Built) -> tuple[str, ...]:
-    """Warn of a model that is not plainly wrong, and hardly ships."""
+    """Warn about a model whose cosine is low but not clearly wrong."""
     cosine = built.trial.agreement.mean
     if cosine >= DOUBTFUL:
         return ()
     return (
-        f"A mean cosine of {cosine:.4f} to fp32 may cost accuracy: sign the model off "
-        "before it ships, or keep the layers in fp32 that hurt most (--auto-exclude).",
+        f"A mean cosine of {cosine:.4f} to fp32 may cost accuracy. Sign the model off before it "
+        "ships, or keep the worst layers in fp32 (--auto-exclude).",
     )
 
 
 def _aim(config: ConversionSettings) -> tuple[Callable[[Trial], float], float]:
-    """Return the figure that ``--auto-exclude`` raises, and how far."""
+    """Return the figure that ``--auto-exclude`` improves, and its goal."""
     if config.until_accuracy is not None:
         return lambda trial: trial.accuracy or 0.0, config.until_accuracy
     return lambda trial: trial.agreement.mean, config.until_cosine or GOAL
@@ -343,7 +341,7 @@ def _record(job: _Job, built: _Built, command: str) -> dict[str, Any]:
     settings = asdict(replace(job.settings, exclude=trial.excluded))
     settings["python"] = None if config.python is None else str(config.python)
     int8 = config.precision == "int8"
-    if not int8:  # their defaults would read as if something had been calibrated
+    if not int8:  # their defaults would suggest a calibration
         settings |= dict.fromkeys(("method", "per_channel", "symmetric"))
     return {
         "schema_version": SCHEMA_VERSION,

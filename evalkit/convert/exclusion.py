@@ -1,4 +1,4 @@
-"""Leaving layers out of quantisation: by name, or the worst ones until a goal is met."""
+"""Excluding layers from quantisation: by name, or the worst ones until a goal is met."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from evalkit.core.progress import Progress
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One exclusion, tried.
+    """A model built with some layers excluded, and its figures.
 
     Attributes
     ----------
     excluded : tuple of str
     agreement : Agreement
-        With fp32, over the held-out images.
+        With fp32, on the images of the comparison.
     accuracy : float or None
-        Of verifying the held-out pairs, where that is the goal.
+        On the pairs of the comparison, if that is the goal.
     size : int
         Of the model, in bytes.
     images_per_second : float
     taken_back : bool
-        Whether the layer excluded last was quantised again, because the goal's figure fell.
+        Whether the last layer is quantised again, because the goal's figure fell.
     """
 
     excluded: tuple[str, ...]
@@ -42,43 +42,40 @@ Measure = Callable[[tuple[str, ...]], Trial]
 
 
 def matched(patterns: Sequence[str], layers: Sequence[str]) -> tuple[str, ...]:
-    """Resolve names and globs to layers, in the network's order.
+    """Return the layers that match names and globs, in the network's order.
 
     Raises
     ------
     evalkit.core.errors.InputError
-        A pattern fits no layer; the message says what was perhaps meant.
+        A pattern matches no layer; the message suggests similar names.
 
     Examples
     --------
     >>> matched(["conv*", "fc"], ["conv1", "conv2", "bn", "fc"])
     ('conv1', 'conv2', 'fc')
     """
+    chosen: set[str] = set()
     for pattern in patterns:
-        if not _fitting(pattern, layers):
+        # A name may contain brackets, which a glob would interpret.
+        names = [pattern] if pattern in layers else fnmatch.filter(layers, pattern)
+        if not names:
             close = difflib.get_close_matches(pattern, layers, n=3, cutoff=0.3) or layers[:3]
             raise InputError(
-                f"--exclude {pattern}: no layer is named so. The model has {len(layers)} layers "
+                f"--exclude {pattern}: no layer has this name. The model has {len(layers)} layers "
                 f"that can be excluded, such as {', '.join(close)}; * and ? stand for any "
                 "characters."
             )
-    chosen = {name for pattern in patterns for name in _fitting(pattern, layers)}
+        chosen.update(names)
     return tuple(name for name in layers if name in chosen)
 
 
-def _fitting(pattern: str, layers: Sequence[str]) -> list[str]:
-    if pattern in layers:  # names may hold brackets, which a glob would read
-        return [pattern]
-    return [name for name in layers if fnmatch.fnmatchcase(name, pattern)]
-
-
 def rank(layers: Sequence[str], measure: Measure, progress: Progress) -> list[tuple[str, float]]:
-    """Rank layers by how much each hurts when it is the only one that is quantised.
+    """Rank layers by the loss when only that layer is quantised.
 
     Returns
     -------
     list of (str, float)
-        The layer, and 1 minus its mean cosine to fp32; the worst first.
+        The layer, and 1 minus the mean cosine to fp32; the worst first.
     """
     losses = []
     with progress.stage("ranking layers", len(layers), "layers") as advance:
@@ -97,28 +94,28 @@ def search(
     goal: float,
     progress: Progress,
 ) -> Iterator[Trial]:
-    """Exclude one layer more each time, the worst first, until the goal is reached.
+    """Exclude one more layer each time, the worst first, until the goal is reached.
 
-    A layer whose exclusion lowers the figure is quantised again. Some help together alone: where
-    the next one lowers it too, it is tried along with those that were taken back before it.
+    A layer whose exclusion lowers the figure is quantised again. Some layers help only together: if
+    the next layer lowers the figure too, it is tried together with those taken back before.
 
     Parameters
     ----------
     ranked : sequence of str
         Layers, the worst first.
     start : Trial
-        With what is excluded anyway.
+        With the layers that the user excludes.
     measure : callable
     figure : callable
-        Gives what is to reach the goal.
+        Returns the figure that must reach the goal.
     goal : float
     progress : Progress
 
     Yields
     ------
     Trial
-        `start` and every further one; see `outcome`. Where no trial reaches the goal, the last one
-        has every layer excluded.
+        `start` and every further trial; see `outcome`. If no trial reaches the goal, the last one
+        excludes every layer.
     """
     yield start
     best = last = start

@@ -1,10 +1,10 @@
 """MXNet's int8 by oneDNN, built in an interpreter that has MXNet.
 
 The toolchain is MXNet's own: fusion and quantisation for oneDNN, its ranges or its entropy
-thresholds. What it gets wrong if it is left to itself: its collector is a callback of the engine,
-in which an error is printed and passed over, and ``naive`` fails so on every tensor that oneDNN
-holds in a layout of its own. The layers without a range are then quantised batch by batch, at a
-cosine of .9. Here the layers are outputs of the network, and each must have a range.
+thresholds. Its collector is a callback of the engine, which prints an error and goes on. ``naive``
+fails in this way on every tensor that oneDNN holds in a layout of its own. Layers without a range
+are then quantised batch by batch, at a cosine of .9. So this module makes the layers outputs of the
+network, and checks that each has a range.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import importlib.util
 import json
 import sys
 import tempfile
+from contextlib import closing
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,6 +25,7 @@ from evalkit.backends.mxnet.backend import REMEDY, import_mxnet
 from evalkit.backends.mxnet.network import SYMBOL, Network, cause, find_files, load_network
 from evalkit.backends.tensors import first_line
 from evalkit.convert.base import Batches, Built, Converter, ConvertSettings, Method
+from evalkit.convert.toolchain import check_range, required
 from evalkit.core.errors import InputError, UnavailableError
 
 LAYERS = frozenset({"Convolution", "FullyConnected"})
@@ -40,7 +42,7 @@ class MxnetConverter(Converter):
     targets: ClassVar[tuple[Precision, ...]] = ("int8",)
     methods: ClassVar[tuple[Method, ...]] = tuple(_METHODS)
     refusals: ClassVar[dict[Precision, str]] = {
-        precision: f"MXNet has no {precision} operators on a CPU. Build int8, or take {precision} "
+        precision: f"MXNet has no {precision} operators on a CPU. Build int8, or build {precision} "
         "with --backend openvino or torch."
         for precision in ("fp16", "bf16")
     }
@@ -59,42 +61,49 @@ class MxnetConverter(Converter):
         """See `Converter.build`."""
         from evalkit.backends.worker.process import Worker  # noqa: PLC0415 - not in a worker
 
-        assert batches is not None
-        worker = Worker(_interpreter(settings), threads=settings.threads, timeout=_LONGEST)
-        try:
-            with tempfile.TemporaryDirectory(prefix="evalkit-") as folder:
-                files = []
-                for number, batch in enumerate(batches):
-                    files.append(str(Path(folder, f"{number}.npy")))
-                    np.save(files[-1], batch, allow_pickle=False)
-                details = worker.ask(
-                    f"quantising {source}",
-                    do="call",
-                    target="evalkit.convert.mxnet:quantise",
-                    arguments={
-                        "source": str(source),
-                        "out": str(out),
-                        "batches": files,
-                        "method": settings.method,
-                        "per_channel": settings.per_channel,
-                        "symmetric": settings.symmetric,
-                        "exclude": settings.exclude,
-                    },
-                )
-        finally:
-            worker.close()
+        with (
+            closing(
+                Worker(mxnet_python(settings.python), threads=settings.threads, timeout=_LONGEST)
+            ) as worker,
+            tempfile.TemporaryDirectory(prefix="evalkit-") as folder,
+        ):
+            files = []
+            for number, batch in enumerate(required(batches)):
+                files.append(str(Path(folder, f"{number}.npy")))
+                np.save(files[-1], batch, allow_pickle=False)
+            details = worker.ask(
+                f"quantising {source}",
+                do="call",
+                target="evalkit.convert.mxnet:quantise",
+                arguments={
+                    "source": str(source),
+                    "out": str(out),
+                    "batches": files,
+                    "method": settings.method,
+                    "per_channel": settings.per_channel,
+                    "symmetric": settings.symmetric,
+                    "exclude": settings.exclude,
+                },
+            )
         versions = {"mxnet": details.pop("mxnet"), "numpy": worker.versions["numpy"]}
         return Built(versions, details)
 
 
-def _interpreter(settings: ConvertSettings) -> Path:
+def mxnet_python(python: Path | None) -> Path:
+    """Return the interpreter that has MXNet: `python`, this one, or that of ``evalkit env``.
+
+    Raises
+    ------
+    evalkit.core.errors.UnavailableError
+        There is none.
+    """
     from evalkit.backends.environments import ready_interpreter  # noqa: PLC0415 - not in a worker
 
     here = Path(sys.executable) if importlib.util.find_spec("mxnet") is not None else None
-    python = settings.python or here or ready_interpreter("mxnet")
-    if python is None:
+    interpreter = python or here or ready_interpreter("mxnet")
+    if interpreter is None:
         raise UnavailableError(f"MXNet is not installed here. {REMEDY}")
-    return python
+    return interpreter
 
 
 def quantise(
@@ -135,42 +144,57 @@ def quantise(
         MXNet cannot read, fuse or quantise the model, or a layer gave no range.
     """
     mxnet = import_mxnet()
-    from mxnet.contrib import quantization  # noqa: PLC0415 - optional
-
     network = load_network(Path(source), mxnet)
-    kind = "int8" if symmetric else "auto"
     try:
-        fused = network.symbol.get_backend_symbol(_FUSION)
-        graph, _, states, collector = quantization.quantize_graph(
-            fused,
-            network.arguments,
-            network.states,
-            excluded_sym_names=_fused_names(fused, set(exclude)),
-            calib_mode=_METHODS[method],
-            quantized_dtype=kind,
-            quantize_mode="smart",
-            quantize_granularity="channel-wise" if per_channel else "tensor-wise",
+        graph, arguments, states, count = _quantised(
+            network, batches, method, exclude, per_channel=per_channel, symmetric=symmetric
         )
-        watched = _collect(network._replace(symbol=fused), batches, collector)
-        graph, arguments, states = quantization.calib_graph(
-            graph, network.arguments, states, collector, _METHODS[method], quantized_dtype=kind
-        )
-        graph = graph.get_backend_symbol(_FUSION)
     except ImportError as error:
         raise UnavailableError(
             f"MXNet's entropy calibration lacks a package: {first_line(error)}. Run: "
-            f"{sys.executable} -m pip install scipy==1.11.4, or take --method minmax."
+            f"{sys.executable} -m pip install scipy==1.11.4, or use --method minmax."
         ) from error
     except mxnet.MXNetError as error:
         raise InputError(
             f"{source}: MXNet cannot quantise it: {cause(error)}. Leave the layer out with "
-            "--exclude, or take another backend's int8."
+            "--exclude, or build int8 with another backend."
         ) from error
     graph.save(out)
-    held = {f"arg:{name}": value for name, value in arguments.items()}
-    held.update({f"aux:{name}": value for name, value in states.items()})
-    mxnet.nd.save(out.removesuffix(SYMBOL) + "-0000.params", held)
-    return {"mxnet": mxnet.__version__, "fusion": _FUSION, "calibrated_tensors": watched}
+    arrays = {f"arg:{name}": value for name, value in arguments.items()}
+    arrays.update({f"aux:{name}": value for name, value in states.items()})
+    mxnet.nd.save(out.removesuffix(SYMBOL) + "-0000.params", arrays)
+    return {"mxnet": mxnet.__version__, "fusion": _FUSION, "calibrated_tensors": count}
+
+
+def _quantised(
+    network: Network,
+    batches: list[str],
+    method: Method,
+    exclude: list[str],
+    *,
+    per_channel: bool,
+    symmetric: bool,
+) -> tuple[Any, dict[str, Any], dict[str, Any], int]:
+    """Return the quantised symbol, its arguments and states, and the number of ranges."""
+    from mxnet.contrib import quantization  # noqa: PLC0415 - optional
+
+    kind = "int8" if symmetric else "auto"
+    fused = network.symbol.get_backend_symbol(_FUSION)
+    graph, _, states, collector = quantization.quantize_graph(
+        fused,
+        network.arguments,
+        network.states,
+        excluded_sym_names=_fused_names(fused, set(exclude)),
+        calib_mode=_METHODS[method],
+        quantized_dtype=kind,
+        quantize_mode="smart",
+        quantize_granularity="channel-wise" if per_channel else "tensor-wise",
+    )
+    count = _collect(network._replace(symbol=fused), batches, collector)
+    graph, arguments, states = quantization.calib_graph(
+        graph, network.arguments, states, collector, _METHODS[method], quantized_dtype=kind
+    )
+    return graph.get_backend_symbol(_FUSION), arguments, states, count
 
 
 def _fused_names(fused: Any, exclude: set[str]) -> list[str]:
@@ -178,25 +202,25 @@ def _fused_names(fused: Any, exclude: set[str]) -> list[str]:
     nodes = json.loads(fused.tojson())["nodes"]
 
     def layers(node: dict[str, Any]) -> set[str]:
-        inner = (held["name"] for graph in node.get("subgraphs", ()) for held in graph["nodes"])
+        inner = (part["name"] for graph in node.get("subgraphs", ()) for part in graph["nodes"])
         return {node["name"], *inner}
 
     return [node["name"] for node in nodes if layers(node) & exclude]
 
 
 def _collect(network: Network, batches: list[str], collector: Any) -> int:
-    """Fill the toolchain's collector from its tensors as outputs; return how many they are."""
+    """Fill the toolchain's collector from tensors that are made outputs; return their number."""
     mxnet = import_mxnet()
     internals = network.symbol.get_internals()
     names = [name for name in internals.list_outputs() if name in collector.include_layer]
     watched = mxnet.sym.Group([internals[name] for name in names])
-    (given,) = set(watched.list_arguments()) - set(network.arguments)
+    (image,) = set(watched.list_arguments()) - set(network.arguments)
     arguments = {name: network.arguments.get(name) for name in watched.list_arguments()}
     states = {name: network.states[name] for name in watched.list_auxiliary_states()}
     for file in batches:
         batch = mxnet.nd.array(np.load(file, allow_pickle=False), dtype="float32")
         executor = watched.bind(
-            mxnet.cpu(), {**arguments, given: batch}, aux_states=states, grad_req="null"
+            mxnet.cpu(), {**arguments, image: batch}, aux_states=states, grad_req="null"
         )
         for name, output in zip(names, executor.forward(is_train=False), strict=True):
             _add(collector, name, output.asnumpy())
@@ -204,20 +228,21 @@ def _collect(network: Network, batches: list[str], collector: Any) -> int:
 
 
 def _add(collector: Any, name: str, values: NDArray[np.float32]) -> None:
-    """Do what the toolchain's own callback would, for one tensor of one batch."""
+    """Do the work of the toolchain's own callback, for one tensor of one batch."""
     from mxnet.contrib import quantization  # noqa: PLC0415 - optional
 
     low, high = float(values.min()), float(values.max())
-    if not np.isfinite([low, high]).all():
-        raise InputError(f"The layer output {name} is not finite on the calibration images.")
+    check_range(name, np.array([low, high]))
     if hasattr(collector, "min_max_dict"):
-        held = collector.min_max_dict.get(name, (low, high))
-        collector.min_max_dict[name] = (min(low, held[0]), max(high, held[1]))
+        lowest, highest = collector.min_max_dict.get(name, (low, high))
+        collector.min_max_dict[name] = (min(low, lowest), max(high, highest))
         return
     top = max(abs(low), abs(high))
     if name in collector.hist_dict:
-        held = quantization.combine_histogram(collector.hist_dict[name], values, low, high, top)
+        histogram = quantization.combine_histogram(
+            collector.hist_dict[name], values, low, high, top
+        )
     else:
         counts, edges = np.histogram(values, bins=collector.num_bins, range=(-top, top))
-        held = (counts, edges, low, high, top)
-    collector.hist_dict[name] = held
+        histogram = (counts, edges, low, high, top)
+    collector.hist_dict[name] = histogram

@@ -1,4 +1,4 @@
-"""Whether a model's weights can be converted, where reading them is cheap: in ONNX files."""
+"""A check of a model's weights before conversion, for ONNX files."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from evalkit.core.errors import InputError
 
 
 def check_weights(source: Path) -> None:
-    """Refuse an ONNX model with NaN among its weights: some runtimes let a Relu swallow it.
+    """Check an ONNX model for NaN weights: in some runtimes a Relu turns NaN into 0.
 
     Parameters
     ----------
     source : Path
-        It was opened already, so that its external data was checked. Other files pass.
+        It has been opened before, so that its external data is checked. Other files pass.
 
     Raises
     ------
     evalkit.core.errors.InputError
-        Names the weight.
+        The message names the weight.
     """
     if source.suffix != ".onnx":
         return
@@ -34,6 +34,6 @@ def check_weights(source: Path) -> None:
         count = int(np.isnan(onnx.numpy_helper.to_array(tensor)).sum())
         if count:
             raise InputError(
-                f"{source}: the weight {tensor.name!r} has {count:,} NaN values, so that nothing "
-                "can be calibrated or compared. Export or fetch the model again."
+                f"{source}: the weight {tensor.name!r} has {count:,} NaN values, so nothing can be "
+                "calibrated or compared. Export or fetch the model again."
             )

@@ -1,4 +1,4 @@
-"""Putting a converted model into place: complete or not at all, and into a model YAML."""
+"""Writing a converted model, completely or not at all, and its entry in a model YAML."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from evalkit.core.validation import read_yaml, validate
 
 
 def check_name(out: Path, suffix: str) -> None:
-    """Refuse a name that is not of a backend's models; an empty suffix takes any.
+    """Check that a name has the suffix of a backend's models; an empty suffix allows any.
 
     Raises
     ------
@@ -28,35 +28,35 @@ def check_name(out: Path, suffix: str) -> None:
         The name has another suffix.
     """
     if suffix and not out.name.endswith(suffix):
-        raise InputError(f"--out {out}: this backend's models end in {suffix}. Name it so.")
+        raise InputError(f"--out {out}: this backend's models end in {suffix}. Choose such a name.")
 
 
 def check_out(out: Path, suffix: str, source: Path, *, overwrite: bool) -> None:
-    """Refuse a place where the model cannot or must not be written.
+    """Check that the model can be written, and replaces no other file.
 
     Raises
     ------
     evalkit.core.errors.InputError
-        The name has another suffix, is the source's, or is taken.
+        The name has another suffix, is the source's, or exists.
     """
     check_name(out, suffix)
     if out.exists() and out.samefile(source):
-        raise InputError(f"--out {out} is the source itself. Name another file.")
+        raise InputError(f"--out {out} is the source itself. Choose another file.")
     for path in (out, sidecar_path(out)):
         if path.exists() and not overwrite:
-            raise InputError(f"{path} exists. Name another --out, or give --overwrite.")
+            raise InputError(f"{path} exists. Choose another --out, or give --overwrite.")
     if out.is_dir() and suffix:
-        raise InputError(f"--out {out} is a folder. Name a file in it, such as model{suffix}.")
+        raise InputError(f"--out {out} is a folder. Choose a file in it, such as model{suffix}.")
 
 
 @contextmanager
 def work_folder(out: Path) -> Iterator[Path]:
-    """Make a folder beside the model to come, on the same disk; it is gone afterwards.
+    """Make a temporary folder beside the future model, on the same disk.
 
     Raises
     ------
     evalkit.core.errors.InputError
-        It cannot be made or written; whatever stood there stays as it was.
+        It cannot be made or written; existing files stay as they were.
     """
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -70,37 +70,37 @@ def work_folder(out: Path) -> Iterator[Path]:
         ) from error
 
 
-def put(made: Path, out: Path, *, overwrite: bool) -> None:
-    """Move a model and all that lies beside it to its place, the model itself last.
+def put(model: Path, out: Path, *, overwrite: bool) -> None:
+    """Move a model and the files beside it to their place, the model last.
 
     Raises
     ------
     evalkit.core.errors.InputError
-        Something of the name of a companion (weights beside a graph) is there.
+        A companion (weights beside a graph) would replace an existing file.
     """
-    companions = sorted(path for path in made.parent.iterdir() if path != made)
+    companions = sorted(path for path in model.parent.iterdir() if path != model)
     for path in companions:
-        taken = out.parent / path.name
-        if taken.exists() and not overwrite:
-            raise InputError(f"{taken} exists. Name another --out, or give --overwrite.")
-    for path in (*companions, made):
+        target = out.parent / path.name
+        if target.exists() and not overwrite:
+            raise InputError(f"{target} exists. Choose another --out, or give --overwrite.")
+    for path in (*companions, model):
         target = out.parent / path.name
         if target.is_dir():
-            # A folder cannot be replaced in one step: the old one goes into the work folder.
-            aside = Path(tempfile.mkdtemp(dir=made.parent))
+            # A folder cannot be replaced in one step: move the old one into the work folder.
+            aside = Path(tempfile.mkdtemp(dir=model.parent))
             target.rename(aside / target.name)
         path.replace(target)
 
 
 def write_model_yaml(path: Path, model: ModelConfig, files: dict[str, Path]) -> None:
-    """Write a model YAML that names some files, beside those that it names already.
+    """Write a model YAML, or add files to an existing one.
 
     Parameters
     ----------
     path : Path
-        Kept with all its other settings, its comments and its form where it exists.
+        An existing file keeps its other settings, its comments and its form.
     model : ModelConfig
-        What a new one holds.
+        The content of a new file.
     files : dict of str to Path
         By ``BACKEND:PRECISION``.
     """
@@ -112,7 +112,7 @@ def write_model_yaml(path: Path, model: ModelConfig, files: dict[str, Path]) -> 
     else:
         values = model.model_dump(mode="json", exclude_defaults=True, exclude={"files", "input"})
         values["input"] = model.input.model_dump(mode="json")
-        values["files"] = {key: _named(path, model, value) for key, value in model.files.items()}
+        values["files"] = {key: _relative(path, model, value) for key, value in model.files.items()}
     added = {key: os.path.relpath(file, path.parent.resolve()) for key, file in files.items()}
     values["files"] = {**values["files"], **added}
     for key, value in added.items():
@@ -124,18 +124,18 @@ def write_model_yaml(path: Path, model: ModelConfig, files: dict[str, Path]) -> 
 
 
 def _with_file(text: str, key: str, value: str) -> str:
-    """Write an entry of ``files`` into a YAML text, in the form of those beside it.
+    """Write an entry of ``files`` into a YAML text, in the form of the other entries.
 
-    Returns "" where there are none; the caller checks what the text then says.
+    Returns "" if there are none; the caller checks the meaning of the text.
     """
     root = yaml.compose(text, yaml.SafeLoader) if text else None
     entries = {k.value: v for k, v in root.value} if root is not None else {}
     files = entries.get("files")
     if not isinstance(files, yaml.MappingNode) or not files.value:
         return ""
-    held = {name.value: node for name, node in files.value}
-    if key in held:
-        first, end = held[key].start_mark.index, held[key].end_mark.index
+    nodes = {name.value: node for name, node in files.value}
+    if key in nodes:
+        first, end = nodes[key].start_mark.index, nodes[key].end_mark.index
         return text[:first] + _scalar(value) + text[end:]
     name, last = files.value[-1]
     end = last.end_mark.index
@@ -149,13 +149,13 @@ def _with_file(text: str, key: str, value: str) -> str:
 
 
 def _scalar(text: str) -> str:
-    """Quote a text where YAML would read it as anything else."""
+    """Quote a text that YAML would read as another type."""
     plain = re.fullmatch(r"[A-Za-z][\w.-]*|[\w./-]*[A-Za-z][\w.-]*", text)
     return text if plain else json.dumps(text, ensure_ascii=False)
 
 
-def _named(path: Path, model: ModelConfig, value: str) -> str:
-    """Name a file of the old YAML as seen from the new one."""
+def _relative(path: Path, model: ModelConfig, value: str) -> str:
+    """Return the path of a file of the old YAML, relative to the new one."""
     if value.startswith("sample:"):
         return value
     return os.path.relpath(

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-import subprocess
+import json
+import sys
+import tempfile
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from evalkit.backends.environments import ready_interpreter
-from evalkit.backends.worker.process import find_interpreter
-from evalkit.core.errors import InputError, UnavailableError
+import numpy as np
 
-_SCRIPT = Path(__file__).with_name("mxnet_script.py")
-_LIMIT = 600
+from evalkit.backends.mxnet.backend import import_mxnet
+from evalkit.backends.mxnet.network import cause
+from evalkit.convert.mxnet import mxnet_python
+from evalkit.core.errors import InputError
+
+# MXNet's exporter takes an absent attribute for false; these are true, or no flag at all.
+DEFAULTS = {
+    "FullyConnected": {"flatten": "True", "no_bias": "False"},
+    "BatchNorm": {"fix_gamma": "True", "eps": "0.001"},
+    "Convolution": {"no_bias": "False"},
+    "L2Normalization": {"mode": "instance", "eps": "1e-10"},
+}
+_LIMIT = 600.0  # seconds
 
 
 def to_onnx(
@@ -35,7 +47,7 @@ def to_onnx(
     dynamic : bool
         Whether the batch size stays open.
     python : Path or None
-        An interpreter with MXNet and onnx; None takes that of ``evalkit env create mxnet``.
+        An interpreter with MXNet and onnx; None uses that of ``evalkit env create mxnet``.
 
     Returns
     -------
@@ -49,29 +61,61 @@ def to_onnx(
     """
     import onnx  # noqa: PLC0415 - optional
 
-    chosen = python or ready_interpreter("mxnet")
-    if chosen is None:
-        raise UnavailableError(
-            "Exporting from MXNet needs its own environment. Run: evalkit env create mxnet; or "
-            "name an interpreter with mxnet and onnx with --python."
-        )
+    from evalkit.backends.worker.process import Worker  # noqa: PLC0415 - not in a worker
+
     out = folder.absolute() / "from_mxnet.onnx"
-    sizes = ",".join(str(size) for size in shape)
-    batch = "n" if dynamic else str(shape[0])
-    command = [
-        # Isolated, so that the script's folder, where this module is, does not pass for MXNet.
-        *(str(find_interpreter(chosen)), "-I", str(_SCRIPT)),
-        *(str(symbol.absolute()), str(params.absolute()), str(out), sizes, batch),
-    ]
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=_LIMIT, check=False, cwd=folder
-        )
-    except subprocess.TimeoutExpired as error:
-        raise InputError(f"MXNet did not export {symbol} within {_LIMIT} s.") from error
-    if done.returncode or not out.is_file():
-        lines = [line for line in done.stderr.splitlines() if line.strip()]
-        raise InputError(
-            f"MXNet cannot export {symbol}: {lines[-1] if lines else 'it says nothing'}."
+    with closing(Worker(mxnet_python(python), timeout=_LIMIT)) as worker:
+        worker.ask(
+            f"exporting {symbol}",
+            do="call",
+            target="evalkit.convert.export.mxnet:write_onnx",
+            arguments={
+                "symbol": str(symbol.absolute()),
+                "params": str(params.absolute()),
+                "out": str(out),
+                "shape": shape,
+                "dynamic": dynamic,
+            },
         )
     return onnx.load(str(out))
+
+
+def write_onnx(symbol: str, params: str, out: str, shape: list[int], *, dynamic: bool) -> None:
+    """Export a model, in an interpreter that has MXNet and onnx; see `to_onnx`.
+
+    Raises
+    ------
+    evalkit.core.errors.InputError
+        MXNet cannot export the model.
+    """
+    mxnet = import_mxnet()
+    for alias, kind in (("bool", bool), ("float", float), ("int", int), ("object", object)):
+        if alias not in vars(np):  # NumPy dropped them; the exporter uses them
+            setattr(np, alias, kind)
+    sizes: dict[str, Any] = {}
+    if dynamic:
+        sizes = {"dynamic": True, "dynamic_input_shapes": [("n", *shape[1:])]}
+    with tempfile.TemporaryDirectory() as folder:
+        # MXNet finds both files by one prefix.
+        graph, arrays = Path(folder, "model-symbol.json"), Path(folder, "model-0000.params")
+        graph.write_text(json.dumps(explicit(json.loads(Path(symbol).read_text("utf-8")))))
+        arrays.symlink_to(params)
+        try:
+            mxnet.onnx.export_model(
+                str(graph), str(arrays), [tuple(shape)], [np.float32], out, **sizes
+            )
+        except Exception as error:
+            raise InputError(
+                f"MXNet cannot export {symbol}: {cause(error)}. Check that {sys.executable} has "
+                "onnx, and that MXNet's exporter knows every operator."
+            ) from error
+
+
+def explicit(symbol: dict[str, Any]) -> dict[str, Any]:
+    """Write the default attributes of a symbol's operators into it."""
+    for node in symbol["nodes"]:
+        attributes: dict[str, str] = {}
+        for key in ("param", "attr", "attrs"):
+            attributes.update(node.pop(key, None) or {})
+        node["attrs"] = {**DEFAULTS.get(node["op"], {}), **attributes}
+    return symbol

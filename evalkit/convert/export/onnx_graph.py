@@ -1,4 +1,4 @@
-"""What an exported ONNX graph needs before runtimes take it as it is."""
+"""Repairs of exported ONNX graphs, so that all runtimes accept them."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from evalkit.core.errors import UnavailableError, install_command
+from evalkit.convert.toolchain import optional
 
 
 def mend(model: Any) -> Any:
-    """Mend a graph of MXNet's exporter.
+    """Repair a graph of MXNet's exporter, in place.
 
-    The slopes of PReLU get the shape (channels, 1, 1), by which they broadcast over an image as
-    ONNX says; as (channels,) ONNX Runtime refuses them or takes them for columns. Weights are no
-    inputs, so that runtimes can fold them.
+    The slopes of PReLU get the shape (channels, 1, 1), so that they broadcast over an image as
+    ONNX defines; ONNX Runtime refuses the shape (channels,) or applies it to columns. Weights are
+    removed from the inputs, so that runtimes can fold them.
     """
     graph = model.graph
     weights = {weight.name: weight for weight in graph.initializer}
@@ -34,20 +34,14 @@ def mend(model: Any) -> Any:
 
 
 def simplify(model: Any) -> Any:
-    """Fold constants and drop what computes nothing, by OnnxSlim.
+    """Fold constants and remove operators without effect, by OnnxSlim.
 
     Raises
     ------
     evalkit.core.errors.UnavailableError
         It is not installed.
     """
-    try:
-        import onnxslim  # noqa: PLC0415 - optional
-    except ImportError as error:
-        raise UnavailableError(
-            f"--simplify needs OnnxSlim. Install it: {install_command('convert')}."
-        ) from error
-    return onnxslim.slim(model)
+    return optional("onnxslim", "--simplify").slim(model)
 
 
 def save(model: Any, path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 import evalkit
-from evalkit.backends.base import Session
 from evalkit.convert.writing import check_out, put, work_folder
 from evalkit.core.errors import InputError
 from evalkit.core.files import sha256_file
@@ -34,11 +33,11 @@ class ExportSettings:
     ----------
     target : str
     batch : int or None
-        The batch size that the file is fixed to; None leaves it open.
+        Fixed batch size of the file; None leaves it open.
     opset : int
     simplify : bool
     atol : float
-        What ``assert_allclose`` is given.
+        For ``assert_allclose``.
     python : Path or None
         An interpreter with MXNet.
     threads : int or None
@@ -55,7 +54,7 @@ class ExportSettings:
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What was written, and how well it agrees.
+    """The written file, and how well it agrees.
 
     Attributes
     ----------
@@ -65,9 +64,9 @@ class Exported:
     largest : float
         Largest absolute difference of any output.
     atol_needed : float
-        The `atol` with which ``assert_allclose(..., rtol=1e-3)`` holds.
+        The `atol` with which ``assert_allclose(..., rtol=1e-3)`` passes.
     agrees : bool
-        Whether it holds with the `atol` of the settings.
+        Whether it passes with the `atol` of the settings.
     """
 
     out: Path
@@ -99,7 +98,7 @@ def export(
     settings : ExportSettings
     overwrite : bool
     command : str
-        As typed, for the record.
+        The command line, for the record.
 
     Raises
     ------
@@ -107,20 +106,114 @@ def export(
         The source cannot be read or exported, or the export does not run.
     """
     check_out(out, _SUFFIX[settings.target], source, overwrite=overwrite)
-    shape = (settings.batch or 1, *image_shape(model))
-    kind = "mxnet" if source.suffix in {".json", ".params"} else "torch"
+    job = _Job(model, source, settings)
     with work_folder(out) as folder:
-        made = folder / out.name
-        _write(kind, model, source, made, shape, folder, settings)
-        for left in set(folder.iterdir()) - {made}:
-            left.unlink()
-        result = _check(kind, model, source, made, shape, settings)
-        record = {
+        file = folder / out.name
+        job.write(file)
+        for other in set(folder.iterdir()) - {file}:
+            other.unlink()
+        exported = job.compare(file)
+        sidecar_path(file).write_bytes(dumped(job.record(file, exported, command)))
+        put(file, out, overwrite=overwrite)
+    return replace(exported, out=out)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Job:
+    """One export."""
+
+    model: ModelConfig
+    source: Path
+    settings: ExportSettings
+
+    @property
+    def kind(self) -> str:
+        """The backend that runs the source."""
+        return "mxnet" if self.source.suffix in {".json", ".params"} else "torch"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one batch."""
+        return (self.settings.batch or 1, *image_shape(self.model))
+
+    def write(self, file: Path) -> None:
+        """Export to a file; its folder may get others on the way."""
+        architecture = self.model.architecture
+        if self.settings.target == "torchscript":
+            if self.kind != "torch":
+                raise InputError(
+                    f"{self.source} is no PyTorch file, and only those become TorchScript. Export "
+                    "it --to onnx."
+                )
+            from evalkit.convert.export import torch  # noqa: PLC0415 - optional
+
+            file.write_bytes(torch.to_torchscript(self.source, architecture, self.shape))
+            return
+        from evalkit.convert.export import onnx_graph  # noqa: PLC0415 - optional
+
+        graph = self._graph(file.parent)
+        onnx_graph.save(onnx_graph.simplify(graph) if self.settings.simplify else graph, file)
+
+    def _graph(self, folder: Path) -> Any:
+        dynamic = self.settings.batch is None
+        if self.kind == "torch":
+            from evalkit.convert.export import torch  # noqa: PLC0415 - optional
+
+            opset, architecture = self.settings.opset, self.model.architecture
+            return torch.to_onnx(
+                self.source, architecture, self.shape, dynamic=dynamic, opset=opset
+            )
+        from evalkit.backends.mxnet.network import find_files  # noqa: PLC0415 - optional
+        from evalkit.convert.export import mxnet, onnx_graph  # noqa: PLC0415 - optional
+
+        files, python = find_files(self.source), self.settings.python
+        graph = mxnet.to_onnx(*files, self.shape, folder, dynamic=dynamic, python=python)
+        return onnx_graph.mend(graph)
+
+    def compare(self, file: Path) -> Exported:
+        """Run the source and the export on the same random images."""
+        reader = _READER[self.settings.target]
+        sizes = [self.settings.batch] if self.settings.batch else [1, 3]
+        batches = [_images(self.model, (size, *self.shape[1:]), size) for size in sizes]
+        python = self.settings.python if self.kind == "mxnet" else None
+        expected, reference = self._outputs(self.kind, self.source, batches, python)
+        actual, candidate = self._outputs(reader, file, batches, None)
+        shapes = [[value.shape for value in side] for side in (expected, actual)]
+        if shapes[0] != shapes[1]:
+            raise InputError(
+                f"{self.source} gives outputs of {shapes[0]}, its export of {shapes[1]}. Export it "
+                "with another --opset."
+            )
+        if not all(np.isfinite(value).all() for value in (*expected, *actual)):
+            raise InputError(
+                f"{self.source} or its export gives NaN or infinite numbers for random images, so "
+                "they cannot be compared. Check the weights, and --mean and --std."
+            )
+        pairs = list(zip(actual, expected, strict=True))
+        largest = max(float(np.abs(a - b).max()) for a, b in pairs)
+        needed = max(float((np.abs(a - b) - RTOL * np.abs(b)).max()) for a, b in pairs)
+        atol = max(0.0, needed)
+        return Exported(file, reference, candidate, largest, atol, atol <= self.settings.atol)
+
+    def _outputs(
+        self, backend: str, file: Path, batches: list[NDArray[np.float32]], python: Path | None
+    ) -> tuple[list[NDArray[np.float32]], str]:
+        run = RunSettings(backend=backend, python=python, threads=self.settings.threads)
+        model = self.model.model_copy(update={"files": {backend: str(file.absolute())}})
+        with open_model(run, model) as opened:
+            outputs = [value for batch in batches for value in opened.session.run(batch).values()]
+            ran = opened.session.ran
+        return outputs, f"{ran.backend} {ran.version}"
+
+    def record(self, file: Path, exported: Exported, command: str) -> dict[str, Any]:
+        """Return the sidecar."""
+        settings = self.settings
+        return {
             "schema_version": SCHEMA_VERSION,
             "evalkit_version": evalkit.__version__,
             "command": command,
-            "source": {"file": source.name, "sha256": model_sha256(source)},
-            "built": {"file": out.name, "sha256": sha256_file(made)},
+            "source": {"file": self.source.name, "sha256": model_sha256(self.source)},
+            "built": {"file": file.name, "sha256": sha256_file(file)},
             "settings": {
                 "target": settings.target,
                 "batch": settings.batch,
@@ -130,120 +223,17 @@ def export(
             "calibration": None,
             "agreement": {
                 "rtol": RTOL,
-                "atol_needed": result.atol_needed,
-                "largest_absolute": result.largest,
+                "atol_needed": exported.atol_needed,
+                "largest_absolute": exported.largest,
             },
             "environment": describe(),
         }
-        sidecar_path(made).write_bytes(dumped(record))
-        put(made, out, overwrite=overwrite)
-    return Exported(
-        out, result.reference, result.candidate, result.largest, result.atol_needed, result.agrees
-    )
-
-
-def _write(
-    kind: str,
-    model: ModelConfig,
-    source: Path,
-    made: Path,
-    shape: tuple[int, ...],
-    folder: Path,
-    settings: ExportSettings,
-) -> None:
-    if settings.target == "torchscript":
-        if kind != "torch":
-            raise InputError(f"{source} is no PyTorch file; only those become TorchScript.")
-        from evalkit.convert.export import torch  # noqa: PLC0415 - optional
-
-        made.write_bytes(torch.to_torchscript(source, model.architecture, shape))
-        return
-    from evalkit.convert.export import onnx_graph  # noqa: PLC0415 - optional
-
-    graph = _onnx(kind, model, source, shape, folder, settings)
-    onnx_graph.save(onnx_graph.simplify(graph) if settings.simplify else graph, made)
-
-
-def _onnx(
-    kind: str,
-    model: ModelConfig,
-    source: Path,
-    shape: tuple[int, ...],
-    folder: Path,
-    settings: ExportSettings,
-) -> Any:
-    dynamic = settings.batch is None
-    if kind == "torch":
-        from evalkit.convert.export import torch  # noqa: PLC0415 - optional
-
-        return torch.to_onnx(
-            source, model.architecture, shape, dynamic=dynamic, opset=settings.opset
-        )
-    from evalkit.backends.mxnet.network import find_files  # noqa: PLC0415 - only for such models
-    from evalkit.convert.export import mxnet, onnx_graph  # noqa: PLC0415 - optional
-
-    symbol, params = find_files(source)
-    graph = mxnet.to_onnx(symbol, params, shape, folder, dynamic=dynamic, python=settings.python)
-    return onnx_graph.mend(graph)
-
-
-def _check(
-    kind: str,
-    model: ModelConfig,
-    source: Path,
-    made: Path,
-    shape: tuple[int, ...],
-    settings: ExportSettings,
-) -> Exported:
-    """Run the source and the export on the same random images."""
-    reader = _READER[settings.target]
-    sizes = [settings.batch] if settings.batch else [1, 3]
-    batches = [_images(model, (size, *shape[1:]), size) for size in sizes]
-    files = {kind: str(source.absolute()), f"{reader}:fp32": str(made.absolute())}
-    if kind == reader:
-        files = {f"{reader}:fp32": str(made.absolute())}
-    python = settings.python if kind == "mxnet" else None
-    first = RunSettings(backend=kind, python=python, threads=settings.threads)
-    second = RunSettings(backend=reader, threads=settings.threads)
-    wanted, ran = _outputs(first, _with_files(model, {kind: str(source.absolute())}), batches)
-    found, also = _outputs(second, _with_files(model, files), batches)
-    if [value.shape for value in wanted] != [value.shape for value in found]:
-        raise InputError(
-            f"{source} gives outputs of {[value.shape for value in wanted]}, its export of "
-            f"{[value.shape for value in found]}. Export it with another --opset."
-        )
-    if not all(np.isfinite(value).all() for value in (*wanted, *found)):
-        raise InputError(
-            f"{source} or its export gives NaN or infinite numbers for random images, so that they "
-            "cannot be compared. Check the weights, and --mean and --std."
-        )
-    apart = [np.abs(mine - other) for mine, other in zip(found, wanted, strict=True)]
-    needed = [
-        float((gap - RTOL * np.abs(other)).max()) for gap, other in zip(apart, wanted, strict=True)
-    ]
-    atol = max(0.0, *needed)
-    largest = max(float(gap.max()) for gap in apart)
-    return Exported(made, ran, also, largest, atol, atol <= settings.atol)
-
-
-def _with_files(model: ModelConfig, files: dict[str, str]) -> ModelConfig:
-    return model.model_copy(update={"files": files})
-
-
-def _outputs(
-    run: RunSettings, model: ModelConfig, batches: list[NDArray[np.float32]]
-) -> tuple[list[NDArray[np.float32]], str]:
-    with open_model(run, model) as opened:
-        session: Session = opened.session
-        found = [value for batch in batches for value in session.run(batch).values()]
-        return found, f"{session.ran.backend} {session.ran.version}"
 
 
 def _images(model: ModelConfig, shape: tuple[int, ...], seed: int) -> NDArray[np.float32]:
-    """Draw pixels, and prepare them as the model's configuration says."""
+    """Draw random pixels and normalise them as the model's configuration says."""
     pixels = np.random.default_rng(seed).integers(0, 256, shape).astype(np.float32)
-    axis = 1 if model.input.layout == "nchw" else 3
-    sizes = [3 if place == axis else 1 for place in range(4)]
+    sizes = (1, 3, 1, 1) if model.input.layout == "nchw" else (1, 1, 1, 3)
     mean, std = (
         np.broadcast_to(np.asarray(value, np.float32), 3).reshape(sizes)
         for value in (model.input.mean, model.input.std)

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import io
-import logging
-import warnings
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from evalkit.backends.torch.loading import Loaded, cause, load
+from evalkit.convert.toolchain import optional, quiet
 from evalkit.convert.torch.export import exported, input_of
-from evalkit.core.errors import InputError, UnavailableError, install_command
+from evalkit.core.errors import InputError
 
 
 def to_onnx(
@@ -47,81 +44,55 @@ def to_onnx(
     Raises
     ------
     evalkit.core.errors.EvalkitError
-        The exporter is not installed, or does not take the network.
+        The exporter is not installed, or cannot export the network.
     """
-    try:
-        import onnxscript  # noqa: F401, PLC0415 - what PyTorch's exporter needs
-    except ImportError as error:
-        raise UnavailableError(
-            f"PyTorch's exporter needs onnxscript. Install it: {install_command('convert')}."
-        ) from error
-    loaded = _float(source, architecture)
+    optional("onnxscript", "PyTorch's exporter")
+    loaded = _float_network(source, architecture)
     info = input_of(loaded, shape)
     graph = exported(source, loaded, info, (max(shape[0], 2), *shape[1:]))
     example = torch.zeros((2 if dynamic else shape[0], *shape[1:]))
-    sizes = ({0: torch.export.Dim("n")},) if dynamic else None
-    try:
-        with warnings.catch_warnings(), _quiet():
-            warnings.simplefilter("ignore")
-            program = torch.onnx.export(
-                graph,
-                (example,),
-                dynamo=True,
-                dynamic_shapes=sizes,
-                opset_version=opset,
-                input_names=["input"],
-                verbose=False,
-            )
-    except Exception as error:
-        raise InputError(
-            f"{source}: PyTorch {torch.__version__} cannot export it to opset {opset}: "
-            f"{cause(error)}."
-        ) from error
+    action = f"{source}: PyTorch {torch.__version__} cannot export it to opset {opset}"
+    with quiet(action, "Try another --opset.", cause):
+        program: Any = torch.onnx.export(
+            graph,
+            (example,),
+            dynamo=True,
+            dynamic_shapes=({0: torch.export.Dim("n")},) if dynamic else None,
+            opset_version=opset,
+            input_names=["input"],
+            verbose=False,
+        )
     if program is None:
-        raise InputError(f"{source}: PyTorch's exporter gave nothing.")
+        raise InputError(f"{source}: PyTorch's exporter returned nothing. Try another --opset.")
     return program.model_proto
 
 
 def to_torchscript(source: Path, architecture: str | None, shape: tuple[int, ...]) -> bytes:
-    """Trace a network, and leave out the records that tell where it was done.
+    """Trace a network, without the debug records that name files of this machine.
 
     Raises
     ------
     evalkit.core.errors.InputError
         The file holds TorchScript already, or its network cannot be traced.
     """
-    loaded = _float(source, architecture)
+    loaded = _float_network(source, architecture)
     if loaded.form == "torchscript":
-        raise InputError(f"{source} is TorchScript already.")
-    try:
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            traced = torch.jit.trace(loaded.module, torch.zeros(shape))
-    except Exception as error:
-        raise InputError(f"{source} cannot be traced: {cause(error)}.") from error
-    buffer = io.BytesIO()
+        raise InputError(
+            f"{source} is TorchScript already. Export it --to onnx, or use it as it is."
+        )
+    remedy = "Check that torch.jit.trace takes the network, or export it --to onnx."
+    with quiet(f"{source} cannot be traced", remedy, cause), torch.no_grad():
+        traced = torch.jit.trace(loaded.module, torch.zeros(shape))
+    buffer, copy = io.BytesIO(), io.BytesIO()
     torch.jit.save(traced, buffer)
-    kept = io.BytesIO()
-    with zipfile.ZipFile(buffer) as held, zipfile.ZipFile(kept, "w") as target:
-        for record in held.infolist():
+    with zipfile.ZipFile(buffer) as archive, zipfile.ZipFile(copy, "w") as target:
+        for record in archive.infolist():
             if not record.filename.endswith(".debug_pkl"):
-                target.writestr(zipfile.ZipInfo(record.filename), held.read(record))
-    return kept.getvalue()
+                target.writestr(zipfile.ZipInfo(record.filename), archive.read(record))
+    return copy.getvalue()
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporter from telling which optional packages it does not find."""
-    logger = logging.getLogger("torch.onnx")
-    held = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(held)
-
-
-def _float(source: Path, architecture: str | None) -> Loaded:
+def _float_network(source: Path, architecture: str | None) -> Loaded:
     loaded = load(source, architecture)
     if loaded.quantised:
         raise InputError(f"{source} is quantised. Export the fp32 network that it was made from.")

@@ -4,16 +4,13 @@ int8 is written as an exported program with quantise and dequantise operators: u
 with a zero point, int8 weights with one scale for each output channel. The backend compiles it.
 Legacy FX quantisation is not used: its quantised PReLU is wrong for negative numbers.
 
-bf16 keeps vectors in float32 (biases, BatchNorm, PReLU), as autocast does, so that the figures
-are those of autocast over the fp32 file, to the bit; fp16 casts everything.
+bf16 keeps vectors in float32 (biases, BatchNorm, PReLU), as autocast does. So its figures equal
+those of autocast over the fp32 file, bit for bit. fp16 casts everything.
 """
 
 from __future__ import annotations
 
-import importlib.metadata
 import io
-import logging
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -24,8 +21,9 @@ import torch
 from evalkit.backends.base import Precision
 from evalkit.backends.torch.loading import Loaded, cause, load, parameter_dtypes
 from evalkit.convert.base import Batches, Built, Converter, ConvertSettings, Method
+from evalkit.convert.toolchain import optional, quiet, required, versions
 from evalkit.convert.torch.export import export, exported, input_of, layer_names, layer_of
-from evalkit.core.errors import EvalkitError, InputError, UnavailableError, install_command
+from evalkit.core.errors import InputError
 
 
 class TorchConverter(Converter):
@@ -55,20 +53,19 @@ class TorchConverter(Converter):
         with _toolchain(source, settings.threads):
             if settings.precision != "int8":
                 out.write_bytes(_cast(loaded, settings))
-                return Built(_versions("torch"), {"form": loaded.form})
-            if batches is None:
-                raise InputError("int8 needs calibration images: give --calibration.")
+                return Built(versions("torch"), {"form": loaded.form})
             info = input_of(loaded, settings.shape)
             module = exported(source, loaded, info, settings.shape)
-            quantised = _quantise(module, settings, batches)
+            quantised = _quantise(module, settings, required(batches))
             out.write_bytes(export(quantised, info, settings.shape))
         return Built(
-            _versions("torch", "torchao"),
+            versions("torch", "torchao"),
             {
                 "form": "exported",
                 "quantiser": "X86InductorQuantizer",
                 "activations": "uint8, one scale and zero point a tensor",
-                "weights": f"int8, symmetric, per {_granularity(settings)}",
+                "weights": "int8, symmetric, per "
+                + ("output channel" if settings.per_channel else "tensor"),
             },
         )
 
@@ -77,36 +74,29 @@ def _float_network(source: Path, settings: ConvertSettings) -> Loaded:
     loaded = load(source, settings.architecture)
     stored = parameter_dtypes(loaded.module)
     if loaded.quantised or set(stored) - {"float32"}:
-        held = "int8 operators" if loaded.quantised else f"{', '.join(stored)} parameters"
-        raise InputError(f"{source} holds {held}: it is low already. Give the float32 model.")
+        content = "int8 operators" if loaded.quantised else f"{', '.join(stored)} parameters"
+        raise InputError(f"{source} holds {content}: it is low already. Give the float32 model.")
     return loaded
 
 
 @contextmanager
 def _toolchain(source: Path, threads: int | None) -> Iterator[None]:
-    """Set the threads, keep the toolchain's chatter from the output, and word its failures."""
-    held = torch.get_num_threads()
-    torch.set_num_threads(threads or held)
-    disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    """Set the threads, without gradients; see `quiet`."""
+    remedy = (
+        "Check that torch.export.export takes the network, or convert its ONNX form with --backend "
+        "onnxruntime."
+    )
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
     try:
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
+        with quiet(f"{source}: PyTorch cannot convert it", remedy, cause), torch.no_grad():
             yield
-    except (EvalkitError, OSError, MemoryError):
-        raise
-    except Exception as error:
-        raise InputError(
-            f"{source}: PyTorch cannot convert it: {cause(error)}. Check that torch.export.export "
-            "takes the network, or convert its ONNX form with --backend onnxruntime."
-        ) from error
     finally:
-        logging.disable(disabled)
-        torch.set_num_threads(held)
+        torch.set_num_threads(before)
 
 
 def _cast(loaded: Loaded, settings: ConvertSettings) -> bytes:
-    """Cast the weights and write the network in the form that it came in."""
+    """Cast the weights and write the network in the form of the source."""
     half = settings.precision == "fp16"
     module = loaded.module
     if half:
@@ -129,24 +119,15 @@ def _cast(loaded: Loaded, settings: ConvertSettings) -> bytes:
 
 def _quantise(module: Any, settings: ConvertSettings, batches: Batches) -> Any:
     """Calibrate and convert an exported network."""
-    try:
-        from torchao.quantization.pt2e.quantize_pt2e import (  # noqa: PLC0415 - an extra
-            convert_pt2e,
-            prepare_pt2e,
-        )
+    pt2e = optional("torchao.quantization.pt2e.quantize_pt2e", "int8 for PyTorch")
+    from evalkit.convert.torch.quantiser import quantiser  # noqa: PLC0415 - needs torchao
 
-        from evalkit.convert.torch.quantiser import quantiser  # noqa: PLC0415 - needs it
-    except ImportError as error:
-        raise UnavailableError(
-            f"int8 for PyTorch needs torchao, which cannot be imported ({error}). "
-            f"Install it: {install_command('convert')}."
-        ) from error
     excluded = {node for node in module.graph.nodes if layer_of(node) in settings.exclude}
     names = {node.name for node in excluded}
-    prepared = prepare_pt2e(module, quantiser(names, per_channel=settings.per_channel))
+    prepared = pt2e.prepare_pt2e(module, quantiser(names, per_channel=settings.per_channel))
     for batch in batches:
         prepared(torch.from_numpy(batch).float())
-    quantised = convert_pt2e(prepared)
+    quantised = pt2e.convert_pt2e(prepared)
     quantised.graph.eliminate_dead_code()
     quantised.delete_all_unused_submodules()
     _drop_unused(quantised)
@@ -154,17 +135,9 @@ def _quantise(module: Any, settings: ConvertSettings, batches: Batches) -> Any:
 
 
 def _drop_unused(module: Any) -> None:
-    """Drop the float weights, which stay beside the int8 ones and would be saved with them."""
+    """Remove the float weights, which would be saved beside the int8 ones."""
     used = {node.target for node in module.graph.nodes if node.op == "get_attr"}
     tensors = (*module.named_parameters(), *module.named_buffers())
     for name in [name for name, _ in tensors if name not in used]:
         owner, _, leaf = name.rpartition(".")
         delattr(module.get_submodule(owner), leaf)
-
-
-def _granularity(settings: ConvertSettings) -> str:
-    return "output channel" if settings.per_channel else "tensor"
-
-
-def _versions(*packages: str) -> dict[str, str]:
-    return {name: importlib.metadata.version(name) for name in packages}

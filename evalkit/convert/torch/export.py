@@ -25,9 +25,9 @@ _IN_PLACE = {
 
 
 def input_of(loaded: Loaded, shape: tuple[int, ...]) -> TensorInfo:
-    """Describe the input, with the sizes fixed that a TorchScript file does not tell to be so.
+    """Describe the input; find fixed sizes, which a TorchScript file does not tell.
 
-    A network whose embedding would change its length with the image takes images of one size.
+    A network whose embedding changes its length with the image size takes images of one size.
     """
     if loaded.form != "torchscript":
         return loaded.input
@@ -58,14 +58,14 @@ def exported(source: Path, loaded: Loaded, info: TensorInfo, shape: tuple[int, .
     loaded : Loaded
         The float network.
     info : TensorInfo
-        Its input; sizes that are no numbers stay open.
+        Its input; sizes that are not numbers stay open.
     shape : tuple of int
         Of one input with the batch.
 
     Raises
     ------
     evalkit.core.errors.InputError
-        A TorchScript file does what an exported program cannot.
+        A TorchScript file uses features that an exported program lacks.
     """
     module = loaded.module
     if loaded.form == "torchscript":
@@ -100,14 +100,14 @@ def layer_of(node: Any) -> str | None:
     if place is None:
         return None
     weight = node.args[place]
-    named = str(weight.target) if weight.op == "get_attr" else str(node.name)
-    return named.removesuffix(".weight")
+    name = str(weight.target) if weight.op == "get_attr" else str(node.name)
+    return name.removesuffix(".weight")
 
 
 def _program(module: Any, info: TensorInfo, shape: tuple[int, ...], dtype: torch.dtype) -> Any:
     fixed = [isinstance(size, int) for size in info.shape]
-    sizes = [given if fixed[0] or place else 2 for place, given in enumerate(shape)]
-    open_dims = {place: torch.export.Dim.AUTO for place, held in enumerate(fixed) if not held}
+    sizes = [size if fixed[0] or place else 2 for place, size in enumerate(shape)]
+    open_dims = {place: torch.export.Dim.AUTO for place, known in enumerate(fixed) if not known}
     example = torch.zeros(sizes, dtype=dtype)
     return torch.export.export(module, (example,), dynamic_shapes=(open_dims,), strict=False)
 
@@ -116,12 +116,11 @@ def _from_torchscript(source: Path, script: Any, shape: tuple[int, ...]) -> Any:
     """Turn TorchScript into an exported network by PyTorch's own converter, and check it."""
     example = torch.rand((2, *shape[1:]), generator=torch.Generator().manual_seed(0)) * 2 - 1
     try:
-        # PyTorch has no public way from one to the other: this one's name may change.
+        # PyTorch has no public converter for this: the private name may change.
         from torch._export.converter import TS2EPConverter  # noqa: PLC0415 - see above
 
         module = TS2EPConverter(script, (example,)).convert().module(check_guards=False)
-        given, wanted = module(example), script(example)
-        torch.testing.assert_close(given, wanted, rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(module(example), script(example), rtol=1e-3, atol=1e-5)
     except Exception as error:
         raise InputError(
             f"{source} is TorchScript that PyTorch {torch.__version__} cannot turn into an "
@@ -135,7 +134,7 @@ def _from_torchscript(source: Path, script: Any, shape: tuple[int, ...]) -> Any:
 
 
 def _with_parameters(module: Any) -> None:
-    """Make parameters of the weights, which the converter keeps as buffers: folding needs them."""
+    """Turn weights, which the converter keeps as buffers, into parameters: folding needs them."""
     for owner in module.modules():
         for name, value in list(owner.named_buffers(recurse=False)):
             if value.is_floating_point():
@@ -144,7 +143,7 @@ def _with_parameters(module: Any) -> None:
 
 
 def _with_plain_convolutions(module: Any) -> None:
-    """Name convolutions as `torch.export` does: TorchScript has one operator for all kinds."""
+    """Use the convolutions of `torch.export`: TorchScript has one operator for all kinds."""
     for node in module.graph.nodes:
         if node.target == _ATEN.convolution.default:
             *args, transposed, _, groups = node.args

@@ -16,8 +16,8 @@ from torchao.quantization.pt2e.quantizer.x86_inductor_quantizer import (
 
 _ATEN = torch.ops.aten
 _EPSILON = 2**-12  # the least scale, as in the quantiser's own configuration
-# By what the quantiser knows an operator: the function that it was exported from. Programs that
-# were saved, and those of functional code, have lost or never had it.
+# The quantiser knows an operator by the function that it was exported from. Saved programs and
+# those of functional code do not have this information.
 _ORIGINS = {
     _ATEN.conv2d.default: functional.conv2d,
     _ATEN.linear.default: functional.linear,

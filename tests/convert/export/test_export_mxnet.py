@@ -15,7 +15,7 @@ ort = pytest.importorskip("onnxruntime", reason="needs the cpu or gpu extra")
 from onnx import helper, numpy_helper  # noqa: E402
 
 from evalkit.cli import main  # noqa: E402
-from evalkit.convert.export.mxnet_script import explicit  # noqa: E402
+from evalkit.convert.export.mxnet import explicit  # noqa: E402
 from evalkit.convert.export.onnx_graph import mend  # noqa: E402
 
 
