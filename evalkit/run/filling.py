@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
@@ -126,23 +127,27 @@ def fill_store(
         More than `max_failures` images failed, or the model's outputs do not fit its head.
     """
     failed = list(failures)
-    tasks = shard_tasks(store, starts, engine.task_size)
-    prepared = batches_ahead(tasks, partial(_prepare, source, engine), decode_threads)
-    decoded = batches_ahead(_infer(engine, prepared), partial(_decode, source, engine), _DECODERS)
     parts: list[Shard] = []
     first = 0
-    for inferred, part in decoded:
-        task = inferred.task
-        if not parts:
-            first = task.start
-        parts.append(part)
-        advance(len(task))
-        if task.stop == store.span(first).stop:
-            shard = join_shards(parts)
-            store.write(first, shard)
-            failed += shard.failures
-            parts = []
-            check_failures(failed, max_failures, store)
+    tasks = shard_tasks(store, starts, engine.task_size)
+    with (
+        closing(batches_ahead(tasks, partial(_prepare, source, engine), decode_threads)) as ready,
+        closing(
+            batches_ahead(_infer(engine, ready), partial(_decode, source, engine), _DECODERS)
+        ) as decoded,
+    ):
+        for inferred, part in decoded:
+            task = inferred.task
+            if not parts:
+                first = task.start
+            parts.append(part)
+            advance(len(task))
+            if task.stop == store.span(first).stop:
+                shard = join_shards(parts)
+                store.write(first, shard)
+                failed += shard.failures
+                parts = []
+                check_failures(failed, max_failures, store)
 
 
 def _prepare(source: ImageSource, engine: Engine[Inputs, Any], task: range) -> _Prepared[Inputs]:

@@ -11,7 +11,7 @@ import os
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -185,7 +185,7 @@ def read_images(source: ImageSource, indices: Sequence[int]) -> tuple[dict[int, 
 
 def batches_ahead(
     tasks: Iterable[T], work: Callable[[T], B], threads: int
-) -> Iterator[tuple[T, B]]:
+) -> Generator[tuple[T, B]]:
     """Yield what work makes of the tasks, in order, with a bounded number of them in the making.
 
     The tasks are taken one by one, as room for them comes: they may themselves be in the making.
