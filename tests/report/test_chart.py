@@ -15,6 +15,7 @@ from page_results import HOSTILE
 
 from evalkit.report.page.chart import Drawing, place, ticks
 from evalkit.report.page.forest import Scale, forest
+from evalkit.report.page.writing import templates
 from evalkit.tasks.panels import Axis, Bars, Chart, Dots, Line, Mark
 
 
@@ -86,8 +87,9 @@ def test_a_step_line_keeps_its_value_until_the_next_point() -> None:
 
 
 def test_a_change_beyond_the_picture_is_an_arrow_and_says_so() -> None:
-    inside = forest(Scale(-0.1, 0.05), -0.01, (-0.02, 0.0), 0.02, "pass")
-    beyond = forest(Scale(-0.1, 0.05), -0.8, (-0.9, -0.7), 0.02, "fail")
+    draw = templates().get_template("macros.html").module.forest
+    inside = draw(forest(Scale(-0.1, 0.05), -0.01, (-0.02, 0.0), 0.02, "pass"))
+    beyond = draw(forest(Scale(-0.1, 0.05), -0.8, (-0.9, -0.7), 0.02, "fail"))
     assert "<circle" in inside
     assert "<circle" not in beyond
     assert "beyond this picture" in beyond

@@ -19,6 +19,7 @@ from evalkit.datasets.sample import write_sample
 from evalkit.report.page.galleries import Budget
 from evalkit.report.page.gather import Entry, Group
 from evalkit.report.page.stagebars import stage_bars
+from evalkit.report.page.writing import templates
 from evalkit.stats.matches import image_counts
 from evalkit.tasks.ijb.task import Ijbc
 from evalkit.tasks.lfw.task import Lfw
@@ -254,7 +255,8 @@ def test_stage_bars_tell_every_second_in_words() -> None:
     for size, said in ((8, ", batch 8"), (None, "")):
         ran = made.ran.model_copy(update={"batch_size": size})
         sized = replace(entry, result=made.model_copy(update={"ran": ran}))
-        drawn = stage_bars(Group("g", "d", "widerface", "ap/hard", (sized,)))
+        bars = stage_bars(Group("g", "d", "widerface", "ap/hard", (sized,)))
+        drawn = templates().get_template("macros.html").module.stagebars(bars)
         assert f"a &lt;b&gt;{said}: inference 2.50 s" in drawn
         assert f" s{said}</text>" in drawn
     none = replace(entry, result=made.model_copy(update={"stages": ()}))

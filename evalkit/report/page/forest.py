@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-from markupsafe import Markup, escape
+from typing import Any
 
 from evalkit.report.page.gather import Group
 from evalkit.report.page.tables import change_of
 
-WIDTH, HEIGHT = 150, 28
-_PAD = 8
+_WIDTH, _PAD = 150, 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +21,7 @@ class Scale:
     def place(self, value: float) -> float:
         """Return where a change lies; beyond the range it stays at the edge."""
         share = (value - self.low) / (self.high - self.low)
-        return _PAD + min(1.0, max(0.0, share)) * (WIDTH - 2 * _PAD)
+        return _PAD + min(1.0, max(0.0, share)) * (_WIDTH - 2 * _PAD)
 
 
 def scale_of(group: Group) -> Scale | None:
@@ -47,8 +45,8 @@ def forest(
     bounds: tuple[float | None, float | None],
     margin: float | None,
     kind: str,
-) -> Markup:
-    """Draw one change.
+) -> dict[str, Any]:
+    """Return the places of one picture, and what it shows in words.
 
     Parameters
     ----------
@@ -62,31 +60,16 @@ def forest(
     kind : {"pass", "fail", "open", "none"}
         Its colour.
     """
-    middle = HEIGHT / 2
     low, high = bounds
     words = f"change {100 * change:+.3f} points"
-    parts = []
+    places: dict[str, Any] = {"kind": kind, "zero": scale.place(0), "at": scale.place(change)}
     if margin is not None:
-        x = scale.place(-margin)
-        parts.append(f'<rect class="allowed" x="{x:.1f}" y="3" height="{HEIGHT - 6}" ')
-        parts.append(f'width="{WIDTH - _PAD - x:.1f}"/>')
-        parts.append(f'<path class="margin" d="M{x:.1f} 2V{HEIGHT - 2}"/>')
+        places["margin"] = scale.place(-margin)
         words += f", margin {-100 * margin:.3g}"
-    zero = scale.place(0)
-    parts.append(f'<path class="zero" d="M{zero:.1f} 2V{HEIGHT - 2}"/>')
     if low is not None and high is not None:
-        ends = f"M{scale.place(low):.1f} {middle}H{scale.place(high):.1f}"
-        parts.append(f'<path class="span" d="{ends}"/>')
+        places["span"] = scale.place(low), scale.place(high)
         words += f", bounds {100 * low:+.3f} to {100 * high:+.3f}"
-    x = scale.place(change)
-    if scale.low <= change <= scale.high:
-        parts.append(f'<circle class="at" cx="{x:.1f}" cy="{middle}" r="4.5"/>')
-    else:
-        away = 1 if change > scale.high else -1
-        tip = f"M{x + 4 * away:.1f} {middle}L{x - 6 * away:.1f} {middle - 6}V{middle + 6}Z"
-        parts.append(f'<path class="at" d="{tip}"/>')
+    places["away"] = (change > scale.high) - (change < scale.low)
+    if places["away"]:
         words += " (beyond this picture)"
-    return Markup(
-        f'<svg class="forest is-{kind}" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" '
-        f'height="{HEIGHT}" role="img"><title>{escape(words)}</title>{"".join(parts)}</svg>'
-    )
+    return {**places, "words": words}

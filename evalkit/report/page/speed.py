@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 import numpy as np
-from markupsafe import Markup, escape
 
 from evalkit.bench import BenchResult, Timing
 from evalkit.report.page.chart import nice_step, run_class
-from evalkit.tasks.panels import Axis, Chart, Dots, Line, letter
+from evalkit.tasks.panels import Axis, Chart, Dots, Line
 
 Series = dict[tuple[int, str], list[Timing]]
 """Timings by number and name of the run, in the order of their batch sizes."""
@@ -21,9 +20,8 @@ _RATE: Final[Unit] = "images/s"
 _TIME: Final[Unit] = "p50, ms"
 _SPREAD: Final[dict[Unit, str]] = {_RATE: "lowest to highest round", _TIME: "p50 to p99"}
 
-_WIDTH, _ROW, _LEFT, _RIGHT = 520, 28, 190, 62
-_LONGEST = 26
-"""Letters of a name that find room beside its bar."""
+_WIDE = 268
+"""Of the longest bar."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,33 +49,17 @@ class SpeedBars:
         better = "longer is faster" if self.unit == _RATE else "shorter is faster"
         return f"{self.unit}; {better}; thin lines: {self.spread}"
 
-    def svg(self) -> Markup:
-        """Return the picture."""
-        words = "; ".join(f"{name} {value:.3g}" for _, name, value, _, _ in self.rows)
-        height = len(self.rows) * _ROW + 4
-        return Markup(
-            f'<svg class="chart speed" id="{self.key}" viewBox="0 0 {_WIDTH} {height}" role="img" '
-            f'aria-labelledby="{self.key}-t {self.key}-d"><title id="{self.key}-t">'
-            f'{escape(self.title)}</title><desc id="{self.key}-d">{escape(self.note)}. '
-            f'{escape(words)}.</desc><g class="data">{"".join(self._bars())}</g></svg>'
-        )
+    @property
+    def words(self) -> str:
+        """What it shows, for those who do not see it."""
+        return "; ".join(f"{name} {value:.3g}" for _, name, value, _, _ in self.rows)
 
-    def _bars(self) -> Iterator[str]:
-        scale = (_WIDTH - _LEFT - _RIGHT) / max(high for *_, high in self.rows)
-        for place, (run, name, value, low, high) in enumerate(self.rows):
-            top = place * _ROW + 4
-            short = name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
-            start, end = _LEFT + low * scale, _LEFT + high * scale
-            yield (
-                f'<g class="{run_class(run)}" data-run="{run}"><title>{escape(name)}</title>'
-                f'<text class="label" x="2" y="{top + 15}"><tspan class="letter">{letter(run)}'
-                f"</tspan> {escape(short)}</text>"
-                f'<rect x="{_LEFT}" y="{top}" width="{value * scale:.1f}" height="20"/>'
-                f'<path class="bar" d="M{start:.1f} {top + 10}H{end:.1f}M{start:.1f} {top + 5}v10'
-                f'M{end:.1f} {top + 5}v10"/>'
-                f'<text class="label" x="{max(end, _LEFT + value * scale) + 6:.1f}" '
-                f'y="{top + 15}">{value:,.4g}</text></g>'
-            )
+    @property
+    def bars(self) -> Iterator[tuple[int, str, str, float, float, float, float]]:
+        """Run, classes, name, value, and where value and spread end in the picture."""
+        scale = _WIDE / max(high for *_, high in self.rows)
+        for run, name, value, low, high in self.rows:
+            yield run, run_class(run), name, value, *(scale * end for end in (value, low, high))
 
 
 def bench_charts(benches: Sequence[BenchResult], modes: Sequence[str]) -> list[Chart]:

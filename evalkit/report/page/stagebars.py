@@ -1,52 +1,44 @@
-"""Where the time of each run went, as stacked bars that need no script."""
+"""Where the time of each run went, as stacked bars."""
 
 from __future__ import annotations
 
-from markupsafe import Markup, escape
+from collections.abc import Iterable
+from typing import Any
 
+from evalkit.core.results import Stage
 from evalkit.report.page.gather import Group
 from evalkit.tasks.panels import letter
 
-WIDTH, ROW, LEFT, RIGHT = 720, 34, 40, 130
+_WIDE, _LEFT, _ROW = 550, 40, 34
 _LETTER = 7
 """About how wide a letter is: a part too narrow for its name has none."""
 
 
-def stage_bars(group: Group) -> Markup:
-    """Draw one bar a run, its stages in the order in which they ran; empty without timings."""
-    runs = [
-        (entry, result.ran.batch_size, [s for s in result.stages if s.seconds > 0])
-        for entry, result in group.ran
-    ]
-    longest = max((sum(s.seconds for s in stages) for *_, stages in runs), default=0.0)
+def stage_bars(group: Group) -> dict[str, Any] | None:
+    """Return one bar a run, its stages in the order in which they ran; None without timings."""
+    longest = max((_busy(result.stages) for _, result in group.ran), default=0.0)
     if longest == 0:
-        return Markup()
-    names = list(dict.fromkeys(stage.name for *_, stages in runs for stage in stages))
-    parts = []
-    words = []
-    for row, (entry, batch_size, stages) in enumerate(runs):
-        top = row * ROW + 4
-        parts.append(f'<text class="label" x="4" y="{top + 18}">{letter(entry.run)}</text>')
-        left = float(LEFT)
-        for stage in stages:
-            wide = stage.seconds / longest * (WIDTH - LEFT - RIGHT)
-            kind = f"stage t{names.index(stage.name) % 4}"
-            text = f"{stage.name}: {stage.seconds:.2f} s"
-            parts.append(f'<g class="{kind}"><title>{escape(text)}</title>')
-            parts.append(f'<rect x="{left:.1f}" y="{top}" width="{wide:.1f}" height="26"/>')
-            if wide > 14 + _LETTER * len(stage.name):
-                parts.append(f'<text x="{left + 6:.1f}" y="{top + 17}">{escape(stage.name)}</text>')
-            parts.append("</g>")
-            left += wide
-        batch = "" if batch_size is None else f", batch {batch_size}"
-        total = f"{sum(stage.seconds for stage in stages):.1f} s{batch}"
-        parts.append(f'<text x="{left + 6:.1f}" y="{top + 17}">{total}</text>')
-        listed = ", ".join(f"{stage.name} {stage.seconds:.2f} s" for stage in stages)
+        return None
+    stages = [stage for _, result in group.ran for stage in result.stages if stage.seconds > 0]
+    colours = list(dict.fromkeys(stage.name for stage in stages))
+    rows, words = [], []
+    for number, (entry, result) in enumerate(group.ran):
+        left, parts = float(_LEFT), []
+        for stage in result.stages:
+            wide = stage.seconds / longest * _WIDE
+            if wide > 0:
+                room = wide > 14 + _LETTER * len(stage.name)
+                parts.append((colours.index(stage.name) % 4, stage, left, wide, room))
+                left += wide
+        size = result.ran.batch_size
+        batch = "" if size is None else f", batch {size}"
+        total = f"{_busy(result.stages):.1f} s{batch}"
+        rows.append((letter(entry.run), number * _ROW + 4, parts, left, total))
+        listed = ", ".join(f"{stage.name} {stage.seconds:.2f} s" for _, stage, *_ in parts)
         words.append(f"{entry.label}{batch}: {listed}")
-    height = len(runs) * ROW + 4
-    key = f"{group.key}-stages"
-    return Markup(
-        f'<svg class="chart bars" viewBox="0 0 {WIDTH} {height}" role="img" '
-        f'aria-labelledby="{key}-t {key}-d"><title id="{key}-t">Busy time of each stage</title>'
-        f'<desc id="{key}-d">{escape("; ".join(words))}</desc>{"".join(parts)}</svg>'
-    )
+    height = len(rows) * _ROW + 4
+    return {"key": f"{group.key}-stages", "height": height, "rows": rows, "words": words}
+
+
+def _busy(stages: Iterable[Stage]) -> float:
+    return sum(stage.seconds for stage in stages)

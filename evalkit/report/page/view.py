@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from markupsafe import Markup
-
 from evalkit.core.errors import EvalkitError
 from evalkit.report.page.chart import Drawing
 from evalkit.report.page.facts import hashes, machines, settings
@@ -141,7 +139,7 @@ def _matrix_rows(group: Group, table: Table) -> list[dict[str, Any]]:
     rows = []
     for entry, texts in zip(group.entries, table.rows, strict=True):
         change, low, high = change_of(group, entry)
-        badge, picture = badge_of(entry), Markup()
+        badge, picture = badge_of(entry), None
         if scale is not None and change is not None:
             picture = forest(scale, change, (low, high), group.margin, badge.kind)
         rows.append(

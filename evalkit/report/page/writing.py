@@ -18,6 +18,7 @@ from evalkit.report.page import chart
 from evalkit.report.page.gather import Report, of_signoff
 from evalkit.report.page.texts import csv_text, markdown
 from evalkit.report.page.view import view
+from evalkit.tasks.panels import letter
 from evalkit.verdict.signoff.record import Signoff
 
 _GEOMETRY = {
@@ -87,22 +88,36 @@ def check_path(path: Path) -> None:
 def render(report: Report) -> str:
     """Return a report as HTML: whatever texts it holds, none becomes markup or script."""
     style, script = _colours() + _text("style.css"), _text("script.js")
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
     page = view(report)
     plan = report.record.plan.model_dump(mode="json") if report.record else {}
-    return environment.from_string(_text("page.html")).render(
-        page=page,
-        data={**page["data"], "geometry": _GEOMETRY, "colours": chart.SERIES},
-        plan=yaml.safe_dump(plan, sort_keys=False, allow_unicode=True),
-        # The files are the package's own: the policy lets these two run and nothing else.
-        style=Markup(style),
-        script=Markup(script),
-        style_hash=_hash(style),
-        script_hash=_hash(script),
-        version=evalkit.__version__,
+    return (
+        templates()
+        .get_template("page.html")
+        .render(
+            page=page,
+            data={**page["data"], "geometry": _GEOMETRY, "colours": chart.SERIES},
+            plan=yaml.safe_dump(plan, sort_keys=False, allow_unicode=True),
+            # The files are the package's own: the policy lets these two run and nothing else.
+            style=Markup(style),
+            script=Markup(script),
+            style_hash=_hash(style),
+            script_hash=_hash(script),
+            version=evalkit.__version__,
+        )
     )
+
+
+def templates() -> jinja2.Environment:
+    """Return the page's templates: whatever is put into them is escaped."""
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(_text),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals["letter"] = letter
+    return environment
 
 
 def _text(name: str) -> str:
