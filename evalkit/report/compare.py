@@ -19,7 +19,7 @@ _NO_WIDTH = (
 
 
 def describe(comparison: Comparison, *, everything: bool = False) -> str:
-    """Lay a comparison out for the terminal; figures by event only where everything is asked."""
+    """Lay a comparison out for the terminal; figures by event only with `everything`."""
     parts = [_head(comparison), _metrics(comparison, everything)]
     if comparison.flips:
         parts.append(_flips(comparison.flips, _primary(comparison)))

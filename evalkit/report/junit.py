@@ -38,9 +38,9 @@ def document(
     totals = {key: str(count) for key, count in counts.items()}
     root = ElementTree.Element("testsuites", totals)
     suite = ElementTree.SubElement(root, "testsuite", {"name": clean(name), **totals})
-    held = ElementTree.SubElement(suite, "properties")
+    listed = ElementTree.SubElement(suite, "properties")
     for key, value in properties.items():
-        ElementTree.SubElement(held, "property", {"name": key, "value": clean(value)})
+        ElementTree.SubElement(listed, "property", {"name": key, "value": clean(value)})
     for check in checks:
         _case(suite, check, clean(classname))
     ElementTree.indent(root)
@@ -60,8 +60,8 @@ def _case(suite: ElementTree.Element, check: Check, classname: str) -> None:
     message = clean(check.message)
     kinds = {"fail": "failure", "cannot_judge": "error", "skipped": "skipped"}
     if check.outcome in kinds:
-        found = ElementTree.SubElement(case, kinds[check.outcome], {"message": message})
+        outcome = ElementTree.SubElement(case, kinds[check.outcome], {"message": message})
         if check.outcome != "skipped":
-            found.text = message
+            outcome.text = message
     else:
         ElementTree.SubElement(case, "system-out").text = message

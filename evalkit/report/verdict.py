@@ -1,4 +1,4 @@
-"""Everywhere that a gate's verdict goes: log, annotations, JSON, JUnit XML, Markdown."""
+"""The verdict of a gate as log, annotations, JSON, JUnit XML and Markdown."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def publish(
     junit_file: Path | None = None,
     markdown_file: Path | None = None,
 ) -> None:
-    """Write a verdict wherever it is wanted.
+    """Print a verdict and write it into the named files.
 
     Parameters
     ----------

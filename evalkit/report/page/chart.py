@@ -19,7 +19,7 @@ WIDTH, HEIGHT = 520, 330
 LEFT, RIGHT, TOP, BOTTOM = 58, 14, 12, 44
 _WIDE, _HIGH = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
 SERIES = 6
-"""Colours of runs; with five kinds of dashes, thirty runs can be told apart."""
+"""Colours of runs. With five kinds of dashes, thirty runs look different."""
 DASHES = 5
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 

@@ -25,7 +25,7 @@ class Budget:
     left: int = 1_200_000
 
     def albums(self, galleries: Iterable[Gallery]) -> list[Album]:
-        """Return the galleries; a last one says where pictures found no room."""
+        """Return the galleries; a last one says whether pictures were left out."""
         albums, refused = [], False
         for gallery in galleries:
             pictures = []
