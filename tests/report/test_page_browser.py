@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,28 +16,6 @@ from page_results import HOSTILE, distances, make_record, pairs_result, write_be
 from evalkit.report.page import write_page, write_report
 from evalkit.report.page.gather import of_results, of_signoff
 from evalkit.verdict.signoff.record import Deployment
-
-sync_api = pytest.importorskip("playwright.sync_api", reason="drives the browser")
-EXECUTABLE = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
-pytestmark = pytest.mark.skipif(EXECUTABLE is None, reason="there is no Chromium")
-
-
-@dataclass
-class Opened:
-    """A page, what it said on the console, and what it asked for beside itself."""
-
-    page: Any
-    said: list[str] = field(default_factory=list)
-    requests: list[str] = field(default_factory=list)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        # The sandbox needs privileges that containers do not have.
-        started = playwright.chromium.launch(executable_path=EXECUTABLE, args=["--no-sandbox"])
-        yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")
@@ -59,33 +35,6 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_bench(folder / "bench.json")
     report = of_results(paths, benches=[folder / "bench.json"], title=HOSTILE)
     return write_report(folder / f"{HOSTILE.replace('/', '')}.html", report)
-
-
-@pytest.fixture
-def open_page(browser: Any) -> Iterator[Any]:
-    contexts = []
-
-    def open_it(path: Path, **options: Any) -> Opened:
-        context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
-        contexts.append(context)
-        opened = Opened(context.new_page())
-        context.route("**/*", lambda route: counted(opened, route))
-        opened.page.on("console", lambda message: opened.said.append(message.text))
-        opened.page.on("pageerror", lambda error: opened.said.append(str(error)))
-        opened.page.goto(path.as_uri())
-        return opened
-
-    def counted(opened: Opened, route: Any) -> None:
-        if route.request.is_navigation_request() and not opened.requests:
-            opened.requests.append(route.request.url)
-            route.continue_()
-        else:
-            opened.requests.append(route.request.url)
-            route.abort()
-
-    yield open_it
-    for context in contexts:
-        context.close()
 
 
 def use_everything(page: Any) -> None:
