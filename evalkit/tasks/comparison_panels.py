@@ -77,7 +77,7 @@ def comparison_panels(runs: Runs) -> tuple[Panel, ...]:
     scores, absent = [], []
     notes = [Note(f"No curves of {run.label}: {run.problem}") for run in runs.scored if run.problem]
     for run in runs.scored:
-        evidence = next(iter(run.evidence.values()), None)
+        evidence = run.main
         if isinstance(evidence, Comparisons) and 0 < evidence.genuine.sum() < evidence.genuine.size:
             kinds = (evidence.genuine, ~evidence.genuine)
             scores.append(Scores(run, *(np.sort(evidence.similarity[kind]) for kind in kinds)))

@@ -18,7 +18,7 @@ def match_panels(runs: Runs) -> tuple[Panel, ...]:
     notes = [Note(f"No curves of {run.label}: {run.problem}") for run in runs.scored if run.problem]
     curves = {}
     for run in runs.scored:
-        evidence = next(iter(run.evidence.values()), None)
+        evidence = run.main
         if isinstance(evidence, Matches):
             curves[run] = _curves(evidence.counts)
     subsets = dict.fromkeys(subset for by_subset in curves.values() for subset in by_subset)

@@ -51,6 +51,11 @@ class Scored:
         """Letter and label."""
         return f"{letter(self.run)} {self.label}"
 
+    @property
+    def main(self) -> Evidence | None:
+        """The evidence of the main view."""
+        return next(iter(self.evidence.values()), None)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Runs:

@@ -223,5 +223,5 @@ def flipped(runs: Runs, pair: Callable[[int, str], Picture | None]) -> Iterator[
 def _decided(run: Scored, name: str) -> Decisions | None:
     """Return a run's decisions at the thresholds of one of its own metrics."""
     metric = next((metric for metric in run.result.metrics if metric.name == name), None)
-    evidence = next(iter(run.evidence.values()), None)
+    evidence = run.main
     return None if metric is None or evidence is None else evidence.decisions(metric, metric)

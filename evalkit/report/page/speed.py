@@ -59,7 +59,7 @@ class SpeedBars:
         """Run, classes, name, value, and where value and spread end in the picture."""
         scale = _WIDE / max(high for *_, high in self.rows)
         for run, name, value, low, high in self.rows:
-            yield run, run_class(run), name, value, *(scale * end for end in (value, low, high))
+            yield run, run_class(run), name, value, scale * value, scale * low, scale * high
 
 
 def bench_charts(benches: Sequence[BenchResult], modes: Sequence[str]) -> list[Chart]:

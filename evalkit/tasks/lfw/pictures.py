@@ -48,7 +48,7 @@ def _images(result: Result) -> LfwImages:
 def _worst_pairs(run: Scored, images: LfwImages) -> Gallery:
     """Return the worst pairs at the threshold of the first accuracy, a squared distance."""
     accuracy = next((m for m in run.result.metrics if m.figure == "accuracy"), None)
-    evidence = next(iter(run.evidence.values()), None)
+    evidence = run.main
     if accuracy is None or not isinstance(evidence, FoldedPairs):
         raise InputError("the result has no accuracy, or no scores lie beside it")
     threshold, distances = accuracy.at["distance"] or 0.0, evidence.distances

@@ -49,7 +49,7 @@ class _Pairs:
     def __init__(self, run: Scored) -> None:
         self._load = _by_name(run.result)
         self._names: Sequence[str] = store_of(run.result).names()
-        sides = getattr(next(iter(run.evidence.values()), None), "sides", None)
+        sides = getattr(run.main, "sides", None)
         if sides is None:
             raise InputError("the scores came without images")
         self._sides = sides
@@ -72,8 +72,7 @@ def _scaled(image: Image) -> Image:
 def _worst_pairs(run: Scored, pair: _Pairs) -> Gallery:
     """Return the worst pairs at the threshold of the headline."""
     metric = run.result.headline
-    evidence = next(iter(run.evidence.values()))
-    decisions = evidence.decisions(metric, metric) if metric is not None else None
+    decisions = run.main.decisions(metric, metric) if metric and run.main else None
     if metric is None or decisions is None:
         raise InputError("the result has no threshold")
     threshold = metric.at["similarity"] or 0.0

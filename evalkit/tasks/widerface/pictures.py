@@ -46,7 +46,7 @@ def _worst_images(runs: Runs) -> Iterator[Gallery]:
     first_run(runs)
     shown: dict[tuple[str, ...], str] = {}
     for run in runs.scored:
-        evidence = next(iter(run.evidence.values()), None)
+        evidence = run.main
         if not isinstance(evidence, SceneMatches):
             raise InputError(run.problem or f"no counts lie beside the result of {run.label}")
         subset, scenes = evidence.scenes()
