@@ -86,12 +86,12 @@ class Latency(Record):
 
 
 class Timing(Record):
-    """What one configuration reached, or why it could not run.
+    """The figures of one configuration, or why it could not run.
 
     Attributes
     ----------
     backend, precision, batch_size, threads, device
-        As asked for; `ran` says what came of it.
+        The settings; `ran` says what really ran.
     problem : str or None
         Why it could not run; every figure is None then.
     ran : RanInfo or None
@@ -101,9 +101,9 @@ class Timing(Record):
     images_per_second : Spread or None
     latency_ms : Latency or None
     runs : int
-        Timed runs of all repetitions; the p99 of fewer than 100 is close to their maximum.
+        Timed runs of all repetitions. With fewer than 100, the p99 is close to their maximum.
     open_seconds : float or None
-        To load the model, optimise it and see what it runs.
+        To load the model, to optimise it, and to check what runs.
     memory_mb : float or None
         Growth of this process's peak resident memory, and of its workers' memory, from before the
         model was opened until it had run this batch size and those below; MiB. The runtime's
@@ -129,7 +129,7 @@ class Timing(Record):
 
 
 class BenchResult(Record):
-    """Everything that one benchmark found.
+    """The result of one benchmark.
 
     Attributes
     ----------
@@ -166,33 +166,10 @@ def bench(
     progress: Progress | None = None,
     command: str = "",
 ) -> BenchResult:
-    """Time configurations of a model and record the circumstances; see `measure`."""
-    started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    timings = measure(model, setups, repeats=repeats, seconds=seconds, progress=progress)
-    return BenchResult(
-        evalkit_version=evalkit.__version__,
-        started=started,
-        command=command,
-        model=model.name,
-        repeats=repeats,
-        seconds=seconds,
-        timings=timings,
-        environment=environment.describe(),
-    )
-
-
-def measure(
-    model: ModelConfig,
-    setups: Sequence[Setup],
-    *,
-    repeats: int = 5,
-    seconds: float = 1.0,
-    progress: Progress | None = None,
-) -> tuple[Timing, ...]:
     """Time configurations of a model, by turns.
 
-    All sessions are open at once, each warmed up; configurations that differ only in the batch
-    size share one. It changes the peak of memory that the operating system tells of this process.
+    All sessions are open at the same time, each warmed up. Configurations that differ only in the
+    batch size share one. On Linux this resets the peak of memory of this process.
 
     Parameters
     ----------
@@ -204,13 +181,16 @@ def measure(
     seconds : float
         In each round a configuration runs until this time is over, once at least.
     progress : Progress, optional
+    command : str
+        For the result.
 
     Returns
     -------
-    tuple of Timing
-        In the order of `setups`. A configuration that cannot run says why in `problem` and stops
-        none of the others.
+    BenchResult
+        With the timings in the order of `setups`. A configuration that cannot run says why in
+        `problem` and does not stop the others.
     """
+    started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     progress = progress or Progress(quiet=True)
     cells = [_Cell(setup) for setup in setups]
     with ExitStack() as stack:
@@ -222,7 +202,16 @@ def measure(
         with progress.stage("timing", repeats * len(running), "repetitions") as advance:
             for _ in range(repeats):
                 _round(running, seconds, advance)
-    return tuple(cell.timing() for cell in cells)
+    return BenchResult(
+        evalkit_version=evalkit.__version__,
+        started=started,
+        command=command,
+        model=model.name,
+        repeats=repeats,
+        seconds=seconds,
+        timings=tuple(cell.timing() for cell in cells),
+        environment=environment.describe(),
+    )
 
 
 @dataclass(slots=True)
@@ -246,17 +235,11 @@ class _Cell:
 
     def timing(self) -> Timing:
         """Put the record together."""
-        setup = self.setup
-        settings: dict[str, Any] = {
-            "backend": setup.backend,
-            "precision": setup.precision,
-            "batch_size": setup.batch_size,
-            "threads": setup.threads,
-            "device": setup.device,
-        }
+        setup = asdict(self.setup)
+        settings = {name: setup[name] for name in Timing.model_fields if name in setup}
         if self.problem is not None or not self.repetitions:
-            return Timing(**settings, problem=self.problem or "no repetition was asked for")
-        rates = [setup.batch_size * len(runs) / runs.sum() for runs in self.repetitions]
+            return Timing(**settings, problem=self.problem or "the number of repetitions is 0")
+        rates = [self.setup.batch_size * len(runs) / runs.sum() for runs in self.repetitions]
         runs = np.concatenate(self.repetitions)
         p50, p90, p99 = np.percentile(1000 * runs, [50, 90, 99]).tolist()
         return Timing(
@@ -341,7 +324,7 @@ def _warm_up(cell: _Cell) -> None:
 
 
 def random_batch(session: Session, model: ModelConfig, count: int) -> NDArray[Any]:
-    """Make a batch of random pixels, normalised as the model wants them."""
+    """Make a batch of random pixels, normalised for the model."""
     info = session.inputs[0]
     sizes = zip(info.shape[1:], image_shape(model), strict=True)
     shape = [size if isinstance(size, int) else guess for size, guess in sizes]
@@ -363,14 +346,14 @@ def model_bytes(file: Path) -> int:
 
 @dataclass(slots=True)
 class _Memory:
-    """Growth of memory from here on: the peak of this process, and what its workers hold."""
+    """Growth of memory from now on: the peak of this process, and the memory of its workers."""
 
     start: int = 0
     peaks: bool = False
 
     def __post_init__(self) -> None:
         gc.collect()
-        with suppress(OSError):  # only Linux forgets an older peak
+        with suppress(OSError):  # only Linux can reset an older peak
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
             self.peaks = True
         self.start = psutil.Process().memory_info().rss + _workers()
@@ -384,7 +367,7 @@ class _Memory:
 
 
 def _workers() -> int:
-    """Bytes that the processes started by this one hold."""
+    """Memory of the processes that this one started, in bytes."""
     total = 0
     for child in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):

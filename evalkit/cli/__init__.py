@@ -1,4 +1,7 @@
-"""The command line: one module a subcommand, imported only when it is the one that runs."""
+"""The command line: one module a subcommand, which is imported only when it runs.
+
+A module has `configure`, which adds the options, and `run`. `EPILOG` is the end of its ``--help``.
+"""
 
 from __future__ import annotations
 
@@ -71,18 +74,18 @@ example: python -m evalkit ijbc        (the embedded sample: no data or model ne
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser that refuses unknown words itself, with its own usage and what may be meant."""
+    """A parser that refuses unknown options itself, with its own usage and a suggestion."""
 
     def parse_known_args(  # type: ignore[override]  # narrower than its overloads
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> tuple[argparse.Namespace, list[str]]:
-        """Parse; subcommands get here too, so that nothing unknown is left to the top level."""
-        found, unknown = super().parse_known_args(args, namespace)
+        """Parse; the parsers of subcommands run this too, and leave nothing to the top level."""
+        arguments, unknown = super().parse_known_args(args, namespace)
         if unknown:
-            self.error(f"unrecognized arguments: {' '.join(unknown)}{self._meant(unknown)}")
-        return found, unknown
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{self._suggestion(unknown)}")
+        return arguments, unknown
 
-    def _meant(self, unknown: Sequence[str]) -> str:
+    def _suggestion(self, unknown: Sequence[str]) -> str:
         import difflib
 
         for word in unknown:
@@ -113,7 +116,10 @@ def build_parser(chosen: str | None) -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         if name == chosen:
-            importlib.import_module(module).configure(command, name)
+            implementation = importlib.import_module(module)
+            command.epilog = getattr(implementation, "EPILOG", None)
+            command.set_defaults(run=getattr(implementation, "run", None))
+            implementation.configure(command, name)
     return parser
 
 
@@ -154,7 +160,7 @@ def _run(words: list[str]) -> int:
 
 @contextlib.contextmanager
 def _terminable() -> Iterator[None]:
-    """Take SIGTERM, by which CI ends a job, for an interruption: what was computed is kept."""
+    """Treat SIGTERM, by which CI ends a job, like Ctrl-C: stored outputs stay."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -172,13 +178,13 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 def _complain(command: str | None, message: str, code: int) -> int:
     try:
         print(f"evalkit{f' {command}' if command else ''}: {message}", file=sys.stderr)
-    except BrokenPipeError:  # the code still tells
+    except BrokenPipeError:  # the exit code says it
         _discard(sys.stderr)
     return code
 
 
 def _discard(*streams: TextIO | None) -> None:
-    """Send what is left to nowhere: at its end the interpreter would try to write it again."""
+    """Send what is left to the null device: at its end the interpreter would write it again."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in streams:
         if stream is not None:

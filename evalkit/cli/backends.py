@@ -7,7 +7,7 @@ from pathlib import Path
 
 from evalkit.cli.options import Options, resolve
 
-_EPILOG = """\
+EPILOG = """\
 examples:
   evalkit backends                                  what is here, and what brings the rest
   evalkit backends --json
@@ -29,7 +29,6 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
     """Add the options."""
     from evalkit.core.settings import RunSettings
 
-    parser.epilog = _EPILOG
     parser.add_argument("--json", action="store_true", help="print the table as JSON")
     options = Options(parser)
     options.add(RunSettings, ("python", "worker_timeout"), group="")
@@ -60,7 +59,6 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
         metavar="X",
         help="least cosine that agrees (default: fp32 .9999, fp16 .999, bf16 .99, int8 .97)",
     )
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -6,12 +6,12 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evalkit.cli.options import Options, add_quiet, command_line, resolve
+from evalkit.cli.options import Options, add_quiet, command_line, count, resolve
 
 if TYPE_CHECKING:
     from evalkit.backends.base import Precision
 
-_EPILOG = """\
+EPILOG = """\
 examples:
   evalkit bench                                    the embedded network on its backends
   evalkit bench --model r50.yaml --backends onnxruntime,openvino --precisions fp32,int8
@@ -30,7 +30,6 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
     """Add the options."""
     from evalkit.core.settings import RunSettings
 
-    parser.epilog = _EPILOG
     options = Options(parser)
     model = options.group("model")
     model.add_argument(
@@ -42,9 +41,7 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
     options.add(RunSettings, RUN[:-1])
     _add_grid(options)
     timing = options.group("timing")
-    timing.add_argument(
-        "--repeats", type=_count, default=5, metavar="N", help="rounds (default: 5)"
-    )
+    timing.add_argument("--repeats", type=count, default=5, metavar="N", help="rounds (default: 5)")
     timing.add_argument(
         "--seconds",
         type=_seconds,
@@ -55,7 +52,6 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
     output = options.group("output")
     output.add_argument("--output", type=Path, metavar="JSON", help="write the figures here")
     add_quiet(output)
-    parser.set_defaults(run=run)
 
 
 def _add_grid(options: Options) -> None:
@@ -133,8 +129,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _backends_of(files: dict[str, str]) -> list[str]:
     """Return the backends that a model names files for; the default one if any file will do."""
-    named = dict.fromkeys(key.partition(":")[0] for key in files)
-    return [name for name in named if name != "any"] or ["onnxruntime"]
+    backends = dict.fromkeys(key.partition(":")[0] for key in files)
+    return [name for name in backends if name != "any"] or ["onnxruntime"]
 
 
 def _known_precisions(names: tuple[str, ...]) -> list[Precision]:
@@ -157,13 +153,7 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _counts(text: str) -> tuple[int, ...]:
-    return tuple(_count(part) for part in text.split(","))
-
-
-def _count(text: str) -> int:
-    if not text.strip().isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
-    return int(text)
+    return tuple(count(part) for part in text.split(","))
 
 
 def _seconds(text: str) -> float:

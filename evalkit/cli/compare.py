@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-_EPILOG = """\
+EPILOG = """\
 Both results must have the same data and rules, else the exit code is 3. The scores files that
 --output wrote must be beside them. A difference is candidate minus baseline.
 
@@ -17,14 +17,12 @@ examples:
 
 def configure(parser: argparse.ArgumentParser, name: str) -> None:
     """Add the options."""
-    parser.epilog = _EPILOG
     parser.add_argument("baseline", type=Path, metavar="A.json", help="baseline")
     parser.add_argument("candidate", type=Path, metavar="B.json", help="candidate")
     parser.add_argument(
         "--output", type=Path, metavar="JSON", help="write the comparison to this file"
     )
     parser.add_argument("--all", action="store_true", help="also show figures by event")
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -6,7 +6,7 @@ import argparse
 
 from evalkit.cli.options import add_run_options, command_line, resolve
 
-_EPILOG = """\
+EPILOG = """\
 examples:
   evalkit convert sample-recognition --to int8 --out sample-int8.onnx
   evalkit convert r50.onnx --to int8 --calibration IJBC --out r50-int8.onnx --yaml r50.yaml
@@ -23,13 +23,11 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
     """Add the options."""
     from evalkit.convert.settings import ConversionSettings
 
-    parser.epilog = _EPILOG
     add_run_options(parser, ConversionSettings)
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Convert, print what came of it; 1 if the model came out wrong."""
+    """Convert, and print the figures of the new model; return 1 if it is wrong."""
     import sys
 
     from evalkit.convert.convert import convert
@@ -40,9 +38,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     config = resolve(arguments, ConversionSettings)
     progress = Progress(quiet=getattr(arguments, "quiet", False))
-    found = convert(config, progress, command=command_line(arguments))
-    print(describe(found))
-    if found.failure is None:
+    conversion = convert(config, progress, command=command_line(arguments))
+    print(describe(conversion))
+    if conversion.failure is None:
         return EXIT_OK
-    print(f"evalkit convert: FAILED: {found.failure}", file=sys.stderr)
+    print(f"evalkit convert: FAILED: {conversion.failure}", file=sys.stderr)
     return EXIT_FAILED

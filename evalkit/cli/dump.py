@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from evalkit.exchange.inputs import Inputs
     from evalkit.exchange.settings import DumpSettings
 
-_EPILOG = """\
+EPILOG = """\
 examples:
   evalkit dump lfw --data lfw.bin --model r50.yaml --format bin --out dump
   ais_bench --model r50.om --input dump/inputs --output results --outfmt BIN
@@ -30,13 +30,11 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
     from evalkit.exchange.settings import DumpSettings
     from evalkit.tasks import TASKS
 
-    parser.epilog = _EPILOG
     parser.argument_default = argparse.SUPPRESS
     parser.add_argument("kind", choices=sorted(TASKS), help="the task whose data set is written")
     options = Options(parser)
     options.add(DumpSettings)
     add_quiet(options.group("form"))
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:

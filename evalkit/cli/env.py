@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-_EPILOG = """\
+EPILOG = """\
 examples:
   evalkit env create mxnet
   evalkit env list
@@ -16,7 +16,6 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
     """Add the options."""
     from evalkit.backends.environments import ENVIRONMENTS
 
-    parser.epilog = _EPILOG
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     make = actions.add_parser("create", help="build an environment, or resume one")
     make.add_argument("name", choices=sorted(ENVIRONMENTS), help="its backend")

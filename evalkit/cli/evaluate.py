@@ -21,7 +21,6 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
     kind = settings_of(name)
     parser.epilog = kind.examples.replace("{name}", name)
     add_run_options(parser, kind)
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from evalkit.cli.options import Options, command_line, resolve
+from evalkit.cli.options import Options, command_line, count, resolve
 
-_EPILOG = """\
+EPILOG = """\
 examples:
   evalkit export backbone.pt --to onnx --out backbone.onnx
   evalkit export weights.pth --architecture iresnet50 --to onnx --batch 32 --out r50.onnx
@@ -26,7 +26,6 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
     """Add the options."""
     from evalkit.core.settings import RunSettings
 
-    parser.epilog = _EPILOG
     parser.argument_default = argparse.SUPPRESS
     parser.add_argument(
         "model",
@@ -36,7 +35,7 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
     parser.add_argument("--to", choices=["onnx", "torchscript"], required=True, help="format")
     parser.add_argument("--out", type=Path, metavar="FILE", required=True, help="file to write")
     parser.add_argument(
-        "--batch", type=_batch, metavar="N", default=None, help="fix the batch size (default: open)"
+        "--batch", type=count, metavar="N", default=None, help="fix the batch size (default: open)"
     )
     parser.add_argument(
         "--opset", type=int, metavar="N", default=18, help="opset of ONNX (default: 18)"
@@ -55,11 +54,10 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
         help="largest atol that passes (default: 1e-06)",
     )
     Options(parser).add(RunSettings, _RUN)
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Export, and say how well both agree."""
+    """Export, and print how well both models agree."""
     from evalkit.convert.export.run import RTOL, ExportSettings, export
     from evalkit.core.settings import RunSettings, load_model_config
 
@@ -91,12 +89,6 @@ def run(arguments: argparse.Namespace) -> int:
     met = "met" if done.agrees else "NOT MET"
     print(
         f"assert_allclose with rtol {RTOL:g} needs atol {done.atol_needed:.3g}; "
-        f"asked for {arguments.atol:g}: {met}"
+        f"the limit is {arguments.atol:g}: {met}"
     )
     return 0 if done.agrees else 1
-
-
-def _batch(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no batch size: give 1 or more")
-    return int(text)

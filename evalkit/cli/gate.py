@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-_EPILOG = """\
+EPILOG = """\
 exit codes: 0 no regression, 1 a figure regressed or too many images failed, 2 wrong use,
 3 cannot be judged (other data, rules or sample counts, a partial run, no figure)
 
@@ -22,7 +22,6 @@ examples:
 
 def configure(parser: argparse.ArgumentParser, name: str) -> None:
     """Add the options."""
-    parser.epilog = _EPILOG
     parser.add_argument(
         "result", type=Path, metavar="RESULT", help="result file that --output wrote"
     )
@@ -49,11 +48,10 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
         "--junit", type=Path, metavar="XML", help="write a test case for each check"
     )
     parser.add_argument("--markdown", type=Path, metavar="MD", help="write a summary to this file")
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Judge or update, and tell everyone who listens."""
+    """Judge the result or update the baseline, and write the reports."""
     from evalkit.core.results import load_result
     from evalkit.report.verdict import publish
     from evalkit.verdict.gate import judge, load_policy, update_baseline

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-_EPILOG = """\
+EPILOG = """\
 example:
   evalkit inspect lfw.bin
 """
@@ -13,9 +13,7 @@ example:
 
 def configure(parser: argparse.ArgumentParser, name: str) -> None:
     """Add the options."""
-    parser.epilog = _EPILOG
     parser.add_argument("file", type=Path, metavar="FILE", help=".bin file of the LFW family")
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:

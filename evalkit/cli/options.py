@@ -1,4 +1,4 @@
-"""Options made of settings' fields; defaults < YAML (``--config``) < command line."""
+"""Options that are made from settings' fields; defaults < YAML (``--config``) < command line."""
 
 from __future__ import annotations
 
@@ -255,6 +255,13 @@ def _numbers(text: str, kind: Callable[[str], N], what: str) -> tuple[N, ...]:
         raise argparse.ArgumentTypeError(
             f"{text!r} is not {what}, or several separated by commas ({example})"
         ) from None
+
+
+def count(text: str) -> int:
+    """Read a whole number of at least 1, for argparse."""
+    if not text.strip().isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
+    return int(text)
 
 
 def names(text: str) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from evalkit.datasets.pack import Align
     from evalkit.datasets.pairs import PairList
 
-_EPILOG = """\
+EPILOG = """\
 examples:
   evalkit pack lfw --pairs pairs.txt --images lfw-aligned --out my.bin
   evalkit pack lfw --pairs pairs.csv --images photos --align 5pt --points points.txt --out my.bin
@@ -28,7 +28,6 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
     """Add the options."""
     from evalkit.datasets.pairs import PACKED
 
-    parser.epilog = _EPILOG
     parser.add_argument("kind", choices=PACKED, help="format to write")
     parser.add_argument(
         "--pairs",
@@ -55,7 +54,6 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
     parser.add_argument(
         "--quality", type=int, default=95, help="quality of JPEG, 1 to 100 (default: 95)"
     )
-    parser.set_defaults(run=run)
 
 
 def _add_alignment(parser: argparse.ArgumentParser) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from evalkit.cli.options import command_line
 
-_EPILOG = """\
+EPILOG = """\
 The page is one file and needs no network. It shows figures with intervals, curves, a threshold to
 move, drift, speed, the worst samples if the data are available, and all settings and hashes. Curves
 need the scores files beside the results. Results of the same data and rules share a section.
@@ -22,7 +22,6 @@ examples:
 
 def configure(parser: argparse.ArgumentParser, name: str) -> None:
     """Add the options."""
-    parser.epilog = _EPILOG
     parser.add_argument(
         "results",
         type=Path,
@@ -56,7 +55,6 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
         metavar="FILE",
         help=".html, .md or .csv file to write (default: report.html)",
     )
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from evalkit.datasets.sample import KINDS, SIZES, write_sample
 
-_EPILOG = """\
+EPILOG = """\
 example:
   evalkit sample --kind ijbc --out sample --size tiny
 
@@ -17,13 +17,11 @@ Samples of any size and of other people: tools/paint_sample.py in evalkit's repo
 
 def configure(parser: argparse.ArgumentParser, name: str) -> None:
     """Add the options."""
-    parser.epilog = _EPILOG
     parser.add_argument("--kind", choices=KINDS, required=True, help="format")
     parser.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="new folder to write"
     )
     parser.add_argument("--size", choices=SIZES, default=SIZES[0], help="(default)")
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:

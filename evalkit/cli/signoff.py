@@ -7,7 +7,7 @@ from pathlib import Path
 
 from evalkit.cli.options import command_line
 
-_EPILOG = """\
+EPILOG = """\
 exit codes: 0 all cells passed, 1 a cell failed, 2 the plan is wrong, 3 cannot be judged: a cell is
 inconclusive or could not run
 
@@ -27,7 +27,6 @@ examples:
 
 def configure(parser: argparse.ArgumentParser, name: str) -> None:
     """Add the options."""
-    parser.epilog = _EPILOG
     parser.add_argument(
         "plan", metavar="PLAN", help="YAML file of a plan, or the name of a ready plan"
     )
@@ -45,7 +44,6 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
         help="run only this protocol/backend:precision, or a part, and its reference; repeatable",
     )
     parser.add_argument("--quiet", action="store_true", help="show no progress")
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -56,8 +54,8 @@ def run(arguments: argparse.Namespace) -> int:
     from evalkit.verdict.signoff.preview import preview
     from evalkit.verdict.signoff.run import signoff
 
-    plan, named = find_plan(arguments.plan)
-    folder = arguments.out or Path(f"signoff-{named}")
+    plan, name = find_plan(arguments.plan)
+    folder = arguments.out or Path(f"signoff-{name}")
     progress = Progress(quiet=arguments.quiet)
     if arguments.dry_run:
         print(describe_preview(preview(plan, folder, progress, only=arguments.only)))

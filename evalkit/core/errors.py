@@ -25,7 +25,7 @@ USER_ERRNOS = frozenset(
         errno.ENAMETOOLONG,
     }
 )
-"""Errors of the operating system that are the user's to mend: space, permissions, wrong paths."""
+"""Errors of the operating system that the user can correct: space, permissions, wrong paths."""
 
 
 DISTRIBUTION = "face-evalkit"
@@ -44,7 +44,7 @@ def install_command(extra: str) -> str:
 
 
 class EvalkitError(Exception):
-    """Base of every error that is the user's to mend: one message, no stack trace.
+    """Base of every error that the user can correct: one message, no stack trace.
 
     Attributes
     ----------
@@ -60,15 +60,15 @@ class InputError(EvalkitError):
 
 
 class WrongPrecisionError(InputError):
-    """A model was built in another precision than the one asked for."""
+    """A model was built in another precision than the setting says."""
 
 
 class UnavailableError(EvalkitError):
-    """A backend or another optional part cannot run here; the message says what brings it."""
+    """A backend or another optional part cannot run here; the message says how to install it."""
 
 
 class WorkerError(EvalkitError):
-    """A worker process died, hung or could not start; the message has its last words."""
+    """A worker process died, hung or could not start; the message has its last output."""
 
 
 class CannotJudgeError(EvalkitError):

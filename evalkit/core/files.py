@@ -71,9 +71,9 @@ def sha256_json(value: Any) -> str:
 
 
 def cache_dir() -> Path:
-    """Folder of what can be made again: ``$EVALKIT_CACHE``, else ``~/.cache/evalkit``."""
-    named = os.environ.get("EVALKIT_CACHE")
-    if named:
-        return Path(named)
+    """Folder of files that can be made again: ``$EVALKIT_CACHE``, else ``~/.cache/evalkit``."""
+    folder = os.environ.get("EVALKIT_CACHE")
+    if folder:
+        return Path(folder)
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "evalkit"

@@ -1,4 +1,4 @@
-"""What a setting's field says of itself: help text, group, metavar, and what the setting moves."""
+"""The metadata of a setting's field: help text, group, metavar, and what the setting changes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
 Scope = Literal["figure", "run", "cell", "file"]
-"""What a setting moves.
+"""What a setting changes.
 
 ``figure``: the figures. ``run``: how the run goes. ``cell``: what the matrix of a plan decides.
 ``file``: a path that is read or written.
@@ -77,23 +77,23 @@ class Option:
 
 
 def option_of(field: FieldInfo) -> Option | None:
-    """Return what a field says of itself, or None if it says nothing."""
+    """Return the metadata of a field, or None if it has none."""
     return next((part for part in field.metadata if isinstance(part, Option)), None)
 
 
 def options_of(kind: type[BaseModel]) -> Mapping[str, Option]:
     """Return the options of a class of settings, in the order of its fields.
 
-    A class that names some fields in ``shared`` offers those of its bases' fields alone, beside its
-    own.
+    A class with a list ``shared`` has options for its own fields and, of its bases' fields, for
+    those in the list.
     """
     shared = getattr(kind, "shared", None)
-    found = {
-        name: option_of(field)
+    return {
+        name: option
         for name, field in kind.model_fields.items()
         if shared is None or name in shared or name in kind.__annotations__
+        if (option := option_of(field)) is not None
     }
-    return {name: option for name, option in found.items() if option is not None}
 
 
 def not_for_plans(kind: type[BaseModel]) -> frozenset[str]:

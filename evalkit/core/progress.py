@@ -23,7 +23,7 @@ class Progress:
     quiet : bool
         Show nothing.
     stream : file, optional
-        Standard error if not given.
+        Standard error by default.
     """
 
     def __init__(self, *, quiet: bool = False, stream: TextIO | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Names of backends, heads, data sets and protocols, resolved only when used.
+"""Names of backends, heads and tasks, which are imported only when used.
 
 A registry holds ``"module:attribute"`` strings, so that listing names imports nothing heavy.
 Third parties add theirs by entry points of the registry's group, such as ``evalkit.backends``.
@@ -47,14 +47,14 @@ class Entry:
 
     @property
     def foreign(self) -> bool:
-        """Whether another package registered it, whose faults are none of evalkit's."""
+        """Whether another package registered it."""
         return self.origin != DISTRIBUTION
 
 
 def foreign_fault(
     kind: str, name: str, entry: Entry, doing: str, error: BaseException
 ) -> UnavailableError:
-    """Make the error that tells a fault of another package as that package's.
+    """Make the error for a fault of another package; the message names that package.
 
     Parameters
     ----------
@@ -69,13 +69,13 @@ def foreign_fault(
     cause = "".join(traceback.format_exception_only(error)).strip()
     return UnavailableError(
         f"The {kind} {name!r} of {entry.origin} ({entry.target}) failed {doing}: "
-        f"{cause}{_place(error)}. It is no part of evalkit: mend what it names, ask its makers, "
-        "or uninstall it."
+        f"{cause}{_place(error)}. It is no part of evalkit: correct what the message names, ask "
+        "its makers, or uninstall it."
     )
 
 
 def _place(error: BaseException) -> str:
-    """Say where another package's error comes from: its last line that is none of evalkit's."""
+    """Say where another package's error comes from: its last line outside evalkit."""
     passing = (f"{Path(__file__).parents[1]}{os.sep}", importlib.__file__, "<frozen")
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if not frame.filename.startswith(passing)]
@@ -94,8 +94,8 @@ class Registry(Generic[T]):
     builtin : mapping of str to Entry
         The names that evalkit brings.
     guard : callable or None
-        Takes an object of another package, its name and its entry; returns what `get` gives in its
-        place, so that its faults are told as its own.
+        Takes an object of another package, its name and its entry. `get` returns what the guard
+        makes of it, so that messages name the package that is at fault.
 
     Examples
     --------
@@ -135,11 +135,11 @@ class Registry(Generic[T]):
                 f"The {self.kind} {name!r} of {origin} points to {target!r}; "
                 "write it as 'module:attribute'."
             )
-        held = self._entries.get(name)
-        if held is not None and held.target != target:
+        entry = self._entries.get(name)
+        if entry is not None and entry.target != target:
             raise InputError(
-                f"Two packages register the {self.kind} {name!r}: {held.origin} "
-                f"({held.target}) and {origin} ({target}). Uninstall one of them."
+                f"Two packages register the {self.kind} {name!r}: {entry.origin} "
+                f"({entry.target}) and {origin} ({target}). Uninstall one of them."
             )
         self._entries[name] = Entry(target, extra, origin)
 
@@ -154,7 +154,7 @@ class Registry(Generic[T]):
         Raises
         ------
         evalkit.core.errors.InputError
-            Nothing is; the message says what was perhaps meant.
+            Nothing is; the message suggests a name.
         """
         self._read_plugins()
         if name not in self._entries:
@@ -185,8 +185,8 @@ class Registry(Generic[T]):
                 f"{self.base.__name__}. Derive it from {self.base.__module__}."
                 f"{self.base.__qualname__}."
             )
-        held = cast("T", value)
-        return self._guard(held, name, entry) if self._guard and entry.foreign else held
+        registered = cast("T", value)
+        return self._guard(registered, name, entry) if self._guard and entry.foreign else registered
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names())
@@ -198,7 +198,7 @@ class Registry(Generic[T]):
     def _load(self, name: str, entry: Entry) -> Any:
         module, _, attribute = entry.target.partition(":")
         try:
-            held = importlib.import_module(module)
+            imported = importlib.import_module(module)
         except ImportError as error:
             raise UnavailableError(self._missing(name, entry, error)) from error
         except (Exception, SystemExit) as error:  # leaving would set the exit code that CI reads
@@ -208,7 +208,7 @@ class Registry(Generic[T]):
                 raise UnavailableError(self._missing(name, entry, error)) from error
             raise
         try:
-            return getattr(held, attribute)
+            return getattr(imported, attribute)
         except AttributeError as error:
             raise InputError(
                 f"The {self.kind} {name!r} of {entry.origin} points to {entry.target!r}, but "
@@ -229,4 +229,4 @@ class Registry(Generic[T]):
         for point in importlib.metadata.entry_points(group=self.group):
             origin = point.dist.name if point.dist is not None else "an unnamed package"
             self.register(point.name, point.value, origin=origin)
-        self._plugins_read = True  # only now: a collision is told every time, not once
+        self._plugins_read = True  # only now: a collision is an error every time, not once

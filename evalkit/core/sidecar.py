@@ -26,7 +26,7 @@ def dumped(record: dict[str, Any]) -> bytes:
 
 
 def conversion_of(model: Path, sha256: str) -> dict[str, Any] | None:
-    """Read what a result says of how its model was converted.
+    """Read how a model was converted, for a result.
 
     Parameters
     ----------
@@ -37,28 +37,23 @@ def conversion_of(model: Path, sha256: str) -> dict[str, Any] | None:
     Returns
     -------
     dict or None
-        The record without its long lists; of the calibration its data set, count and hash stay.
-        None where the model has no record.
+        The record without its long lists: the calibration's data set, count and hash stay. None
+        where the model has no record.
 
     Raises
     ------
     evalkit.core.errors.InputError
         The record cannot be read, or is of another model.
     """
-    path = sidecar_path(model)
-    if not path.is_file():
+    record = _read(model)
+    if record is None:
         return None
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        built = record["built"]["sha256"]
-        calibration = _checked(record["calibration"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _malformed(path, error) from error
-    if built != sha256:
+    if record["built"]["sha256"] != sha256:
         raise InputError(
-            f"{path} describes another model than {model.name} beside it, which has changed since. "
-            "Convert again with --overwrite, or remove the record."
+            f"{sidecar_path(model)} describes another model than {model.name} beside it, which has "
+            "changed since. Convert again with --overwrite, or remove the record."
         )
+    calibration = record["calibration"]
     if calibration is not None:
         record["calibration"] = {k: v for k, v in calibration.items() if k not in _LONG_LISTS}
     return {name: value for name, value in record.items() if name != "environment"}
@@ -72,34 +67,38 @@ def calibration_of(model: Path) -> dict[str, Any] | None:
     evalkit.core.errors.InputError
         The record cannot be read.
     """
+    record = _read(model)
+    return None if record is None else record["calibration"]
+
+
+def _read(model: Path) -> dict[str, Any] | None:
     path = sidecar_path(model)
     if not path.is_file():
         return None
     try:
-        return _checked(json.loads(path.read_text(encoding="utf-8"))["calibration"])
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(record["built"]["sha256"], str):
+            raise TypeError("the hash of the model is no string")
+        if record["calibration"] is not None:
+            _check_calibration(record["calibration"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _malformed(path, error) from error
+        raise InputError(
+            f"{path} is no record of a conversion ({error!r}). Remove it, or convert the model "
+            "again."
+        ) from error
+    return record
 
 
-def _checked(calibration: Any) -> dict[str, Any] | None:
-    """Return a calibration's record whose values can be compared with a data set's."""
-    if calibration is None:
-        return None
+def _check_calibration(calibration: Any) -> None:
+    """Refuse a record of a calibration that cannot be compared with a data set."""
     if not isinstance(calibration, dict):
         raise TypeError("'calibration' is no mapping")
     for name, kind in {"data": str, "path": str, "data_sha256": str, "count": int}.items():
         if not isinstance(calibration[name], kind):
             raise TypeError(f"{name!r} is no {kind.__name__}")
     for name in ("identities", "digests"):
-        listed = calibration.get(name)
-        if listed is not None and not all(isinstance(value, str) for value in listed):
+        values = calibration.get(name)
+        if values is not None and not all(isinstance(value, str) for value in values):
             raise TypeError(f"{name!r} does not hold strings")
     if any(len(bytes.fromhex(digest)) != DIGEST_BYTES for digest in calibration.get("digests", [])):
         raise ValueError(f"a digest has not {DIGEST_BYTES} bytes")
-    return calibration
-
-
-def _malformed(path: Path, error: Exception) -> InputError:
-    return InputError(
-        f"{path} is no record of a conversion ({error!r}). Remove it, or convert the model again."
-    )

@@ -28,6 +28,8 @@ _MANIFEST = "store.json"
 _NAMES = "names.json"
 _FORMAT = 1
 _NOTES = {"digests", "stamps", "seconds", "failures"}
+_DAMAGE = (OSError, ValueError, KeyError, TypeError)
+"""What reading a damaged manifest raises."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +106,10 @@ class Store:
         evalkit.core.errors.InputError
             The folder holds no store, or its manifest is damaged.
         """
-        path = folder / _MANIFEST
         try:
-            key = json.loads(path.read_text(encoding="utf-8"))["key"]
+            key = _read_key(folder)
             return cls(folder, key, int(key["samples"]), list(key["fields"]), int(key["size"]))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except _DAMAGE as error:
             raise InputError(f"{folder} holds no outputs store ({error}).") from error
 
     @property
@@ -250,10 +251,8 @@ class Store:
                 )
             return
         try:
-            key = json.loads(path.read_text(encoding="utf-8"))["key"]
-            if not isinstance(key, dict):
-                raise TypeError("its key is not a mapping")
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            key = _read_key(self.folder)
+        except _DAMAGE as error:
             raise InputError(
                 f"{path} is damaged ({error}). Remove {self.folder} or give --outputs-dir another."
             ) from error
@@ -277,10 +276,17 @@ class Layout:
 def read_layout(folder: Path) -> Layout | None:
     """Return the layout of the store in a folder, None if it holds none."""
     try:
-        key = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))["key"]
+        key = _read_key(folder)
         return Layout(frozenset(key["fields"]), int(key["size"]))
-    except (OSError, ValueError, KeyError, TypeError):
+    except _DAMAGE:
         return None
+
+
+def _read_key(folder: Path) -> dict[str, Any]:
+    key = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))["key"]
+    if not isinstance(key, dict):
+        raise TypeError("its key is not a mapping")
+    return key
 
 
 def store_name(key: dict[str, Any]) -> str:

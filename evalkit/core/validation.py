@@ -1,4 +1,4 @@
-"""Settings of YAML files and options, read safely and validated: one clear error for all wrong."""
+"""Settings of YAML files and options, read safely and validated: one clear error for all flaws."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ COMMAND_LINE = "command line"
 """Ends the name of a source whose settings are options."""
 
 _PLAINLY = {
-    "greater_than_equal": "must be at least {ge}, not {given!r}",
-    "greater_than": "must be more than {gt}, not {given!r}",
-    "less_than_equal": "must be at most {le}, not {given!r}",
-    "literal_error": "must be {expected}, not {given!r}",
-    "int_parsing": "must be a whole number, not {given!r}",
-    "int_from_float": "must be a whole number, not {given!r}",
-    "int_type": "must be a whole number, not {given!r}",
-    "float_parsing": "must be a number, not {given!r}",
-    "float_type": "must be a number, not {given!r}",
-    "bool_parsing": "must be true or false, not {given!r}",
-    "tuple_type": "must be a list, not {given!r}",
+    "greater_than_equal": "must be at least {ge}, not {value!r}",
+    "greater_than": "must be more than {gt}, not {value!r}",
+    "less_than_equal": "must be at most {le}, not {value!r}",
+    "literal_error": "must be {expected}, not {value!r}",
+    "int_parsing": "must be a whole number, not {value!r}",
+    "int_from_float": "must be a whole number, not {value!r}",
+    "int_type": "must be a whole number, not {value!r}",
+    "float_parsing": "must be a number, not {value!r}",
+    "float_type": "must be a number, not {value!r}",
+    "bool_parsing": "must be true or false, not {value!r}",
+    "tuple_type": "must be a list, not {value!r}",
     "too_short": "must have at least {min_length}, not {actual_length}",
-    "path_type": "must be a path, not {given!r}",
-    "model_type": "must be a mapping of settings, not {given!r}",
-    "dict_type": "must be a mapping, not {given!r}",
+    "path_type": "must be a path, not {value!r}",
+    "model_type": "must be a mapping of settings, not {value!r}",
+    "dict_type": "must be a mapping, not {value!r}",
     "missing": "is missing",
 }
 """What to say of pydantic's types of errors."""
@@ -62,12 +62,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return value
 
 
-def find_yaml(named_or_file: str, folder: str, what: str) -> Path:
-    """Return a YAML file: the one named, or a ready one of a folder of ``configs`` by its name.
+def find_yaml(name_or_file: str, folder: str, what: str) -> Path:
+    """Return a YAML file by its path, or a ready one of a folder of ``configs`` by its name.
 
     Parameters
     ----------
-    named_or_file : str
+    name_or_file : str
     folder : str
         Below ``configs``.
     what : str
@@ -78,17 +78,17 @@ def find_yaml(named_or_file: str, folder: str, what: str) -> Path:
     evalkit.core.errors.InputError
         There is none.
     """
-    import evalkit.configs  # noqa: PLC0415 - a folder of data files, found only where asked
+    import evalkit.configs  # noqa: PLC0415 - a folder of data files that few commands need
 
-    path = Path(named_or_file)
+    path = Path(name_or_file)
     if path.exists():
         return path
     ready = Path(evalkit.configs.__path__[0]) / folder
-    chosen = ready / f"{named_or_file}.yaml"
-    if path.name != named_or_file or not chosen.is_file():
+    chosen = ready / f"{name_or_file}.yaml"
+    if path.name != name_or_file or not chosen.is_file():
         known = ", ".join(sorted(file.stem for file in ready.glob("*.yaml")))
         raise InputError(
-            f"There is no {what} {named_or_file!r}. Give a YAML file or one of: {known}."
+            f"There is no {what} {name_or_file!r}. Give a YAML file or one of: {known}."
         )
     return chosen
 
@@ -105,33 +105,33 @@ def validate(kind: type[C], values: dict[str, Any], source: str) -> C:
         return kind.model_validate(values)
     except ValidationError as error:
         options = source.endswith(COMMAND_LINE)
-        found = error.errors()
-        # pydantic calls a list too short, too, whose items are wrong.
-        wrong = {item["loc"][:depth] for item in found for depth in range(len(item["loc"]))}
+        flaws = error.errors()
+        # pydantic also calls a list too short if its items are wrong.
+        wrong = {item["loc"][:depth] for item in flaws for depth in range(len(item["loc"]))}
         lines = [
             _complaint(kind, item, options=options)
-            for item in found
+            for item in flaws
             if item["type"] != "too_short" or item["loc"] not in wrong
         ]
         raise InputError(f"{source}: " + "; ".join(lines) + ".") from error
 
 
 def _complaint(kind: type[BaseModel], item: ErrorDetails, *, options: bool) -> str:
-    """Say one error of pydantic plainly, settings named as the options they are."""
+    """Say one error of pydantic in plain words; a setting has the name of its option."""
     where = ".".join(str(part) for part in item["loc"])
     if item["type"] == "extra_forbidden":
         return f"{where}: unknown setting; known: {', '.join(_known(kind, item['loc']))}"
     if where and options:
         where = f"--{str(item['loc'][0]).replace('_', '-')}"
     if item["type"] in _PLAINLY:
-        words = _PLAINLY[item["type"]].format(**item.get("ctx", {}), given=item["input"])
+        words = _PLAINLY[item["type"]].format(**item.get("ctx", {}), value=item["input"])
         return f"{where} {words}"
     message = item["msg"].removeprefix("Value error, ")
     return f"{where}: {message}" if where else message
 
 
 def _known(kind: type[BaseModel], place: tuple[int | str, ...]) -> list[str]:
-    """Return the settings there are where an unknown one stands."""
+    """Return the known settings at the place of an unknown one."""
     for part in place[:-1]:
         if part in kind.model_fields:
             kind = next(_models_in(kind.model_fields[str(part)].annotation), kind)
@@ -146,14 +146,14 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def check_written(settings: BaseModel) -> None:
-    """See that everything that a run writes can be written, before the long work.
+    """Check that a run can write its files, before the long work; make the folders.
 
-    Folders are made. What each setting writes is what `evalkit.core.option.Option.writes` says.
+    `evalkit.core.option.Option.writes` says what each setting writes.
 
     Raises
     ------
     evalkit.core.errors.InputError
-        A file is named where a folder is needed, or the reverse; or nothing can be written there.
+        A path is a file instead of a folder, or the reverse; or nothing can be written there.
     """
     for name, option in options_of(type(settings)).items():
         path = getattr(settings, name)
@@ -162,7 +162,7 @@ def check_written(settings: BaseModel) -> None:
 
 
 def check_path(path: Path, option: str, writes: Literal["file", "folder", "new"] = "file") -> None:
-    """See that a file or a folder can be written, and make the folder.
+    """Check that a file or a folder can be written, and make the folder.
 
     Raises
     ------

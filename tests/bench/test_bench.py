@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 import evalkit.bench
 from evalkit.backends import BACKENDS
 from evalkit.backends.base import Backend, Probe, Ran, Session, SessionOptions, TensorInfo
-from evalkit.bench import BenchResult, Setup, bench, measure, model_bytes
+from evalkit.bench import BenchResult, Setup, bench, model_bytes
 from evalkit.cli import main
 from evalkit.core.errors import InputError
 from evalkit.core.registry import Entry
@@ -92,7 +92,7 @@ def model(tmp_path: Path) -> ModelConfig:
 
 
 def test_rates_and_latencies_are_those_of_the_clock(model: ModelConfig) -> None:
-    (timing,) = measure(model, [Setup("timed", batch_size=10)], repeats=2, seconds=0.5)
+    (timing,) = bench(model, [Setup("timed", batch_size=10)], repeats=2, seconds=0.5).timings
     # Runs take 20 ms, every tenth 40: warm-up ends after ten of them (nine of 20 and one of 40).
     assert timing.images_per_second is not None
     assert timing.latency_ms is not None
@@ -113,7 +113,7 @@ def test_rates_and_latencies_are_those_of_the_clock(model: ModelConfig) -> None:
 
 def test_configurations_take_turns(model: ModelConfig) -> None:
     setups = [Setup("timed", batch_size=1), Setup("timed", "fp16", 1), Setup("timed", batch_size=2)]
-    measure(model, setups, repeats=3, seconds=1e-3)
+    bench(model, setups, repeats=3, seconds=1e-3)
     assert TimedSession.log[-9:] == 3 * [("fp32", 1), ("fp16", 1), ("fp32", 2)]
     assert len(TimedBackend.opened) == 2, "batch sizes share a session"
     assert all(session.closed for session in TimedBackend.opened)
@@ -127,7 +127,7 @@ def test_what_cannot_run_says_why_and_stops_nothing(model: ModelConfig) -> None:
         Setup("onnxruntime"),
         Setup("timed"),
     ]
-    int8, unknown, broken, no_file, good = measure(model, setups, repeats=3, seconds=0.1)
+    int8, unknown, broken, no_file, good = bench(model, setups, repeats=3, seconds=0.1).timings
     assert int8.problem == "no int8 here"
     assert "nowhere" in (unknown.problem or "")
     assert broken.problem == "broke down"
@@ -140,9 +140,8 @@ def test_a_fixed_batch_size_refuses_the_others(
     model: ModelConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(TimedBackend, "fixed", 4)
-    one, four = measure(
-        model, [Setup("timed", batch_size=size) for size in (1, 4)], repeats=1, seconds=0.01
-    )
+    setups = [Setup("timed", batch_size=size) for size in (1, 4)]
+    one, four = bench(model, setups, repeats=1, seconds=0.01).timings
     assert one.problem == "takes batches of 4"
     assert four.problem is None
 
