@@ -1,4 +1,4 @@
-"""What all detection heads share: the record, the settings, and the way from tensors to faces."""
+"""What all detection heads share: detections, options, and the steps from tensors to faces."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MOST_SCORE = 1.05
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Detections:
-    """The faces found in one image.
+    """The faces of one image.
 
     Attributes
     ----------
@@ -34,8 +34,8 @@ class Detections:
         x1, y1, x2, y2 in pixels.
     scores : ndarray of float32, shape (n,)
     landmarks : ndarray of float32, shape (n, 5, 2), or None
-        Left eye, right eye, nose, left and right mouth corner, as seen in the image; None where
-        the model gives none.
+        Left eye, right eye, nose, left and right mouth corner, as seen in the image; None if the
+        model has no landmarks.
     """
 
     boxes: Floats
@@ -65,32 +65,32 @@ class Detections:
 
     @property
     def finite(self) -> bool:
-        """Whether every value is a number, and every place within 1e9 pixels."""
+        """Whether every value is finite, and every coordinate within 1e9 pixels."""
         parts = [self.boxes, self.scores, *([] if self.landmarks is None else [self.landmarks])]
         return all(bool((np.abs(part) <= _FAR_AWAY).all()) for part in parts)
 
 
 @dataclass(frozen=True, slots=True)
 class DetectionOptions:
-    """What happens to a head's candidates; each of these moves the figure.
+    """Options of post-processing; each of them changes the figure.
 
     Attributes
     ----------
     score_threshold : float
-        Candidates below it are dropped. 0.02 is the public WIDER FACE protocols' value.
+        Candidates below it are dropped. 0.02 is the value of the public WIDER FACE protocols.
     nms_threshold : float or None
-        Overlap above which the weaker box goes; None suppresses nothing.
+        The weaker of two boxes is dropped if their overlap is greater; None suppresses nothing.
     nms_overlap : str
         Convention of the overlap, see `evalkit.heads.nms.nms`; ``plus_one`` as in the public
         RetinaFace code.
     top_k_before, top_k_after : int or None
-        Best candidates that enter suppression, and that leave it; None keeps all, as the public
+        The number of best candidates before and after suppression; None keeps all, as the public
         RetinaFace code does.
     clip : bool
-        Whether boxes are cut at the image's border, before suppression.
+        Whether boxes are clipped at the image's border, before suppression.
     truncate : bool
-        Whether the final corners lose their fractions, as in the prediction files that the public
-        RetinaFace code writes: it moves the AP of small faces.
+        Whether the final corners lose their fractions, as in the prediction files of the public
+        RetinaFace code: this changes the AP of small faces.
     """
 
     score_threshold: float = 0.02
@@ -109,14 +109,14 @@ class DetectionOptions:
         for name in ("score_threshold", "nms_threshold"):
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1:
-                raise InputError(f"{name} is {value}; it lies between 0 and 1.")
+                raise InputError(f"{name} is {value}. Give a number between 0 and 1.")
         for name in ("top_k_before", "top_k_after"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise InputError(f"{name} is {value}; it is at least 1.")
+                raise InputError(f"{name} is {value}. Give 1 or more.")
 
     def settings(self) -> dict[str, Any]:
-        """Every option, as results record them."""
+        """Return every option, as results record them."""
         return asdict(self)
 
 
@@ -134,30 +134,30 @@ class DetectionHead(ABC):
         Parameters
         ----------
         outputs : mapping of str to ndarray of float32
-            What the session gave; the first axis is the batch, or is missing where the model
-            has none.
+            The session's outputs; the first axis is the batch. Models without a batch axis have
+            none.
         size : tuple of int
             Height and width of the network's input.
         threshold : float
-            Candidates with a lower score are left out; NaN scores are not.
+            Candidates with a lower score are dropped; NaN scores are kept.
 
         Returns
         -------
         list of Detections
-            One an image of the batch, in pixels of the input, unsorted, before suppression.
+            One for each image of the batch, in pixels of the input, unsorted, before suppression.
 
         Raises
         ------
         evalkit.core.errors.InputError
-            The outputs do not fit the head; the message says what was found and expected.
+            The outputs do not fit the head; the message has the actual and the expected shapes.
         """
 
     def options(self) -> DetectionOptions:
-        """Return the options that suit the head where the user says nothing."""
+        """Return the head's default options."""
         return DetectionOptions()
 
     def settings(self) -> dict[str, Any]:
-        """Name and settings, as results record them."""
+        """Return name and settings, as results record them."""
         return {"head": self.name, **asdict(self)}  # type: ignore[call-overload]
 
 
@@ -174,27 +174,26 @@ def detect(
     head : DetectionHead
     outputs : mapping of str to ndarray of float32
     geometries : sequence of Geometry
-        Of the images, in the batch's order and of one input size; what the batch holds beyond
-        them is padding and is left out.
+        Of the images, in the batch's order and of one input size; further rows of the batch are
+        padding.
     options : DetectionOptions
 
     Returns
     -------
     list of Detections or None
-        By descending score, in pixels of the original image. None where a candidate is NaN,
-        infinite or beyond 1e9 pixels: the image failed (an overflow in a low precision, perhaps),
-        and is to be named.
+        By descending score, in pixels of the original image. None if a candidate is NaN, infinite
+        or beyond 1e9 pixels: the image failed, perhaps by an overflow in a low precision.
 
     Raises
     ------
     evalkit.core.errors.InputError
-        The outputs do not fit the head, hold fewer images than were given, or have scores that
-        are no probabilities.
+        The outputs do not fit the head, have too few images, or have scores that are no
+        probabilities.
     """
     sizes = {geometry.input for geometry in geometries}
     if len(sizes) != 1:
         raise ValueError(f"a batch has one input size, not {sorted(sizes)}")
-    # Overflow is looked for below, image by image.
+    # Overflow is checked below, image by image.
     with np.errstate(over="ignore", invalid="ignore"):
         decoded = head.decode(outputs, sizes.pop(), options.score_threshold)
     if len(decoded) < len(geometries):
@@ -202,53 +201,48 @@ def detect(
             f"The model's outputs are of {len(decoded)} images, but {len(geometries)} were given. "
             "Run it with --batch-size 1."
         )
-    pairs = zip(decoded, geometries, strict=False)
-    _check_scores(head, decoded[: len(geometries)])
-    return [_finish(found, geometry, options) for found, geometry in pairs]
+    decoded = decoded[: len(geometries)]
+    _check_scores(head, decoded)
+    pairs = zip(decoded, geometries, strict=True)
+    return [_finish(candidates, geometry, options) for candidates, geometry in pairs]
 
 
 def _check_scores(head: DetectionHead, decoded: Sequence[Detections]) -> None:
-    for found in decoded:
-        highest = float(np.max(found.scores, initial=0.0, where=np.isfinite(found.scores)))
+    for faces in decoded:
+        highest = float(np.max(faces.scores, initial=0.0, where=np.isfinite(faces.scores)))
         if highest > _MOST_SCORE:
             raise InputError(
                 f"The head {head.name!r} reads a score of {highest:.4g} from the model's outputs; "
-                "scores are probabilities. Is the model's last sigmoid or softmax missing, or are "
-                "its outputs named wrongly in the model's YAML?"
+                "scores are probabilities. Check whether the model's last sigmoid or softmax is "
+                "missing, and the names of its outputs in the model's YAML."
             )
 
 
-def _finish(found: Detections, geometry: Geometry, options: DetectionOptions) -> Detections | None:
-    if not found.finite:
+def _finish(faces: Detections, geometry: Geometry, options: DetectionOptions) -> Detections | None:
+    if not faces.finite:
         return None
-    points = found.landmarks
-    boxes = geometry.boxes_to_image(found.boxes)
+    boxes, points = geometry.boxes_to_image(faces.boxes), faces.landmarks
     if options.clip:
         height, width = geometry.image
         boxes = np.clip(boxes, 0, np.array((width, height, width, height), np.float32))
-    found = Detections(
-        boxes, found.scores, None if points is None else geometry.landmarks_to_image(points)
-    )
-    if not found.finite:  # the image may be far larger than the input
+    points = None if points is None else geometry.landmarks_to_image(points)
+    faces = Detections(boxes, faces.scores, points)
+    if not faces.finite:  # the image may be far larger than the input
         return None
-    # A box without area is no face; the convention of whole pixels would give it one.
-    found = found.take(np.flatnonzero((found.boxes[:, 2:] > found.boxes[:, :2]).all(axis=1)))
-    if options.top_k_before is not None and len(found) > options.top_k_before:
-        found = found.take(_best_first(found.scores)[: options.top_k_before])
-    found = found.take(_kept(found, options))
-    return found.truncated() if options.truncate else found
+    # A box without area is no face; the plus_one convention would give it an area.
+    faces = faces.take(np.flatnonzero((faces.boxes[:, 2:] > faces.boxes[:, :2]).all(axis=1)))
+    if options.top_k_before is not None and len(faces) > options.top_k_before:
+        faces = faces.take(_best_first(faces.scores)[: options.top_k_before])
+    faces = faces.take(_suppressed(faces, options))
+    return faces.truncated() if options.truncate else faces
 
 
-def _kept(found: Detections, options: DetectionOptions) -> NDArray[np.int64]:
-    if options.nms_threshold is None:
-        return _best_first(found.scores)[: options.top_k_after]
-    return nms(
-        found.boxes,
-        found.scores,
-        options.nms_threshold,
-        overlap=options.nms_overlap,
-        limit=options.top_k_after,
-    )
+def _suppressed(faces: Detections, options: DetectionOptions) -> NDArray[np.int64]:
+    """Return the rows that suppression keeps, the best first."""
+    threshold, limit = options.nms_threshold, options.top_k_after
+    if threshold is None:
+        return _best_first(faces.scores)[:limit]
+    return nms(faces.boxes, faces.scores, threshold, overlap=options.nms_overlap, limit=limit)
 
 
 def _best_first(scores: Floats) -> NDArray[np.int64]:
@@ -256,38 +250,38 @@ def _best_first(scores: Floats) -> NDArray[np.int64]:
 
 
 def batched(value: Floats, axes: int) -> Floats:
-    """Return an output with its batch axis, adding one to what models of one image leave out."""
+    """Return an output with a batch axis, which models of one image lack."""
     return value[None] if value.ndim == axes - 1 else value
 
 
 def passes(scores: Floats, threshold: float) -> NDArray[np.bool_]:
-    """Which scores reach the threshold; NaN does, so that it is found and not lost."""
+    """Return which scores reach the threshold; NaN counts, so that it is not lost."""
     return ~(scores < threshold)
 
 
 def tables_of(outputs: Outputs, rows: int, columns: int) -> list[Floats]:
-    """Find the outputs of a number of rows and columns; adds the batch axis, keeps the order."""
+    """Return the outputs of a number of rows and columns, in their order, with a batch axis."""
     tables = [batched(value, 3) for value in outputs.values()]
     return [table for table in tables if table.ndim == 3 and table.shape[1:] == (rows, columns)]
 
 
 def same_batch(tables: Sequence[Floats]) -> bool:
-    """Whether all tables hold equally many images."""
+    """Whether all tables have the same number of images."""
     return len({len(table) for table in tables}) == 1
 
 
 def misfit(head: str, outputs: Outputs, expected: str) -> InputError:
     """Return the error for outputs that do not fit a head."""
-    found = ", ".join(f"{name} {value.shape}" for name, value in outputs.items())
+    actual = ", ".join(f"{name} {value.shape}" for name, value in outputs.items())
     return InputError(
-        f"The outputs do not fit the head {head!r}: found {found}; expected {expected}. "
+        f"The outputs do not fit the head {head!r}: they are {actual}; expected {expected}. "
         "Choose another head or correct its settings in the model's YAML."
     )
 
 
 @lru_cache(maxsize=64)
 def grid(size: Size, stride: int, repeats: int) -> Floats:
-    """Column and row of each anchor of a level, row by row, each place `repeats` times.
+    """Return column and row of each anchor of a level, row by row, each place `repeats` times.
 
     Returns
     -------
@@ -306,13 +300,13 @@ def grid(size: Size, stride: int, repeats: int) -> Floats:
 
 
 def from_center(center: Floats, size: Floats) -> Floats:
-    """Corners x1 y1 x2 y2 of boxes given by centre and width and height, each (n, 2)."""
+    """Return corners x1 y1 x2 y2 of boxes, from centres and sizes of shape (n, 2)."""
     half = size / np.float32(2)
     return np.concatenate([center - half, center + half], axis=1)
 
 
 def joined(levels: Sequence[Detections]) -> Detections:
-    """Put the candidates of several levels into one record."""
+    """Concatenate the candidates of several levels."""
     points = [level.landmarks for level in levels if level.landmarks is not None]
     return Detections(
         np.concatenate([level.boxes for level in levels]),

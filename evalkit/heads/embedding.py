@@ -1,4 +1,4 @@
-"""The embedding head: from a model's raw output to one vector a face."""
+"""The embedding head: from a model's raw output to one vector for each face."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def embedding(
     Parameters
     ----------
     outputs : dict of str to ndarray
-        What the session gave, first axis the batch.
+        The session's outputs; the first axis is the batch.
     count : int
         Samples that are not padding.
     name : str, optional
         The output to read, for models with several.
     rows : int, optional
-        Samples that the session ran, padding included: the output must have just so many rows.
-        Without it, at least `count`.
+        Samples in the batch with padding: the output must have exactly so many rows. Without it,
+        at least `count`.
 
     Returns
     -------
@@ -35,7 +35,7 @@ def embedding(
     Raises
     ------
     evalkit.core.errors.InputError
-        The output is not there, is ambiguous, or has no row a sample.
+        The output does not exist, is ambiguous, or lacks a row for each sample.
     """
     if name is None and len(outputs) > 1:
         raise InputError(
@@ -44,12 +44,15 @@ def embedding(
         )
     chosen = next(iter(outputs)) if name is None else name
     if chosen not in outputs:
-        raise InputError(f"The model has no output {chosen!r}, only {', '.join(outputs)}.")
+        raise InputError(
+            f"The model has no output {chosen!r}, only {', '.join(outputs)}. Correct 'output' in "
+            "the model's YAML."
+        )
     value = outputs[chosen]
     fits = value.ndim >= 2 and value.shape[0] >= count
     if not fits or (rows is not None and value.shape[0] != rows):
         raise InputError(
             f"The output {chosen!r} has shape {value.shape}; an embedding model gives one row "
-            f"for each of the {rows or count} images. Is this a recognition model?"
+            f"for each of the {rows or count} images. Check that this is a recognition model."
         )
     return value[:count].reshape(count, -1)

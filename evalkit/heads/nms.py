@@ -19,7 +19,7 @@ OVERLAPS: tuple[Overlap, ...] = get_args(Overlap)
 
 
 def extra_pixel(overlap: Overlap) -> float:
-    """Return what a convention adds to every width and height.
+    """Return the number that a convention adds to every width and height.
 
     Raises
     ------
@@ -39,7 +39,7 @@ def nms(
     overlap: Overlap = "plus_one",
     limit: int | None = None,
 ) -> NDArray[np.int64]:
-    """Keep each box that overlaps no better one that was kept.
+    """Drop each box that overlaps a better box which is kept.
 
     Parameters
     ----------
@@ -48,11 +48,11 @@ def nms(
     scores : ndarray of shape (n,)
         On ties the earlier box goes first.
     threshold : float
-        A box goes if its intersection over union with a kept one is greater.
+        A box is dropped if its intersection over union with a kept one is greater.
     overlap : {'plus_one', 'continuous'}
-        ``plus_one`` takes corners as pixels, x2 - x1 + 1 wide: so do the public RetinaFace and
-        SCRFD codes (Fast R-CNN's ``py_cpu_nms``). ``continuous`` takes them as edges, x2 - x1
-        wide: so do OpenCV and torchvision.
+        ``plus_one`` takes corners as pixels, so that a box is x2 - x1 + 1 wide. The public
+        RetinaFace and SCRFD codes do so (Fast R-CNN's ``py_cpu_nms``). ``continuous`` takes them
+        as edges, x2 - x1 wide, as OpenCV and torchvision do.
     limit : int, optional
         Stop at this many kept boxes.
 

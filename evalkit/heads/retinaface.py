@@ -32,7 +32,7 @@ from evalkit.heads.sizing import Size
 def priors(
     size: Size, strides: tuple[int, ...], min_sizes: tuple[tuple[float, ...], ...]
 ) -> Floats:
-    """Prior boxes of an input, level by level, row by row, then by size.
+    """Return the prior boxes of an input, by level, row and size.
 
     Returns
     -------
@@ -53,8 +53,8 @@ def priors(
 class RetinaFace(DetectionHead):
     """The head ``retinaface``.
 
-    Outputs are told apart by their columns, whatever their names and order: 4 offsets, 2 class
-    scores (background, face), 10 landmark offsets (may be missing).
+    Outputs are recognised by their columns, whatever their names and order: 4 offsets, 2 class
+    scores (background, face), 10 landmark offsets (optional).
 
     Attributes
     ----------
@@ -79,7 +79,7 @@ class RetinaFace(DetectionHead):
         if len(self.strides) != len(self.min_sizes):
             raise InputError(
                 f"The head 'retinaface' has {len(self.strides)} strides but min_sizes of "
-                f"{len(self.min_sizes)} levels. Give one list of sizes a stride."
+                f"{len(self.min_sizes)} levels. Give one list of sizes for each stride."
             )
 
     def decode(self, outputs: Outputs, size: Size, threshold: float) -> list[Detections]:
@@ -112,7 +112,7 @@ class RetinaFace(DetectionHead):
         background, face = scores[:, :, 0], scores[:, :, 1]
         softmaxed = self.scores == "softmax"
         if self.scores == "auto":
-            # Comparisons with NaN are false: a broken output stays as it is and is found later.
+            # Comparisons with NaN are false: a NaN stays, and is found later.
             lowest, highest = np.fmin.reduce(scores, axis=None), np.fmax.reduce(scores, axis=None)
             logits = lowest < -0.01 or highest > 1.01
             softmaxed = not (logits or (np.abs(background + face - 1) > 0.05).any())

@@ -35,15 +35,15 @@ class UltraFace(DetectionHead):
         columns = [table.shape[-1] for table in tables if table.ndim == 3]
         if sorted(columns) != [2, 4] or len(tables) != 2 or not same_batch(tables):
             raise misfit(
-                self.name, outputs, "scores of 2 columns and boxes of 4, one row an anchor"
+                self.name, outputs, "scores of 2 columns and boxes of 4, one row for each anchor"
             )
         scores, corners = tables if columns[0] == 2 else tables[::-1]
         if scores.shape[1] != corners.shape[1]:
             raise misfit(self.name, outputs, "as many rows of scores as of boxes")
         height, width = size
         pixels = np.array((width, height, width, height), np.float32)
-        found = []
+        images = []
         for face, boxes in zip(scores[:, :, 1], corners, strict=True):
             rows = np.flatnonzero(passes(face, threshold))
-            found.append(Detections(boxes[rows] * pixels, face[rows]))
-        return found
+            images.append(Detections(boxes[rows] * pixels, face[rows]))
+        return images

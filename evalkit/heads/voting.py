@@ -1,7 +1,8 @@
-"""Box voting: joining what several views of one image found.
+"""Box voting: joining the detections of several views of one image.
 
-As in the public multi-scale WIDER FACE protocols (S3FD, PyramidBox, DSFD, RetinaFace): the best
-box and all that overlap it become one, their average weighted by score, with the best score.
+As in the public multi-scale WIDER FACE protocols (S3FD, PyramidBox, DSFD, RetinaFace): the best box
+and all boxes that overlap it become one box. It is their average weighted by score, and has the best
+score.
 """
 
 from __future__ import annotations
@@ -29,17 +30,17 @@ def vote(
     Parameters
     ----------
     views : sequence of Detections
-        In pixels of the original image; landmarks are joined where every view has them.
+        In pixels of the original image; landmarks are joined if every view has them.
     threshold : float
-        Boxes with at least this overlap with the best one join it (0.3 in S3FD, 0.4 in
+        Boxes that overlap the best one by at least this much join it (0.3 in S3FD, 0.4 in
         RetinaFace).
     overlap : {'plus_one', 'continuous'}
         See `evalkit.heads.nms.nms`.
     keep_single : bool
-        Whether a box that nothing joined stays. The public protocols drop it, for it was found
-        in one view only.
+        Whether a box without others is kept. The public protocols drop it, since only one view
+        has it.
     limit : int, optional
-        At most this many.
+        The largest number of boxes.
 
     Returns
     -------
@@ -62,7 +63,7 @@ def vote(
     chosen: list[Detections] = []
     while len(left) and (limit is None or len(chosen) < limit):
         joins = _overlaps(left.boxes[0], left.boxes, extra_pixel(overlap)) >= threshold
-        # A box joins itself even where rounding or a tiny area says otherwise.
+        # A box joins itself, even if rounding or a tiny area gives a lower overlap.
         joins[0] = True
         group = left.take(np.flatnonzero(joins))
         left = left.take(np.flatnonzero(~joins))
@@ -72,7 +73,7 @@ def vote(
 
 
 def _average(group: Detections) -> Detections:
-    # Scores of 0 alone would divide by 0; all weigh the same then.
+    # If all scores are 0, all boxes have the same weight.
     weights = group.scores.astype(np.float64)
     weights = weights if weights.sum() > 0 else np.ones_like(weights)
     points = group.landmarks

@@ -1,6 +1,6 @@
-"""YOLO face detectors in the layouts of their public exports, told apart by shape.
+"""YOLO face detectors in the layouts of their public exports, recognised by shape.
 
-With N the number of cells of all strides (times three anchors before version 8):
+N is the number of cells of all strides, before version 8 times three anchors:
 
 - ``v5``: (batch, N, 16): cx cy w h, objectness, 5 landmarks x y, class;
 - ``v5-grid``: the same on each stride before decoding, (batch, 3, rows, columns, 16), without
@@ -9,7 +9,7 @@ With N the number of cells of all strides (times three anchors before version 8)
 - ``v8``: (batch, 20, N): cx cy w h, class, 5 landmarks x y visibility;
 - without landmarks: (batch, N, 6) and (batch, 5, N).
 
-Coordinates are pixels of the input; (batch, columns, N) and (batch, N, columns) both go.
+Coordinates are pixels of the input. Both (batch, columns, N) and (batch, N, columns) are read.
 Tested on synthetic tensors of these layouts.
 """
 
@@ -38,7 +38,7 @@ from evalkit.heads.sizing import Size
 
 
 class _Layout(NamedTuple):
-    """Which columns hold what; the score is the product of its columns."""
+    """The meaning of columns; the score is the product of its columns."""
 
     columns: int
     anchors: int
@@ -81,26 +81,27 @@ class YoloFace(DetectionHead):
         if len(self.strides) != len(self.anchors):
             raise InputError(
                 f"The head 'yolo-face' has {len(self.strides)} strides but anchors of "
-                f"{len(self.anchors)}. Give one list of anchors a stride."
+                f"{len(self.anchors)}. Give one list of anchors for each stride."
             )
 
     def decode(self, outputs: Outputs, size: Size, threshold: float) -> list[Detections]:
         """See `DetectionHead.decode`."""
         levels = self._grid_levels(outputs, size)
-        if levels is not None:
-            return [
+        if levels is None:
+            table, layout = self._table(outputs, size)
+            return [_decode_table(image, layout, threshold) for image in table]
+        images = []
+        for image in range(len(levels[0])):
+            parts = zip(levels, self.strides, self.anchors, strict=True)
+            images.append(
                 joined(
                     [
                         _decode_grid(level[image], stride, np.array(anchors, np.float32), threshold)
-                        for level, stride, anchors in zip(
-                            levels, self.strides, self.anchors, strict=True
-                        )
+                        for level, stride, anchors in parts
                     ]
                 )
-                for image in range(len(levels[0]))
-            ]
-        table, layout = self._table(outputs, size)
-        return [_decode_table(image, layout, threshold) for image in table]
+            )
+        return images
 
     def _grid_levels(self, outputs: Outputs, size: Size) -> list[Floats] | None:
         """Return outputs of the layout ``v5-grid`` in the order of the strides, or None."""
@@ -115,7 +116,7 @@ class YoloFace(DetectionHead):
     def _table(self, outputs: Outputs, size: Size) -> tuple[Floats, _Layout]:
         """Return the decoded table, (batch, columns, N), and its layout."""
         cells = sum(len(grid(size, stride, 1)) for stride in self.strides)
-        # Some exports keep the undecoded levels beside the decoded table.
+        # Some exports have the undecoded levels beside the decoded table.
         for value in outputs.values():
             table = batched(value, 3)
             for layout in _LAYOUTS:
