@@ -8,7 +8,6 @@ backend ``outputs``.
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from evalkit.backends.base import PRECISIONS, Probe, SessionOptions, TensorInfo
 from evalkit.backends.boards import BoardBackend, BoardSession
 from evalkit.backends.tensors import first_line, only_input
 from evalkit.core.errors import InputError
+from evalkit.core.machine import installed_version
 
 _REMEDY = (
     "Install CANN, then the wheels aclruntime and ais_bench of Ascend's tools repository, on the "
@@ -94,10 +94,7 @@ class AscendBackend(BoardBackend):
 
 
 def _version() -> str:
-    try:
-        return importlib.metadata.version("ais_bench")
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"
+    return installed_version("ais_bench") or "unknown"
 
 
 def _infos(descriptions: Sequence[Any]) -> tuple[TensorInfo, ...]:

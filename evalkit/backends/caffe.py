@@ -92,14 +92,11 @@ class CaffeBackend(ModelBackend):
                 reason=f"OpenCV {cv2.__version__} reads no Caffe models.",
                 remedy="Run: pip install 'opencv-python-headless<5'.",
             )
-        precisions: tuple[Precision, ...] = ("fp32", "fp16") if _has_fp16() else ("fp32",)
+        arm = platform.machine().lower() in {"aarch64", "arm64"}
+        targets = cv2.dnn.getAvailableTargets(cv2.dnn.DNN_BACKEND_OPENCV)
+        half = arm and cv2.dnn.DNN_TARGET_CPU_FP16 in targets
+        precisions: tuple[Precision, ...] = ("fp32", "fp16") if half else ("fp32",)
         return Probe(True, cv2.__version__, ("cpu",), precisions)
-
-
-def _has_fp16() -> bool:
-    targets = cv2.dnn.getAvailableTargets(cv2.dnn.DNN_BACKEND_OPENCV)
-    arm = platform.machine().lower() in {"aarch64", "arm64"}
-    return arm and cv2.dnn.DNN_TARGET_CPU_FP16 in targets
 
 
 def _beside(model: Path, suffix: str) -> Path:

@@ -34,7 +34,7 @@ def describe() -> dict[str, Any]:
     """Versions, machine and evalkit's own commit, as JSON values."""
     return {
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in _PACKAGES},
+        "packages": {name: installed_version(name) for name in _PACKAGES},
         "platform": platform.platform(),
         "cpu": _cpu_model(),
         "cores": available_cores(),
@@ -42,8 +42,8 @@ def describe() -> dict[str, Any]:
     }
 
 
-def _version(distribution: str) -> str | None:
-    """Version of a distribution; None where another one brings the same modules."""
+def installed_version(distribution: str) -> str | None:
+    """Return the version of a distribution; None if it is not installed."""
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:

@@ -1,6 +1,6 @@
-"""How an image of any size becomes a detector's input, and how boxes find their way back.
+"""How an image of any size becomes a detector's input, and how boxes return to the image.
 
-A policy is named by a line of text that results record:
+A policy has a name, a line of text that results record:
 
 - ``original``: the image's own size, padded to a multiple of the stride;
 - ``short_side=800 max=1333``: resized, keeping its shape, then padded to a multiple of the stride;
@@ -9,7 +9,7 @@ A policy is named by a line of text that results record:
 - ``multi_scale=500,800,1100 max=2000 flip``: several short sides, each perhaps mirrored too.
 
 ``stride=N`` (32) and ``pad=V`` (a grey value from 0 to 255, or ``mean``, the model's mean colour)
-may follow where they apply. ``original stride=1`` pads nothing.
+may follow where they apply. ``original stride=1`` does not pad.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import Literal, Protocol, cast, get_args
 
 import cv2
 import numpy as np
@@ -27,13 +27,14 @@ from evalkit.core.errors import InputError
 
 Size = tuple[int, int]
 Pad = int | Literal["mean"]
+Fit = Literal["letterbox", "centered", "stretch"]
 
 _MIRRORED_POINTS = (1, 0, 2, 4, 3)
 
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """How one image lies in the network's input; sizes are (height, width) in pixels.
+    """The place of one image in the network's input; sizes are (height, width) in pixels.
 
     Attributes
     ----------
@@ -57,11 +58,11 @@ class Geometry:
 
     @property
     def scale(self) -> tuple[float, float]:
-        """Pixels of the input for one of the image, along x and y."""
+        """Pixels of the input for one pixel of the image, along x and y."""
         return self.resized[1] / self.image[1], self.resized[0] / self.image[0]
 
     def boxes_to_image(self, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Bring boxes x1 y1 x2 y2, shape (n, 4), from the input to the original image.
+        """Map boxes x1 y1 x2 y2, shape (n, 4), from the input to the original image.
 
         Examples
         --------
@@ -74,7 +75,7 @@ class Geometry:
         return corners.reshape(-1, 4)
 
     def landmarks_to_image(self, landmarks: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Bring landmarks, shape (n, 5, 2), to the original image; mirrored, left stays left."""
+        """Map landmarks, shape (n, 5, 2), to the original image; left stays left if mirrored."""
         points = self._points(landmarks)
         return points[:, _MIRRORED_POINTS] if self.mirrored else points
 
@@ -88,10 +89,10 @@ class Geometry:
 
 
 class Sizing(Protocol):
-    """A policy: frozen, and written by `str` as `parse_sizing` reads it."""
+    """A policy: frozen; `str` writes the name that `parse_sizing` reads."""
 
     def views(self, image: Size) -> tuple[Geometry, ...]:
-        """Return how an image of (height, width) is shown to the network, once or several times."""
+        """Return the views of an image of (height, width) that the network gets."""
 
     @property
     def pad(self) -> Pad:
@@ -115,7 +116,7 @@ class Original:
 
 @dataclass(frozen=True, slots=True)
 class ShortSide:
-    """Short side of `size` pixels unless the long one would exceed `longest`, then padded."""
+    """Short side of `size` pixels, less if the long side would exceed `longest`; then padded."""
 
     size: int
     longest: int | None = None
@@ -137,11 +138,11 @@ class ShortSide:
 
 @dataclass(frozen=True, slots=True)
 class Fixed:
-    """One input size for all: `height` and `width`, filled as `fit` says."""
+    """One input size for all images: `height` and `width`, filled by the rule `fit`."""
 
     height: int
     width: int
-    fit: Literal["letterbox", "centered", "stretch"] = "letterbox"
+    fit: Fit = "letterbox"
     pad: Pad = "mean"
 
     def views(self, image: Size) -> tuple[Geometry, ...]:
@@ -173,7 +174,7 @@ class MultiScale:
     pad: Pad = "mean"
 
     def views(self, image: Size) -> tuple[Geometry, ...]:
-        """See `Sizing.views`; a size that `longest` makes equal to another is shown once."""
+        """See `Sizing.views`; sizes that `longest` makes equal give one view."""
         plain = dict.fromkeys(
             view
             for size in self.sizes
@@ -196,7 +197,7 @@ _FORMS = (
 _ALLOWED = {
     "original": {"stride", "pad"},
     "short_side": {"max", "stride", "pad"},
-    "fixed": {"letterbox", "centered", "stretch", "pad"},
+    "fixed": {*get_args(Fit), "pad"},
     "multi_scale": {"max", "flip", "stride", "pad"},
 }
 
@@ -207,7 +208,7 @@ def parse_sizing(text: str) -> Sizing:
     Raises
     ------
     evalkit.core.errors.InputError
-        It is none of the forms; the message lists them.
+        It has another form; the message lists the forms.
 
     Examples
     --------
@@ -218,19 +219,17 @@ def parse_sizing(text: str) -> Sizing:
     """
     words = [word.partition("=")[::2] for word in text.split()]
     (kind, value), rest = (words[0], dict(words[1:])) if words else (("", ""), {})
-    unknown = rest.keys() - _ALLOWED.get(kind, set())
-    if kind not in _ALLOWED or unknown or len(rest) != len(words) - 1:
-        raise _refusal(text)
     try:
+        if rest.keys() - _ALLOWED[kind] or len(rest) != len(words) - 1:
+            raise ValueError(text)
         return _build(kind, value, rest)
     except (KeyError, ValueError) as error:
-        raise _refusal(text) from error
+        raise InputError(f"There is no input sizing {text!r}. Write {_FORMS}.") from error
 
 
 def _build(kind: str, value: str, rest: dict[str, str]) -> Sizing:
-    pad: Pad = "mean"
-    if rest.get("pad", "mean") != "mean":
-        pad = _whole(rest["pad"], least=0, most=255)
+    grey = rest.get("pad", "mean")
+    pad: Pad = "mean" if grey == "mean" else _whole(grey, least=0, most=255)
     stride = _whole(rest.get("stride", "32"))
     longest = _whole(rest["max"]) if "max" in rest else None
     if kind == "original" and not value:
@@ -240,20 +239,11 @@ def _build(kind: str, value: str, rest: dict[str, str]) -> Sizing:
     if kind == "multi_scale" and not rest.get("flip"):
         sizes = tuple(_whole(size) for size in value.split(","))
         return MultiScale(sizes, longest, "flip" in rest, stride, pad)
-    fits: dict[str, Literal["letterbox", "centered", "stretch"]] = {
-        "letterbox": "letterbox",
-        "centered": "centered",
-        "stretch": "stretch",
-    }
     (fit,) = rest.keys() - {"pad"}
     if kind != "fixed" or rest[fit] or (fit == "stretch" and "pad" in rest):
         raise ValueError(kind)
     width, height = value.split("x")
-    return Fixed(_whole(height), _whole(width), fits[fit], pad)
-
-
-def _refusal(text: str) -> InputError:
-    return InputError(f"There is no input sizing {text!r}. Write {_FORMS}.")
+    return Fixed(_whole(height), _whole(width), cast("Fit", fit), pad)
 
 
 def _whole(text: str, least: int = 1, most: int = 1 << 16) -> int:
@@ -281,7 +271,7 @@ def place(
     geometry : Geometry
         A view of an image of this size.
     colour : three ints
-        Of the padding, in the order of the image's channels; see `pad_colour`.
+        Of the padding, in the image's order of channels; see `pad_colour`.
 
     Returns
     -------
@@ -307,9 +297,9 @@ def place(
 def pad_colour(
     pad: Pad, mean: float | Sequence[float], color: Literal["rgb", "bgr"]
 ) -> tuple[int, int, int]:
-    """Colour of the padding in RGB, from a policy and the model's mean in its own order.
+    """Return the padding's colour in RGB, from a policy and the model's mean in its own order.
 
-    The mean colour is (close to) zero once normalised, which is what a convolution pads with.
+    The mean colour is close to zero after normalisation, and convolutions pad with zero.
 
     Examples
     --------
@@ -333,14 +323,14 @@ def batches_by_size(
     sizes : sequence of (height, width)
         Of each input.
     batch_size : int
-        At most this many a batch.
+        The largest batch.
     max_pixels : int, optional
-        At most this many pixels a batch, which bounds memory; one input is always taken.
+        The largest number of pixels in a batch, to bound memory; a batch has at least one input.
 
     Returns
     -------
     list of tuple of int
-        Indices; each occurs once, sizes in order of first appearance, ascending within a size.
+        Indices, each once: sizes in the order of their first input, ascending within a size.
 
     Examples
     --------

@@ -1,8 +1,8 @@
 """Box voting: joining the detections of several views of one image.
 
-As in the public multi-scale WIDER FACE protocols (S3FD, PyramidBox, DSFD, RetinaFace): the best box
-and all boxes that overlap it become one box. It is their average weighted by score, and has the best
-score.
+As in the public multi-scale WIDER FACE protocols (S3FD, PyramidBox, DSFD, RetinaFace): the best
+box and all boxes that overlap it become one box. It is their average weighted by score, and has the
+best score.
 """
 
 from __future__ import annotations

@@ -252,9 +252,9 @@ def test_a_registry_names_what_was_meant() -> None:
         build_head("scfrd")
     with pytest.raises(InputError, match=r"'retinaface'.*stride: Unexpected keyword"):
         build_head("retinaface", {"stride": [8]})
-    with pytest.raises(InputError, match="Give one list of sizes a stride"):
+    with pytest.raises(InputError, match="Give one list of sizes for each stride"):
         build_head("retinaface", {"strides": [8]})
-    with pytest.raises(InputError, match="Give one list of anchors a stride"):
+    with pytest.raises(InputError, match="Give one list of anchors for each stride"):
         build_head("yolo-face", {"strides": [8]})
 
 

@@ -67,7 +67,7 @@ def test_a_box_that_leaves_all_bounds_in_the_image_fails_it() -> None:
 def test_scores_that_are_no_probabilities_are_refused() -> None:
     head = build_head("boxes", {"boxes": "dets", "scores": None})
     outputs = {"dets": np.array([[1, 1, 9, 9, 0.4], [1, 1, 9, 9, 57]], np.float32)}
-    with pytest.raises(InputError, match=r"reads a score of 57 .* sigmoid or softmax missing"):
+    with pytest.raises(InputError, match=r"reads a score of 57 .* sigmoid or softmax is missing"):
         detect(head, outputs, [Geometry(SIZE, SIZE, SIZE)], DetectionOptions())
 
 

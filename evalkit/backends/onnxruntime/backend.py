@@ -11,7 +11,6 @@ which works beside the runtime's own, would not flush as they do.
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import re
 import tempfile
@@ -44,6 +43,7 @@ from evalkit.backends.onnxruntime.saturation import NOTE, cpu_saturates
 from evalkit.backends.session import ModelBackend, ModelSession
 from evalkit.backends.tensors import cuda_device_count, cuda_index, first_line, wrong_precision
 from evalkit.core.errors import InputError, install_command
+from evalkit.core.machine import installed_version
 
 PACKAGES = ("onnxruntime", "onnxruntime-gpu")
 FATAL_ONLY = 4  # an error is raised, and need not be logged
@@ -156,7 +156,7 @@ class OnnxRuntimeBackend(ModelBackend):
     @classmethod
     def probe(cls) -> Probe:
         """See `Backend.probe`: both packages at once make it unavailable."""
-        packages = [name for name in PACKAGES if _installed(name)]
+        packages = [name for name in PACKAGES if installed_version(name)]
         if len(packages) > 1:
             return Probe(
                 available=False,
@@ -176,14 +176,6 @@ class OnnxRuntimeBackend(ModelBackend):
         if "CUDAExecutionProvider" in ort.get_available_providers():
             devices += [f"cuda:{index}" for index in range(cuda_device_count())]
         return Probe(True, ort.__version__, tuple(devices), ("fp32", "fp16", "int8"))
-
-
-def _installed(distribution: str) -> bool:
-    try:
-        importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
 
 
 @contextmanager
@@ -237,15 +229,13 @@ def _refusal(error: Exception) -> tuple[str, str]:
 
 
 def _infos(values: Sequence[Any]) -> tuple[TensorInfo, ...]:
-    return tuple(
-        TensorInfo(value.name, _numpy_name(value.type), tuple(value.shape)) for value in values
-    )
-
-
-def _numpy_name(kind: str) -> str:
-    """NumPy's name of ``tensor(float)``; what is no tensor keeps the runtime's name."""
-    element = kind.removeprefix("tensor(").removesuffix(")")
-    return _NUMPY_NAMES.get(element, element)
+    """Describe inputs or outputs; other kinds than ``tensor(...)`` keep the runtime's name."""
+    infos = []
+    for value in values:
+        element = value.type.removeprefix("tensor(").removesuffix(")")
+        dtype = _NUMPY_NAMES.get(element, element)
+        infos.append(TensorInfo(value.name, dtype, tuple(value.shape)))
+    return tuple(infos)
 
 
 def _alternative(requested: str) -> str:

@@ -104,7 +104,7 @@ def _check(model: Path, name: str, key: str, value: Any) -> None:
                 f"{model}: {name} holds the size {str(value)[:60]!r}, which is not plain "
                 "arithmetic and could run code. Export the model again."
             )
-    elif not all(_is_plain(key, text) for text in _texts(key, value)):
+    elif not all(_GRAMMARS.get(key, _is_name)(text) for text in _texts(key, value)):
         raise InputError(
             f"{model}: {name} holds {key[:40]!r} with {str(value)[:60]!r}, which is no plain name "
             "and could run code. Name inputs and layers with letters, digits and underscores, and "
@@ -162,8 +162,8 @@ def _texts(key: str, value: Any) -> Iterator[str]:
             yield item
 
 
-def _is_plain(key: str, text: str) -> bool:
-    return _GRAMMARS[key](text) if key in _GRAMMARS else bool(_NAME.fullmatch(text))
+def _is_name(text: str) -> bool:
+    return _NAME.fullmatch(text) is not None
 
 
 def _is_plain_text(text: str) -> bool:

@@ -6,12 +6,13 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import weakref
 from collections.abc import Mapping
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
@@ -83,7 +84,7 @@ class Worker:
         self.timeout = timeout
         self.batches, self.outputs = SharedArea.create(), SharedArea.create()
         areas = self.batches, self.outputs
-        self._channel, remote = socket.socketpair()
+        self._channel, remote = Pipe()
         lifeline, own_end = os.pipe()
         descriptors = (remote.fileno(), lifeline, *(area.descriptor for area in areas))
         try:
@@ -127,8 +128,8 @@ class Worker:
         """
         self.check_alive()
         try:
-            send(self._channel, message, self.timeout)
-        except (ConnectionClosedError, TimeoutError) as error:
+            send(self._channel, message)
+        except ConnectionClosedError as error:
             self._fail(doing, error, self.timeout)
         answer = self._receive(doing, self.timeout)
         if "error" not in answer:
@@ -241,7 +242,7 @@ def _ending(code: int | None) -> str:
 
 def _end(
     process: subprocess.Popen[bytes],
-    channel: socket.socket,
+    channel: Connection,
     lifeline: int,
     areas: tuple[SharedArea, ...],
 ) -> None:
@@ -253,7 +254,7 @@ def _end(
     _release(channel, lifeline, areas)
 
 
-def _release(channel: socket.socket, lifeline: int, areas: tuple[SharedArea, ...]) -> None:
+def _release(channel: Connection, lifeline: int, areas: tuple[SharedArea, ...]) -> None:
     channel.close()
     os.close(lifeline)
     for area in areas:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import fcntl
 import importlib
-import importlib.metadata
 import os
 import platform
 import select
 import signal
-import socket
 import sys
 import traceback
 from dataclasses import asdict
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from evalkit.backends.base import Backend, Session, SessionOptions
 from evalkit.backends.worker.wire import ConnectionClosedError, SharedArea, receive, send
 from evalkit.core import errors
 from evalkit.core.errors import DISTRIBUTION, EvalkitError, InputError, UnavailableError
+from evalkit.core.machine import installed_version
 
 _PACKAGES = {"tvm": "apache-tvm", "tvm_ffi": "apache-tvm"}
 """Packages whose name differs from the module's."""
@@ -41,7 +41,7 @@ def serve(numpy_version: str, channel: int, lifeline: int, batches: int, outputs
     for descriptor in (channel, lifeline, batches, outputs):
         os.set_inheritable(descriptor, False)
     _die_with_the_parent(lifeline)
-    connection = socket.socket(fileno=channel)
+    connection = Connection(channel)
     server = _Server(SharedArea(batches), SharedArea(outputs))
     send(connection, {"python": platform.python_version(), "numpy": numpy_version})
     while True:
@@ -117,7 +117,7 @@ def _backend(name: str) -> type[Backend]:
         return BACKENDS.get(name)
     except UnavailableError as error:
         cause = error.__cause__
-        if not isinstance(cause, ImportError) or _installed():
+        if not isinstance(cause, ImportError) or installed_version(DISTRIBUTION):
             raise  # a fault of another package, or the message names the extra
         missing = (cause.name or name).partition(".")[0]
         raise UnavailableError(
@@ -125,12 +125,3 @@ def _backend(name: str) -> type[Backend]:
             f"runtime there: {sys.executable} -m pip install {_PACKAGES.get(missing, missing)}. Or "
             "name another interpreter."
         ) from error
-
-
-def _installed() -> bool:
-    """Whether this interpreter has evalkit itself, and not only a runtime."""
-    try:
-        importlib.metadata.distribution(DISTRIBUTION)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True

@@ -1,8 +1,7 @@
 """Messages between a process and its worker: short JSON, and arrays in shared memory.
 
-A message is its length (four bytes, little endian) and UTF-8 JSON. Arrays lie in unnamed files that
-both processes map, so nothing remains when either dies. Both sides import this module; it needs
-NumPy and the standard library only.
+Arrays lie in unnamed files that both processes map, so nothing remains when either dies. Both sides
+import this module; it needs NumPy and the standard library only.
 """
 
 from __future__ import annotations
@@ -11,11 +10,9 @@ import contextlib
 import json
 import mmap
 import os
-import socket
-import struct
 import tempfile
-import time
 from collections.abc import Iterable, Sequence
+from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
@@ -23,8 +20,7 @@ from numpy.typing import NDArray
 
 from evalkit.core.errors import InputError
 
-_LENGTH = struct.Struct("<I")
-_LONGEST = 1 << 26
+_LONGEST = 1 << 26  # bytes of a message
 _ALIGNMENT = 64
 
 
@@ -32,25 +28,20 @@ class ConnectionClosedError(Exception):
     """The other side is gone, or sent something that is no message."""
 
 
-def send(channel: socket.socket, message: dict[str, Any], limit: float | None = None) -> None:
-    """Send a message within `limit` seconds.
+def send(channel: Connection, message: dict[str, Any]) -> None:
+    """Send a message.
 
     Raises
     ------
     ConnectionClosedError
-    TimeoutError
     """
-    text = json.dumps(message).encode()
-    channel.settimeout(limit)
     try:
-        channel.sendall(_LENGTH.pack(len(text)) + text)
-    except TimeoutError:
-        raise
+        channel.send_bytes(json.dumps(message).encode())
     except OSError as error:
         raise ConnectionClosedError(str(error)) from error
 
 
-def receive(channel: socket.socket, limit: float | None = None) -> dict[str, Any]:
+def receive(channel: Connection, limit: float | None = None) -> dict[str, Any]:
     """Wait for a message, at most `limit` seconds.
 
     Raises
@@ -58,33 +49,17 @@ def receive(channel: socket.socket, limit: float | None = None) -> dict[str, Any
     ConnectionClosedError
     TimeoutError
     """
-    deadline = None if limit is None else time.monotonic() + limit
-    (length,) = _LENGTH.unpack(_exactly(channel, _LENGTH.size, deadline))
-    if length > _LONGEST:
-        raise ConnectionClosedError(f"a message of {length:,} bytes was announced")
-    message = json.loads(_exactly(channel, length, deadline))
+    try:
+        if not channel.poll(limit):
+            raise TimeoutError
+        message = json.loads(channel.recv_bytes(_LONGEST))
+    except TimeoutError:
+        raise
+    except (EOFError, OSError) as error:
+        raise ConnectionClosedError(str(error)) from error
     if not isinstance(message, dict):
         raise ConnectionClosedError("a message is not a mapping")
     return message
-
-
-def _exactly(channel: socket.socket, count: int, deadline: float | None) -> bytes:
-    parts = bytearray()
-    while len(parts) < count:
-        left = None if deadline is None else deadline - time.monotonic()
-        if left is not None and left <= 0:
-            raise TimeoutError
-        channel.settimeout(left)
-        try:
-            part = channel.recv(count - len(parts))
-        except TimeoutError:
-            raise
-        except OSError as error:
-            raise ConnectionClosedError(str(error)) from error
-        if not part:
-            raise ConnectionClosedError("end of file")
-        parts += part
-    return bytes(parts)
 
 
 class SharedArea:
