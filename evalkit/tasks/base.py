@@ -275,7 +275,7 @@ class Task(ABC, Generic[S]):
         return ()
 
     def doubts(self, result: Result) -> tuple[str, ...]:
-        """Return what makes the figures doubtful, each in a sentence."""
+        """Return what makes the figures doubtful, each in a sentence: warnings of the result."""
         return ()
 
     def panels(self, runs: Runs) -> tuple[Panel, ...]:

@@ -78,7 +78,8 @@ def _evaluate(
         outputs = ready
     evaluation = task.evaluate(outputs, samples, settings, work)
     result = _result(task, samples, settings, outputs, evaluation, work.clock, command)
-    return Outcome(result, evaluation, samples)
+    warnings = (*result.warnings, *task.doubts(result))
+    return Outcome(result.model_copy(update={"warnings": warnings}), evaluation, samples)
 
 
 def _infer(

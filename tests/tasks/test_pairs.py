@@ -94,6 +94,16 @@ def test_ready_scores(evalkit: Command, tmp_path: Path, capsys: pytest.CaptureFi
     assert "fnmr@fmr=2e-01" in capsys.readouterr().out
 
 
+def test_scores_that_fall_with_likeness_are_doubted(evalkit: Command, tmp_path: Path) -> None:
+    same = np.arange(40) % 2 == 0
+    out = tmp_path / "r.json"
+    for sign, doubted in ((1, False), (-1, True)):
+        scores = sign * np.where(same, 0.5, 0.1) + np.linspace(0, 0.1, 40)
+        file = scores_file(tmp_path / "s.csv", scores, same)
+        assert evalkit("pairs", "--scores", file, "--fmr", "0.1", "--output", out) == 0
+        assert any("Check the labels" in text for text in load_result(out).warnings) is doubted
+
+
 def test_parquet_is_read_as_csv_is(tmp_path: Path) -> None:
     rows = [("a.png", "b.png", 1, "p", "p"), ("a.png", "c.png", 0, "p", "q")]
     table = read_pairs(write(tmp_path / "p.csv", rows))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from evalkit.core.errors import InputError
-from evalkit.tasks import TASKS, settings_of
+from evalkit.tasks import TASKS, settings_of, task_of
 from evalkit.tasks.base import Task
 from evalkit.tasks.ijb.settings import IjbSettings
 from evalkit.tasks.lfw.settings import LfwSettings
@@ -70,6 +70,19 @@ def test_data_are_recognised_by_what_lies_there(tmp_path: Path) -> None:
     assert found() == ["ijbc", "lfw", "widerface"]
     (tmp_path / "b.bin").touch()
     assert found() == ["ijbc", "widerface"]
+    task = task_of(tmp_path)
+    assert task is not None
+    assert task.name == "ijbc"
+    assert task_of(tmp_path / "IJBC/meta") is None
+
+
+def test_a_folder_with_the_files_of_both_releases_is_ijbc(tmp_path: Path) -> None:
+    (tmp_path / "meta").mkdir()
+    for name in ("ijbb", "ijbc"):
+        (tmp_path / f"meta/{name}_face_tid_mid.txt").touch()
+    task = task_of(tmp_path)
+    assert task is not None
+    assert task.name == "ijbc"
 
 
 def test_images_are_counted_for_estimates(tmp_path: Path) -> None:
