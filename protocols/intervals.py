@@ -1,4 +1,8 @@
-"""Confidence intervals of a proportion."""
+"""Confidence intervals of a proportion.
+
+SciPy's ``binomtest(...).proportion_ci(method="wilson")`` differs from `wilson_interval` in the last
+digit, and results that exist have the latter's.
+"""
 
 from __future__ import annotations
 

@@ -55,8 +55,8 @@ def drift(baseline: npt.NDArray[Any], candidate: npt.NDArray[Any]) -> Drift:
 
     Examples
     --------
-    >>> found = drift(np.array([[3.0, 4.0]]), np.array([[3.0, 4.5]]))
-    >>> round(float(found.cosines[0]), 4), found.largest_absolute, found.largest_relative
+    >>> apart = drift(np.array([[3.0, 4.0]]), np.array([[3.0, 4.5]]))
+    >>> round(float(apart.cosines[0]), 4), apart.largest_absolute, apart.largest_relative
     (0.9985, 0.5, 0.125)
     """
     before, after = (np.asarray(rows, np.float64) for rows in (baseline, candidate))

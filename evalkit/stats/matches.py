@@ -216,14 +216,14 @@ def weighted_ap(counts: ImageCounts, weights: npt.NDArray[Any]) -> Floats:
     if weights.ndim != 2 or weights.shape[1] != counts.images:
         raise ValueError(f"weights of shape {weights.shape} do not fit {counts.images} images")
     table = _table(counts)
-    found = np.empty((len(counts.subsets), len(weights)))
+    areas = np.empty((len(counts.subsets), len(weights)))
     size = max(1, _BLOCK_CELLS // max(table.shape[0], 1))
     for start in range(0, len(weights), size):
         block = np.ascontiguousarray(weights[start : start + size].T, np.float64)
         curves = (table @ block).reshape(2, len(counts.subsets), counts.steps, -1)
         np.cumsum(curves, axis=2, out=curves)
-        found[:, start : start + size] = _areas(curves[0], curves[1], counts.faces @ block)
-    return found
+        areas[:, start : start + size] = _areas(curves[0], curves[1], counts.faces @ block)
+    return areas
 
 
 class Matches(Evidence):

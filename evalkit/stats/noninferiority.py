@@ -1,20 +1,19 @@
 """Non-inferiority: whether a loss stays within a margin that was fixed beforehand.
 
-The hypothesis to be refuted is that the candidate is worse by the margin or more. It is refuted
-where the one-sided lower bound of the paired difference lies within the margin [1]_. The opposite
-claim, that the margin is exceeded, wants the same confidence: the upper bound must lie beyond it.
-Between the two the data do not decide.
+The null hypothesis is that the candidate is worse by the margin or more. It is rejected where the
+one-sided lower bound of the paired difference lies within the margin [1]_. The opposite claim, that
+the loss exceeds the margin, needs the same confidence: the upper bound must lie beyond the margin.
+Between the two, the data do not decide.
 
 Where several figures must all pass, each at its full level, the overall claim holds at that level
-too (the intersection-union test [2]_): no correction for multiplicity is due.
+too (the intersection-union test [2]_). So no correction for multiple tests is needed.
 
-Percentiles alone are too near where few units changed, because a bootstrap draws only from what
-was seen: with some six lost units expected, a nominal 5 % of wrong passes were 15 %. So a loss is
-taken to be at least as large as two bounds for rare events allow: the exact one where none was
-seen (`least_width`, about three by the number of units [3]_), and the score one (`loss_width`),
-which reckons that every further loss adds to the variance [4]_. Both take a loss to strike units
-as a whole, whatever their weight; unequal weights add to the variance as so many fewer equal ones
-would, Kish's effective number [5]_.
+Percentiles alone are too narrow where few units changed, because a bootstrap draws only from what
+the data show: where about six lost units are expected, 15 % of verdicts pass wrongly, not 5 %. So
+two bounds for rare events widen the interval. `least_width` is exact where no unit changed, about
+3 / units [3]_. `loss_width` is a score bound: every further loss adds to the variance [4]_. Both
+assume that a loss affects units as a whole. Unequal weights count as Kish's effective number of
+equal ones [5]_.
 
 References
 ----------
@@ -67,7 +66,7 @@ class Bounds:
     detectable: float
 
     def judged(self, margin: float) -> Literal["pass", "fail", "inconclusive"]:
-        """Hold the bounds against a margin.
+        """Compare the bounds with a margin.
 
         Examples
         --------
@@ -166,11 +165,11 @@ def from_replicates(
     >>> round(bounds.low, 5), round(bounds.high, 5)
     (-0.00994, 0.00994)
     """
-    found = percentile_interval(replicates, 2 * level - 1)
-    if found is None:
+    interval = percentile_interval(replicates, 2 * level - 1)
+    if interval is None:
         return None
     spread = float(np.nanstd(replicates))
-    low, high = found.low, found.high
+    low, high = interval.low, interval.high
     if weights is not None:
         least = least_width(len(weights), level)
         loss = loss_width(spread, effective_number(weights), level)

@@ -1,7 +1,7 @@
 """Paired tests and intervals over pairs, for data without identities.
 
-They take the pairs as independent. Persons may recur among them, so the intervals are somewhat
-too narrow; what is made from them is labelled pair-level.
+They take the pairs as independent. A person may be in several pairs, so the intervals are somewhat
+too narrow; results label them pair-level.
 """
 
 from __future__ import annotations
@@ -71,8 +71,8 @@ def mcnemar(
     Examples
     --------
     >>> before, after = np.array([1, 1, 1, 0], bool), np.array([0, 0, 0, 1], bool)
-    >>> found = mcnemar(before, after)
-    >>> found.lost, found.gained, found.difference, found.p_value
+    >>> test = mcnemar(before, after)
+    >>> test.lost, test.gained, test.difference, test.p_value
     (3, 1, -0.5, 0.625)
     """
     if before.shape != after.shape or before.ndim != 1 or not before.size:
@@ -122,7 +122,7 @@ def difference_interval(
     if not 0 < level < 1:
         raise ValueError(f"the level is {level}; it must lie between 0 and 1")
     z = NormalDist().inv_cdf((1 + level) / 2)
-    found = (gained - lost) / trials
+    observed = (gained - lost) / trials
 
     def excess(difference: float, bound: float) -> float:
         spread = trials * (
@@ -131,14 +131,14 @@ def difference_interval(
         return gained - lost - trials * difference - bound * math.sqrt(max(spread, 0.0))
 
     # Where nothing changed, the figure itself is a second root, which is not the bound.
-    below, above = found - _NUDGE, found + _NUDGE
+    below, above = observed - _NUDGE, observed + _NUDGE
     low = -1.0 if below <= -1 else float(brentq(excess, -1, below, args=(z,), xtol=1e-14))
     high = 1.0 if above >= 1 else float(brentq(excess, above, 1, args=(-z,), xtol=1e-14))
     return low, high
 
 
 def _lost_share(gained: int, lost: int, trials: int, difference: float) -> float:
-    """Likeliest share of losses where the true difference is the one given."""
+    """Return the likeliest share of losses where the true difference is `difference`."""
     linear = -gained - lost + (2 * trials - gained + lost) * difference
     constant = -lost * difference * (1 - difference)
     root = math.sqrt(max(linear * linear - 8 * trials * constant, 0.0))

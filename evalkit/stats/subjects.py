@@ -3,7 +3,7 @@
 Comparisons that share a person are not independent, so an interval over pairs is far too narrow.
 Here persons are drawn with replacement. One draw gives every subject a weight ``w`` (how often it
 was drawn); a genuine comparison of subject ``i`` weighs ``w[i]``, an impostor comparison of ``i``
-with ``j`` weighs ``w[i] * w[j]``, and the threshold is found again in every draw. This is the
+with ``j`` weighs ``w[i] * w[j]``, and every draw has its own threshold. This is the
 subsets bootstrap of Bolle et al. [1]_ with the product weights of Owen's pigeonhole bootstrap [2]_
 for comparisons that belong to two subjects at once; it errs to the wide side.
 
@@ -155,9 +155,9 @@ class SubjectBootstrap:
         return _ratio(false, self._mass), _ratio(true, self._genuine_mass)
 
     def _scores(self, scores: Floats, rows: npt.NDArray[np.intp]) -> Floats:
-        chosen = scores[rows]
-        finite = np.isfinite(chosen)
-        return chosen if finite.all() else np.where(finite, chosen, chosen.dtype.type(-np.inf))
+        values = scores[rows]
+        finite = np.isfinite(values)
+        return values if finite.all() else np.where(finite, values, values.dtype.type(-np.inf))
 
     def _barriers(self, tail: _Tail, target: float) -> npt.NDArray[np.float64]:
         """Return each draw's highest impostor score that must be refused."""
@@ -171,10 +171,10 @@ class SubjectBootstrap:
             if (head > allowed).any():
                 low //= 2
                 continue
-            barriers, found = self._walk(
+            barriers, complete = self._walk(
                 first[low:], second[low:], allowed - head, tail.scores[order[low:]]
             )
-            if found or high >= total:
+            if complete or high >= total:
                 return barriers
             high = min(2 * high, total)
 
@@ -183,15 +183,15 @@ class SubjectBootstrap:
     ) -> tuple[npt.NDArray[np.float64], bool]:
         """Go down the scores until the mass exceeds what is allowed."""
         barriers = np.full(self.replicates, -np.inf)
-        found = True
+        complete = True
         for row, weights in enumerate(self.weights):
             mass = np.cumsum(weights.take(first) * weights.take(second), dtype=np.int64)
             place = int(np.searchsorted(mass, allowed[row], "right"))
             if place < len(scores):
                 barriers[row] = scores[place]
             elif self._mass[row]:
-                found = False
-        return barriers, found
+                complete = False
+        return barriers, complete
 
     def _shares_above(
         self, scores: Floats, barriers: npt.NDArray[np.float64]
@@ -209,7 +209,7 @@ class SubjectBootstrap:
 
 
 class _Tail:
-    """The highest scores in descending order, sorted only as deep as was asked for."""
+    """The highest scores in descending order, sorted only as deep as needed."""
 
     def __init__(self, scores: Floats, deepest: float) -> None:
         self.scores = scores
@@ -238,26 +238,26 @@ def subjects_of(
 ) -> tuple[npt.NDArray[np.int32], int]:
     """Return the subject of both sides of each pair, numbered from 0, and how many there are."""
     ids, subjects = np.asarray(template_id), np.asarray(subject_id)
-    unknown = "a pair names a template whose subject is not given"
+    unknown = "a pair names a template without a subject"
     if not len(ids) or (len(pairs) and not ids.min() <= pairs.min() <= pairs.max() <= ids.max()):
         raise ValueError(unknown)
-    named, numbers = np.unique(subjects, return_inverse=True)
+    names, numbers = np.unique(subjects, return_inverse=True)
     lowest = int(ids.min())
     if int(ids.max()) - lowest < _WIDEST_TABLE:  # a table is thirty times as fast as a search
         table = np.full(int(ids.max()) - lowest + 1, -1, np.int32)
         table[ids - lowest] = numbers
-        found = table[pairs - lowest]
+        sides = table[pairs - lowest]
     else:
         order = np.argsort(ids)
         rows = order[np.searchsorted(ids, pairs, sorter=order)]
-        found = np.where(ids[rows] == pairs, numbers[rows], -1).astype(np.int32)
-    if (found < 0).any():
+        sides = np.where(ids[rows] == pairs, numbers[rows], -1).astype(np.int32)
+    if (sides < 0).any():
         raise ValueError(unknown)
-    return found, len(named)
+    return sides, len(names)
 
 
 def _masses(first: Ints, second: Ints, weights: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
-    """Return ``w' C w`` for each row of weights: the mass of the comparisons given.
+    """Return ``w' C w`` for each row of weights: the mass of the comparisons.
 
     All numbers are whole and far below 2**53, so float64 holds them exactly.
     """
@@ -305,7 +305,7 @@ def percentile_interval(
 ) -> PercentileInterval | None:
     """Return the percentile interval of replicates; NaN ones are left out.
 
-    None if fewer than half of the replicates are numbers: such an interval would speak of a
+    None if fewer than half of the replicates are numbers: an interval of the others would be of a
     selection.
 
     Examples

@@ -31,23 +31,23 @@ def mismatches(baseline: Result, candidate: Result) -> tuple[Mismatch, ...]:
     other = _differ("protocol", "the protocol", baseline.task, candidate.task)
     if other:
         return tuple(other)  # everything else differs too, and explains nothing
-    found = [
+    differences = [
         *_different_data(baseline.dataset, candidate.dataset),
         *_different_settings(baseline, candidate),
     ]
     before, after = baseline.dataset.counts, candidate.dataset.counts
     for name in sorted({*before, *after}):
-        found += _differ(
+        differences += _differ(
             "sample counts", f"the number of {name}", before.get(name), after.get(name)
         )
     for metric in baseline.metrics:
-        same = named(candidate, metric.name)
+        same = metric_named(candidate, metric.name)
         if same is not None:
-            found += _different_metric(metric, same)
-    return tuple(found)
+            differences += _different_metric(metric, same)
+    return tuple(differences)
 
 
-def named(result: Result, name: str) -> Metric | None:
+def metric_named(result: Result, name: str) -> Metric | None:
     """Return the metric of a name, or None."""
     return next((metric for metric in result.metrics if metric.name == name), None)
 
@@ -66,34 +66,34 @@ def _different_data(baseline: DatasetInfo, candidate: DatasetInfo) -> list[Misma
     annotations = baseline.annotations_sha256, candidate.annotations_sha256
     if None in images and None not in annotations:
         return _differ("data", "the hash of the annotations", *annotations)
-    found = _differ("data", "the data's hash", baseline.sha256, candidate.sha256)
+    differences = _differ("data", "the data's hash", baseline.sha256, candidate.sha256)
     if None not in images:
-        found += _differ("data", "the hash of the images", *images)
-    return found
+        differences += _differ("data", "the hash of the images", *images)
+    return differences
 
 
 def _different_settings(baseline: Result, candidate: Result) -> list[Mismatch]:
     before, after = baseline.settings, candidate.settings
-    found = []
+    differences = []
     for name in sorted({*before, *after} - _NOT_RULES):
-        # A result without 1:N has no rule of 1:N: there is nothing to disagree about.
-        # Nor is there where input made elsewhere does not tell how it was fused.
+        # A result without 1:N has no rule of 1:N. Input that was made elsewhere does not say how it
+        # was fused.
         known = all(
-            held.settings.get(name) is not None or held.ran.backend != READY_MADE
-            for held in (baseline, candidate)
+            result.settings.get(name) is not None or result.ran.backend != READY_MADE
+            for result in (baseline, candidate)
         )
         if name in before and name in after and known:
-            found += _differ("rules", f"the setting {name}", before[name], after[name])
-    return found
+            differences += _differ("rules", f"the setting {name}", before[name], after[name])
+    return differences
 
 
 def _different_metric(baseline: Metric, candidate: Metric) -> list[Mismatch]:
     name = baseline.name
-    found = _differ("rules", f"the rule of {name}", baseline.rule, candidate.rule)
+    differences = _differ("rules", f"the rule of {name}", baseline.rule, candidate.rule)
     for count in sorted({*baseline.counts, *candidate.counts} - OUTCOMES):
         before, after = baseline.counts.get(count), candidate.counts.get(count)
-        found += _differ("sample counts", f"the number of {count} of {name}", before, after)
-    return found
+        differences += _differ("sample counts", f"the number of {count} of {name}", before, after)
+    return differences
 
 
 def _differ(what: str, which: str, before: object, after: object) -> list[Mismatch]:

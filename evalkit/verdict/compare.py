@@ -15,7 +15,7 @@ from evalkit.core.results import Interval, Kind, Metric, Result, Text
 from evalkit.stats.evidence import Draws
 from evalkit.tasks import TASKS
 from evalkit.tasks.figures import rate_name
-from evalkit.verdict.comparable import mismatches, named, run_label
+from evalkit.verdict.comparable import metric_named, mismatches, run_label
 from evalkit.verdict.drift import DriftSummary, drifts
 from evalkit.verdict.flips import Flips, flips
 from evalkit.verdict.paired import Carried, Paired, Side
@@ -166,7 +166,7 @@ def _changes(
     flipped: list[Flips] = []
     main = next(iter(paired), "")
     for metric in before.metrics:
-        other = named(after, metric.name)
+        other = metric_named(after, metric.name)
         if other is None:
             continue
         pair = paired.get(metric.view)

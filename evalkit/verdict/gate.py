@@ -19,7 +19,7 @@ from evalkit.core.errors import EXIT_CANNOT_JUDGE, EXIT_FAILED, EXIT_OK, CannotJ
 from evalkit.core.records import Record
 from evalkit.core.results import Metric, Result, Text, load_result
 from evalkit.core.validation import find_yaml, read_yaml, validate
-from evalkit.verdict.comparable import mismatches, named, run_label
+from evalkit.verdict.comparable import metric_named, mismatches, run_label
 
 Outcome = Literal["pass", "fail", "cannot_judge", "skipped"]
 _WILD = frozenset("*?[")
@@ -29,7 +29,7 @@ _GUARDS = ("protocol", "data", "rules", "sample counts")
 class MetricPolicy(Record):
     """How much worse a metric may be.
 
-    The error rate may exceed the baseline's by the largest of the margins given.
+    The error rate may exceed the baseline's by the largest of its margins.
 
     Attributes
     ----------
@@ -56,7 +56,7 @@ class MetricPolicy(Record):
 
 
 class Policy(Record):
-    """What a gate asks for.
+    """The margins of a gate.
 
     Attributes
     ----------
@@ -86,7 +86,7 @@ class Policy(Record):
 
 
 class Check(Record):
-    """One thing that was checked.
+    """One check of a gate.
 
     Attributes
     ----------
@@ -108,7 +108,7 @@ class Check(Record):
 
 
 class Verdict(Record):
-    """What a gate says.
+    """The outcome of a gate, and its checks.
 
     Attributes
     ----------
@@ -145,7 +145,7 @@ def load_policy(named_or_file: str) -> Policy:
 
 
 def judge(result: Result, baseline: Result, policy: Policy) -> Verdict:
-    """Hold a result against a baseline.
+    """Compare a result with a baseline.
 
     The guards come first: where data, rules or sample counts differ, or a run is partial, no
     figure is looked at.
@@ -210,7 +210,7 @@ def update_baseline(result: Result, path: Path) -> list[str]:
         old = load_result(path)
         lines += [f"  was of other data or rules: {m.message}" for m in mismatches(old, result)]
         for metric in result.metrics:
-            before = named(old, metric.name)
+            before = metric_named(old, metric.name)
             if before is not None and before.value != metric.value:
                 lines.append(f"  {metric.name}: {before.value} -> {metric.value}")
     trimmed(result).save(path)
@@ -218,16 +218,16 @@ def update_baseline(result: Result, path: Path) -> list[str]:
 
 
 def _guards(result: Result, baseline: Result) -> list[Check]:
-    found = mismatches(baseline, result)
+    differences = mismatches(baseline, result)
     partial = [
         name
-        for name, held in (("result", result), ("baseline", baseline))
-        if held.status != "complete"
+        for name, side in (("result", result), ("baseline", baseline))
+        if side.status != "complete"
     ]
     message = f"the {' and the '.join(partial)} cover a part of the data" if partial else ""
     checks = [_guard("complete", message)]
     for what in _GUARDS:
-        checks.append(_guard(what, "; ".join(m.message for m in found if m.what == what)))
+        checks.append(_guard(what, "; ".join(m.message for m in differences if m.what == what)))
         if what == "protocol" and checks[-1].outcome != "pass":
             break  # the others are not of one kind then, and were not looked at
     return checks
@@ -255,15 +255,15 @@ def _failures(result: Result, baseline: Result, policy: Policy) -> Check:
 
 def _figures(result: Result, baseline: Result, policy: Policy) -> list[Check]:
     checks = []
-    for asked in policy.metrics:
-        if asked.exact and named(baseline, asked.name) is None:
+    for margin in policy.metrics:
+        if margin.exact and metric_named(baseline, margin.name) is None:
             message = "the baseline has no such figure; correct the policy or update the baseline"
-            checks.append(Check(name=asked.name, outcome="cannot_judge", message=message))
+            checks.append(Check(name=margin.name, outcome="cannot_judge", message=message))
     for metric in baseline.metrics:
         otherwise = policy.headline if metric.headline else None
         chosen = next((p for p in policy.metrics if _fits(p, metric.name)), otherwise)
         if chosen is not None:
-            checks.append(_figure(metric, named(result, metric.name), chosen))
+            checks.append(_figure(metric, metric_named(result, metric.name), chosen))
     if not any(check.outcome in {"pass", "fail"} for check in checks):
         message = "no figure of the baseline is fit to be judged under this policy"
         checks.append(Check(name="figures", outcome="cannot_judge", message=message))

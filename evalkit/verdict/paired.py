@@ -172,12 +172,12 @@ class Paired:
                 f"The two runs cannot be paired: {difference}. Run both on the same data."
             )
         self.reference, self.candidate = reference, candidate
-        self._given = draws
+        self._shared = draws
 
     @cached_property
     def draws(self) -> Draws | None:
         """The draws that both are under; None where there are too few units."""
-        return self._given or self.reference.draw()
+        return self._shared or self.reference.draw()
 
     def change(self, before: Metric, after: Metric) -> Change | None:
         """Return how a metric changed; None where the evidence does not tell."""

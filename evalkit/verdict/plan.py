@@ -77,7 +77,7 @@ class Limits(Record):
     ----------
     drift_cosine_p1 : float or None
         Least first percentile of the cosines between a cell's embeddings and the reference's.
-        Without it a low cosine is shown, and fails nothing.
+        Without it, a low cosine is shown but fails nothing.
     failures_to_enrol : int or None
         How many more images than in the reference may give no usable output.
     """
@@ -92,11 +92,11 @@ class ProtocolPlan(Record):
     Attributes
     ----------
     name : str
-        For tables and folders; the kind if not given.
+        For tables and folders (default: the kind).
     kind : str
         Registered name of a task.
     data : Path or None
-        Relative to the plan; the embedded sample if not given.
+        Relative to the plan (default: the embedded sample).
     model : str or None
         Another model than the plan's.
     settings : dict
@@ -370,9 +370,9 @@ def mode_of(name: str) -> Mode:
     >>> mode_of("torch:bf16")
     Mode(backend='torch', precision='bf16')
     """
-    backend, _, named = name.partition(":")
+    backend, _, arithmetic = name.partition(":")
     for precision in PRECISIONS:
-        if backend and named == precision:
+        if backend and arithmetic == precision:
             return Mode(backend, precision)
     raise ValueError(f"{name!r} is no backend:precision, such as torch:bf16")
 

@@ -52,7 +52,7 @@ def test_template_ids_are_only_names(factor: int) -> None:
     np.testing.assert_array_equal(data.bootstrap(replicates=20).tar(data.scores, TARGETS), expected)
     for absent in (data.template_id.max() + 1, data.template_id.min() - 1, *missing(data)):
         data.pairs[3, 1] = absent
-        with pytest.raises(ValueError, match="not given"):
+        with pytest.raises(ValueError, match="without a subject"):
             data.bootstrap()
 
 
@@ -138,9 +138,9 @@ def test_what_cannot_be_resampled_is_refused(case: str) -> None:
         subjects = np.zeros(3, int)
     else:
         options = {"replicates": 0}
-    with pytest.raises(ValueError, match=r"bootstrap needs|not given|at least 1"):
+    with pytest.raises(ValueError, match=r"bootstrap needs|without a subject|at least 1"):
         SubjectBootstrap(pairs, genuine, templates, subjects, **options)
-    with pytest.raises(ValueError, match="not given"):
+    with pytest.raises(ValueError, match="without a subject"):
         SubjectBootstrap(pairs, np.array([True, False]), np.empty(0, int), np.empty(0, int))
 
 

@@ -108,7 +108,7 @@ def jobs_of(plan: Plan, folder: Path) -> list[Job]:
 
 
 def chosen_of(jobs: Sequence[Job], only: Sequence[str], plan: Plan) -> set[str]:
-    """Return the names of the cells that ``--only`` asks for, and their references; all if empty.
+    """Return the names of the cells of ``--only``, and their references; all if it is empty.
 
     Raises
     ------
@@ -119,12 +119,12 @@ def chosen_of(jobs: Sequence[Job], only: Sequence[str], plan: Plan) -> set[str]:
         return {job.name for job in jobs}
     chosen: set[str] = set()
     for name in only:
-        named = [job for job in jobs if name in {job.name, str(job.mode), job.protocol.name}]
-        if not named:
+        cells = [job for job in jobs if name in {job.name, str(job.mode), job.protocol.name}]
+        if not cells:
             known = ", ".join(job.name for job in jobs)
             raise InputError(f"--only {name}: there is no such cell. The plan has {known}.")
-        chosen |= {job.name for job in named}
-        chosen |= {f"{job.protocol.name}/{plan.reference_mode}" for job in named}
+        chosen |= {job.name for job in cells}
+        chosen |= {f"{job.protocol.name}/{plan.reference_mode}" for job in cells}
     return chosen
 
 
@@ -167,20 +167,20 @@ def _device(plan: Plan, device: DeviceOutputs) -> dict[str, Any]:
 
 def _worker(plan: Plan, override: Override, model: ModelConfig) -> str | None:
     """Return the interpreter that a cell names, else the model's; a bare name is a command."""
-    named = override.python or model.runtime.python
-    if named is None:
+    interpreter = override.python or model.runtime.python
+    if interpreter is None:
         return None
-    path = Path(named).expanduser()
+    path = Path(interpreter).expanduser()
     folder = plan.folder if override.python else model.folder
     return str(path) if path.parent == Path() else str((folder / path).absolute())
 
 
 def _model_name(plan: Plan, protocol: ProtocolPlan) -> str:
-    named = plan.model_of(protocol)
-    if named is None:
+    model = plan.model_of(protocol)
+    if model is None:
         return sample_model(protocol.task.head)
-    path = (plan.folder / Path(named).expanduser()).absolute()
-    return str(path) if path.exists() or path.suffix in {".yaml", ".yml"} else named
+    path = (plan.folder / Path(model).expanduser()).absolute()
+    return str(path) if path.exists() or path.suffix in {".yaml", ".yml"} else model
 
 
 def facts_of(job: Job, prober: Prober) -> dict[str, Any]:

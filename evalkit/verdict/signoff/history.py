@@ -1,4 +1,4 @@
-"""Which plans a folder has seen: a margin that was changed after a run must show."""
+"""The plans that were run in a folder: a record shows a margin that was changed after a run."""
 
 from __future__ import annotations
 
@@ -23,21 +23,19 @@ def note_plan(folder: Path, plan: Plan, started: str) -> tuple[PlanUse, ...]:
     evalkit.core.errors.InputError
         The folder's history is damaged.
     """
-    held = read_plans(folder)
-    uses = [use for use, _ in held]
-    if not held or held[-1][0].sha256 != plan.sha256:
-        said = plan.model_dump(mode="json")
-        changes = tuple(differences(held[-1][1], said)) if held else ()
-        held.append((PlanUse(sha256=plan.sha256, started=started, changes=changes), said))
-        uses = [use for use, _ in held]
-        rows = [{"use": use.model_dump(), "plan": plan} for use, plan in held]
+    plans = read_plans(folder)
+    if not plans or plans[-1][0].sha256 != plan.sha256:
+        values = plan.model_dump(mode="json")
+        changes = tuple(differences(plans[-1][1], values)) if plans else ()
+        plans.append((PlanUse(sha256=plan.sha256, started=started, changes=changes), values))
+        rows = [{"use": use.model_dump(), "plan": old} for use, old in plans]
         with atomic_write(folder / _NAME) as file:
             file.write(json.dumps(rows, indent=2).encode() + b"\n")
-    return tuple(uses)
+    return tuple(use for use, _ in plans)
 
 
 def read_plans(folder: Path) -> list[tuple[PlanUse, dict[str, Any]]]:
-    """Return the plans that a folder has seen, oldest first.
+    """Return the plans that were run in a folder, oldest first.
 
     Raises
     ------

@@ -130,7 +130,7 @@ class Judge:
 
 
 def evidence_of(side: Side, view: str) -> Evidence:
-    """Return what lies beside a result, of the view of the figure that is tested.
+    """Return the evidence beside a result, of the view of the tested figure.
 
     Raises
     ------

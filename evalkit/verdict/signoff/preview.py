@@ -114,7 +114,7 @@ def _probed(job: Job, progress: Progress) -> Expected:
 
 
 def seconds_of(result: Result, images: int) -> float:
-    """Return about how long a run takes on a number of images, going by another's stages.
+    """Return about how long a run takes on a number of images, by the stages of another run.
 
     Decoding and inference go on side by side, so the slower of the two counts. The other stages
     are taken as they were.

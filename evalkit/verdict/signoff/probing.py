@@ -1,4 +1,4 @@
-"""What a backend can do, asked in a process of its own: runtimes do not always bear each other."""
+"""Probes of backends, each in a process of its own: some runtimes crash beside others."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ class Prober:
     """Probes backends, each once."""
 
     def __init__(self) -> None:
-        self._held: dict[tuple[str, str], Probe] = {}
+        self._probes: dict[tuple[str, str], Probe] = {}
 
     def probe(self, backend: str, worker: str = "") -> Probe:
         """Probe a backend, in a worker's interpreter where one is named."""
-        asked = backend, worker
-        if asked not in self._held:
-            self._held[asked] = _probe(backend, worker)
-        return self._held[asked]
+        key = backend, worker
+        if key not in self._probes:
+            self._probes[key] = _probe(backend, worker)
+        return self._probes[key]
 
 
 def _probe(backend: str, worker: str) -> Probe:
@@ -52,5 +52,6 @@ def _probe(backend: str, worker: str) -> Probe:
     try:
         return Probe(**json.loads(done.stdout.strip().splitlines()[-1]))
     except (ValueError, IndexError, TypeError):
-        said = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
-        return Probe(False, reason=f"it could not be probed: {said[0]}.")
+        lines = done.stderr.strip().splitlines()
+        reason = lines[-1] if lines else f"exit code {done.returncode}"
+        return Probe(False, reason=f"it could not be probed: {reason}.")

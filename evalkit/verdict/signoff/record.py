@@ -80,7 +80,7 @@ class NonInferiority(Record):
 
 
 class Deployment(Record):
-    """What happens where the reference's threshold stays in use; reported, not tested.
+    """Error rates where the reference's threshold stays in use; reported, not tested.
 
     Attributes
     ----------
@@ -131,7 +131,7 @@ class Limit(Record):
 
 
 class Run(Record):
-    """What a cell's run found, out of its result file.
+    """The run of a cell, from its result file.
 
     Attributes
     ----------
@@ -201,7 +201,7 @@ class Cell(Record):
 
 
 class ProtocolRecord(Record):
-    """A protocol of the plan, and what it ran on.
+    """A protocol of the plan, and its data set.
 
     Attributes
     ----------
@@ -238,7 +238,7 @@ class PlanUse(Record):
 
 
 class Signoff(Record):
-    """Everything that a sign-off found.
+    """The record of a sign-off.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""A sign-off from its plan to its record: run the cells, judge them, say what follows."""
+"""A sign-off from its plan to its record: run the cells, judge them, sum up."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def signoff(
 
 
 def overall(cells: Sequence[Cell]) -> tuple[Overall, str]:
-    """Put the cells together: all must pass, so no correction for their number is due.
+    """Put the cells together. All must pass, so no correction for their number is needed.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""The speed measurement beside a sign-off: all cells of a model by turns, in one process apart.
+"""The speed measurement beside a sign-off: all cells of a model by turns, in one process.
 
 ``python -m evalkit.verdict.signoff.speed SETTINGS OUTPUT`` is that process.
 """
@@ -23,16 +23,16 @@ from evalkit.verdict.signoff.cells import Job, run_module
 
 
 def measure_speed(
-    asked: Bench, jobs: Sequence[Job], folder: Path, progress: Progress
+    settings: Bench, jobs: Sequence[Job], folder: Path, progress: Progress
 ) -> tuple[dict[str, Any], list[str]]:
     """Time every model of some cells that have run.
 
     Parameters
     ----------
-    asked : Bench
+    settings : Bench
     jobs : sequence of Job
     folder : Path
-        Of the sign-off; figures of the very same files and settings there stand.
+        Of the sign-off. A measurement there is kept where files and settings are the same.
     progress : Progress
 
     Returns
@@ -42,25 +42,25 @@ def measure_speed(
     list of str
         What could not be measured, and why.
     """
-    found: dict[str, Any] = {}
+    speeds: dict[str, Any] = {}
     problems = []
     here = [job for job in jobs if not job.elsewhere]
     for name in dict.fromkeys(job.model.name for job in here):
         rows = {job.mode: job for job in here if job.model.name == name}
         place = folder / "bench" / next(iter(rows.values())).protocol.name
         try:
-            found[name] = _measure(asked, list(rows.values()), place, progress)
+            speeds[name] = _measure(settings, list(rows.values()), place, progress)
         except (EvalkitError, OSError, ValueError) as error:
             problems.append(f"the speed of {name} was not measured: {error}")
-    return found, problems
+    return speeds, problems
 
 
-def _measure(asked: Bench, jobs: Sequence[Job], place: Path, progress: Progress) -> Any:
+def _measure(bench_plan: Bench, jobs: Sequence[Job], place: Path, progress: Progress) -> Any:
     model = jobs[0].model.model_dump(
         mode="json", exclude_unset=True, exclude={"files": True, "runtime": {"python"}}
     )
     files = {str(job.mode): str(job.model.file_for(*job.mode).absolute()) for job in jobs}
-    settings = {"model": {**model, "files": files}, "setups": [], **asked.model_dump()}
+    settings = {"model": {**model, "files": files}, "setups": [], **bench_plan.model_dump()}
     settings["setups"] = [
         {
             "backend": job.mode.backend,
@@ -71,22 +71,22 @@ def _measure(asked: Bench, jobs: Sequence[Job], place: Path, progress: Progress)
             "python": job.worker or None,
         }
         for job in jobs
-        for size in asked.batch_sizes
+        for size in bench_plan.batch_sizes
     ]
     stamps = [Path(file).stat().st_mtime_ns for file in files.values()]
     key = sha256_json([settings, stamps])
     output = place.with_suffix(".json")
-    held = place.with_suffix(".key")
-    if output.is_file() and held.is_file() and held.read_text(encoding="ascii") == key:
+    key_file = place.with_suffix(".key")
+    if output.is_file() and key_file.is_file() and key_file.read_text(encoding="ascii") == key:
         return json.loads(output.read_bytes())
     progress.say(f"timing {jobs[0].model.name}: {len(settings['setups'])} configurations by turns")
     file = place.with_suffix(".yaml")
     _write(file, yaml.safe_dump(json.loads(json.dumps(settings))))
     words = ["evalkit.verdict.signoff.speed", str(file), str(output)]
-    code, said = run_module(words, place.with_suffix(".txt"), progress)
+    code, lines = run_module(words, place.with_suffix(".txt"), progress)
     if code != 0:
-        raise ValueError(said[-1] if said else f"exit code {code}")
-    _write(held, key)
+        raise ValueError(lines[-1] if lines else f"exit code {code}")
+    _write(key_file, key)
     return json.loads(output.read_bytes())
 
 
