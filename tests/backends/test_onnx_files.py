@@ -144,7 +144,7 @@ def test_a_folder_below_is_fine(model: Path) -> None:
     check_external(renamed(model, "weights/a..b.data"))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(noise=st.binary(max_size=200), at=st.integers(0, 400), cut=st.integers(0, 4000))
 def test_damaged_files_are_left_to_the_runtime(
     noise: bytes, at: int, cut: int, tmp_path_factory: pytest.TempPathFactory

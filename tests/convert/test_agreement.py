@@ -41,7 +41,7 @@ def slow(reference: list[np.ndarray], candidate: list[np.ndarray]) -> list[float
     return cosines
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(ROWS, ROWS, ROWS, ROWS)
 def test_it_equals_the_slow_reference(
     a: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarray

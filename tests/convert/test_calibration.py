@@ -74,7 +74,7 @@ class Numbers:
         return str(index)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 1 << 32), samples=st.integers(1, 40), held_out=st.integers(1, 40))
 def test_no_identity_both_calibrates_and_is_compared(
     seed: int, samples: int, held_out: int

@@ -250,7 +250,7 @@ def test_headers_tell_format_and_size(suffix, size):
     assert header.format == {".png": "png", ".jpg": "jpeg"}[suffix]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.sampled_from([face(0, (9, 7), ".jpg"), face(0, (9, 7))]), st.data())
 def test_damaged_images_decode_or_give_one_kind_of_error(image, data):
     damaged = bytearray(image[: data.draw(st.integers(0, len(image)))])
@@ -273,9 +273,7 @@ SEEDS = {
 } | {"arrays": pickle.dumps((IMAGES_AS["columns"](FACES[:6]), np.array(LABELS[:3])), 2)}
 
 
-@settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from(sorted(SEEDS, key=str)), st.data())
 def test_damaged_sets_are_refused_or_read_in_full(tmp_path, seed, data):
     damaged = bytearray(SEEDS[seed])

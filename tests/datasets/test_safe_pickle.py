@@ -405,7 +405,7 @@ SEEDS = [
 ] + [python2([b"ab", b"c'd"], [True], 0), python2([b"ab", b"cd"], [True], 2), PYTHON2_ARRAY]
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 @given(st.data())
 def test_damaged_files_are_refused_or_read_as_pickle_reads_them(data):
     damaged = bytearray(data.draw(st.sampled_from(SEEDS)))
@@ -423,7 +423,7 @@ def test_damaged_files_are_refused_or_read_as_pickle_reads_them(data):
         assert value == expected
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.binary(max_size=60))
 def test_noise_is_refused_or_read(noise):
     with contextlib.suppress(DatasetError):

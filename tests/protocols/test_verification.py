@@ -159,7 +159,7 @@ some_distances = hnp.arrays(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(some_distances, st.randoms(use_true_random=False))
 def test_the_exact_rule_is_the_best_on_the_training_folds(distances, random):
     same = np.array([True, False] + [random.random() < 0.5 for _ in distances[2:]])
@@ -174,7 +174,7 @@ def test_the_exact_rule_is_the_best_on_the_training_folds(distances, random):
         assert np.mean((train < threshold) == labels) == best
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(some_distances, st.floats(1e-3, 1))
 def test_failures_are_never_the_same(distances, target):
     same = np.arange(distances.size) % 2 == 0

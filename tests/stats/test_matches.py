@@ -99,7 +99,7 @@ def counts_of(case: Case, steps: Settings = STEPS) -> ImageCounts:
     return image_counts(evaluate(*case, steps))
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(0, 10_000), st.lists(st.integers(0, 3), min_size=7, max_size=7))
 def test_a_draw_is_the_ap_of_its_images_written_out(seed: int, times: list[int]) -> None:
     case = make_case(seed)

@@ -6,7 +6,7 @@ from math import comb
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 
@@ -56,7 +56,6 @@ def test_the_interval_holds_what_the_score_test_accepts(
     assert score_statistic(gained, lost, trials, high) == pytest.approx(-1.959964, abs=2e-4)
 
 
-@settings(deadline=None)
 @given(st.integers(0, 40), st.integers(0, 40), st.integers(0, 100))
 def test_the_interval_holds_the_figure_and_mirrors(gained: int, lost: int, rest: int) -> None:
     trials = max(gained + lost + rest, 1)

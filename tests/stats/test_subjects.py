@@ -86,7 +86,7 @@ def test_rates_at_a_fixed_threshold_equal_brute_force() -> None:
         assert tar[row] == pytest.approx(own[kept].sum() / own.sum(), abs=1e-12)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 10**6))
 def test_tar_rises_with_the_target_and_only_order_counts(seed: int) -> None:
     data = Comparisons(seed)

@@ -56,7 +56,7 @@ def brute_accuracy(scores: np.ndarray, same: np.ndarray) -> float:
     ),
     st.sampled_from([1e-3, 0.1, 0.25, 0.5]),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_figures_equal_brute_force(rows: list[tuple[int, bool]], fmr: float) -> None:
     scores = np.array([score / 8 for score, _ in rows])
     same = np.array([label for _, label in rows])

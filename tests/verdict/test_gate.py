@@ -10,7 +10,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from evalkit.cli import main
@@ -91,7 +91,6 @@ def test_the_largest_margin_is_the_limit_and_is_met_exactly(
     assert outcome(result(tar(1000)), result(), policy(**margins)) == ("pass", 0)
 
 
-@settings(deadline=None)
 @given(
     st.integers(0, 1000), st.integers(0, 1000), st.integers(0, 500), st.integers(0, 300),
     st.integers(0, 50),

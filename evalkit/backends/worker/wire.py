@@ -55,7 +55,7 @@ def receive(channel: Connection, limit: float | None = None) -> dict[str, Any]:
         message = json.loads(channel.recv_bytes(_LONGEST))
     except TimeoutError:
         raise
-    except (EOFError, OSError) as error:
+    except (EOFError, OSError, ValueError) as error:
         raise ConnectionClosedError(str(error)) from error
     if not isinstance(message, dict):
         raise ConnectionClosedError("a message is not a mapping")
