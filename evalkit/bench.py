@@ -10,10 +10,9 @@ from __future__ import annotations
 import datetime
 import gc
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass, field
-from itertools import groupby
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -195,9 +194,9 @@ def bench(
     cells = [_Cell(setup) for setup in setups]
     with ExitStack() as stack:
         with progress.stage("opening", len(cells), "configurations") as advance:
-            for sharing in _sharing(cells):
-                _open(model, sharing, stack)
-                advance(len(sharing))
+            for group in _sharing(cells):
+                _open(model, group, stack)
+                advance(len(group))
         running = [cell for cell in cells if cell.problem is None]
         with progress.stage("timing", repeats * len(running), "repetitions") as advance:
             for _ in range(repeats):
@@ -253,17 +252,12 @@ class _Cell:
         )
 
 
-def _sharing(cells: Sequence[_Cell]) -> Iterator[list[_Cell]]:
+def _sharing(cells: Sequence[_Cell]) -> Iterable[list[_Cell]]:
     """Group the configurations that one session serves, the smallest batch first."""
-
-    def session(cell: _Cell) -> tuple[str, str, int, str, str, float]:
-        setup = cell.setup
-        worker = str(setup.python or ""), setup.worker_timeout or 0.0
-        return setup.backend, setup.precision, setup.threads or 0, setup.device, *worker
-
-    ordered = sorted(cells, key=lambda cell: (session(cell), cell.setup.batch_size))
-    for _, group in groupby(ordered, session):
-        yield list(group)
+    groups: dict[Setup, list[_Cell]] = {}
+    for cell in sorted(cells, key=lambda cell: cell.setup.batch_size):
+        groups.setdefault(replace(cell.setup, batch_size=1), []).append(cell)
+    return groups.values()
 
 
 def _open(model: ModelConfig, cells: list[_Cell], stack: ExitStack) -> None:

@@ -22,31 +22,27 @@ from evalkit.core.errors import EXIT_INTERNAL, EXIT_USER_ERROR, InputError, expl
 
 EXIT_CLOSED_PIPE = 141  # 128 + SIGPIPE, as a shell reports it
 
-_EVALUATE = "evalkit.cli.evaluate"
 _COMMANDS = {
-    "convert": (
-        "evalkit.cli.convert",
-        "build an fp16, bf16 or int8 model with a backend's toolchain",
-    ),
-    "pack": ("evalkit.cli.pack", "make a .bin from your own images and pairs"),
-    "inspect": ("evalkit.cli.inspect", "show what a .bin holds"),
-    "compare": ("evalkit.cli.compare", "compare two results on the same data"),
-    "backends": ("evalkit.cli.backends", "list the runtimes, or check one of them"),
-    "bench": ("evalkit.cli.bench", "measure throughput, latency and memory of a model"),
-    "gate": ("evalkit.cli.gate", "compare a result with a baseline, for CI"),
-    "env": ("evalkit.cli.env", "build an environment for a runtime that needs old packages"),
-    "report": ("evalkit.cli.report", "write one offline page of results, curves and speed"),
-    "signoff": ("evalkit.cli.signoff", "evaluate a plan's backends and precisions, and judge them"),
-    "export": ("evalkit.cli.export", "export a PyTorch or MXNet model to ONNX or TorchScript"),
-    "dump": ("evalkit.cli.dump", "write a model's exact inputs, to run them on another device"),
-    "sample": ("evalkit.cli.sample", "write a sample data set in a benchmark's format"),
+    "convert": "build an fp16, bf16 or int8 model with a backend's toolchain",
+    "pack": "make a .bin from your own images and pairs",
+    "inspect": "show what a .bin holds",
+    "compare": "compare two results on the same data",
+    "backends": "list the runtimes, or check one of them",
+    "bench": "measure throughput, latency and memory of a model",
+    "gate": "compare a result with a baseline, for CI",
+    "env": "build an environment for a runtime that needs old packages",
+    "report": "write one offline page of results, curves and speed",
+    "signoff": "evaluate a plan's backends and precisions, and judge them",
+    "export": "export a PyTorch or MXNet model to ONNX or TorchScript",
+    "dump": "write a model's exact inputs, to run them on another device",
+    "sample": "write a sample data set in a benchmark's format",
 }
-"""The commands that are no task: module and summary."""
+"""Summaries of the commands that are no task. Each has a module of its name in `evalkit.cli`."""
 
 
 @functools.cache
-def commands() -> dict[str, tuple[str, str]]:
-    """Return module and summary of every command, those of the tasks first.
+def commands() -> dict[str, str]:
+    """Return the summary of every command, those of the tasks first.
 
     Raises
     ------
@@ -61,8 +57,7 @@ def commands() -> dict[str, tuple[str, str]]:
             f"{tasks[name].origin} registers a task {name!r}, which is the name of a command. "
             "Uninstall it, or ask its makers for another name."
         )
-    evaluations = {name: (_EVALUATE, entry.summary) for name, entry in tasks.items()}
-    return evaluations | _COMMANDS
+    return {name: entry.summary for name, entry in tasks.items()} | _COMMANDS
 
 
 _EPILOG = """\
@@ -108,7 +103,7 @@ def build_parser(chosen: str | None) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"evalkit {evalkit.__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, (module, summary) in commands().items():
+    for name, summary in commands().items():
         command = subparsers.add_parser(
             name,
             help=summary,
@@ -116,7 +111,8 @@ def build_parser(chosen: str | None) -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         if name == chosen:
-            implementation = importlib.import_module(module)
+            module = name if name in _COMMANDS else "evaluate"
+            implementation = importlib.import_module(f"evalkit.cli.{module}")
             command.epilog = getattr(implementation, "EPILOG", None)
             command.set_defaults(run=getattr(implementation, "run", None))
             implementation.configure(command, name)
