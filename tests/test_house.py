@@ -23,7 +23,7 @@ FOLDERS = {
 }
 MAY_IMPORT = {
     "datasets": {"datasets"},
-    "protocols": {"protocols", "widerface_eval"},
+    "protocols": {"protocols"},
     "widerface_eval": {"widerface_eval"},
 }
 RUNTIMES = {"onnxruntime", "torch", "openvino", "tvm", "mxnet", "tensorrt", "pycuda"}
