@@ -27,7 +27,6 @@ __all__ = [
     "Size",
     "atomic_folder",
     "calibration_path",
-    "recognition_model",
     "sample_path",
     "write_sample",
 ]
@@ -54,7 +53,6 @@ _FOLDERS: Final[Mapping[Kind, str]] = {
     "lfw": "evalkit-sample-lfw",
     "widerface": "evalkit-sample-widerface",
 }
-_MODELS: Final = {"onnx": "recognition.onnx", "torchscript": "recognition.pt"}
 
 
 def sample_path(kind: Kind, size: Size = "default") -> Path:
@@ -163,16 +161,3 @@ def atomic_folder(out: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
         raise
-
-
-def recognition_model(format: Literal["onnx", "torchscript"] = "onnx") -> Path:
-    """Path of the packaged recognition network.
-
-    It takes (n, 3, 112, 112) aligned RGB faces as (pixel - 127.5) / 127.5 and gives (n, 128)
-    embeddings. Made by tools/train_recognition.py.
-    """
-    if format not in _MODELS:
-        raise DatasetError(
-            f"There is no format {format!r}", remedy=f"It is one of {', '.join(_MODELS)}."
-        )
-    return Path(__file__).parent / _MODELS[format]

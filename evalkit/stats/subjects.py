@@ -112,11 +112,6 @@ class SubjectBootstrap:
         """How many draws there are."""
         return len(self.weights)
 
-    @property
-    def genuine_counts(self) -> Ints:
-        """Genuine comparisons of each subject that has any."""
-        return np.unique(self._own, return_counts=True)[1]
-
     def tar(self, scores: Floats, targets: Sequence[float]) -> npt.NDArray[np.float64]:
         """Return the TAR at each target FAR in every draw, by the rule ``at_most``.
 

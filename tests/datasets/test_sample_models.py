@@ -11,12 +11,13 @@ import pytest
 import yaml
 
 import evalkit.configs
+from evalkit.datasets import sample
 from evalkit.datasets.alignment import align
-from evalkit.datasets.errors import DatasetError
-from evalkit.datasets.sample import recognition_model
 from sample_painter.photo import photograph
 
 PEOPLE, IMAGES = 12, 4
+FOLDER = Path(sample.__path__[0])
+MODELS = {"onnx": FOLDER / "recognition.onnx", "torchscript": FOLDER / "recognition.pt"}
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +34,7 @@ def batch() -> np.ndarray:
 
 def _onnx(batch: np.ndarray) -> np.ndarray:
     ort = pytest.importorskip("onnxruntime")
-    session = ort.InferenceSession(
-        str(recognition_model("onnx")), providers=["CPUExecutionProvider"]
-    )
+    session = ort.InferenceSession(str(MODELS["onnx"]), providers=["CPUExecutionProvider"])
     assert [i.name for i in session.get_inputs()] == ["input"]
     assert [o.name for o in session.get_outputs()] == ["embedding"]
     return session.run(None, {"input": batch})[0]
@@ -43,12 +42,7 @@ def _onnx(batch: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("format", ["onnx", "torchscript"])
 def test_file_is_small(format: str) -> None:
-    assert 1_000_000 < recognition_model(format).stat().st_size <= 3_000_000
-
-
-def test_unknown_format() -> None:
-    with pytest.raises(DatasetError, match="onnx, torchscript"):
-        recognition_model("caffe")
+    assert 1_000_000 < MODELS[format].stat().st_size <= 3_000_000
 
 
 def test_embeddings(batch: np.ndarray) -> None:
@@ -62,7 +56,7 @@ def test_embeddings(batch: np.ndarray) -> None:
 def test_torchscript_agrees_with_onnx(batch: np.ndarray) -> None:
     torch = pytest.importorskip("torch")
     with torch.no_grad():
-        ours = torch.jit.load(str(recognition_model("torchscript")))(torch.from_numpy(batch))
+        ours = torch.jit.load(str(MODELS["torchscript"]))(torch.from_numpy(batch))
     np.testing.assert_allclose(ours.numpy(), _onnx(batch), atol=1e-3)
 
 
@@ -99,9 +93,9 @@ def test_model_yaml_names_the_packaged_files() -> None:
         "head": "embedding",
     }
     for format, reference in (("onnx", "onnxruntime"), ("torchscript", "torch")):
-        assert config["files"][reference] == f"sample:{recognition_model(format).name}"
+        assert config["files"][reference] == f"sample:{MODELS[format].name}"
 
 
 def test_the_torchscript_file_does_not_tell_where_it_was_made() -> None:
-    with zipfile.ZipFile(recognition_model("torchscript")) as archive:
+    with zipfile.ZipFile(MODELS["torchscript"]) as archive:
         assert not [name for name in archive.namelist() if name.endswith(".debug_pkl")]

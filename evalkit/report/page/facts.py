@@ -12,8 +12,6 @@ from evalkit.report.page.gather import Report
 from evalkit.tasks.panels import letter
 from evalkit.tasks.tables import Table
 
-Facts = Callable[[Result], Iterable[tuple[str, str]]]
-
 
 def settings(report: Report) -> Table:
     """Return every setting of every run; one row for those that agree."""
