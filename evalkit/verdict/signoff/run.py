@@ -42,12 +42,7 @@ class Attempt:
 
 
 def signoff(
-    plan: Plan,
-    folder: Path,
-    progress: Progress,
-    *,
-    only: Sequence[str] = (),
-    command: str = "",
+    plan: Plan, folder: Path, progress: Progress, *, only: Sequence[str] = (), command: str = ""
 ) -> Signoff:
     """Run a plan's cells and judge them.
 
@@ -79,21 +74,13 @@ def signoff(
         rows = [attempt for attempt in attempts if attempt.job.protocol is protocol]
         progress.say(f"{protocol.name}: judging")
         cells += _judged(plan, protocol, rows, folder)
-        reference = rows[0].result
-        protocols.append(
-            ProtocolRecord(
-                name=protocol.name,
-                kind=protocol.kind,
-                primary=protocol.primary,
-                margin=str(protocol.margin),
-                dataset=reference and reference.dataset,
-            )
-        )
+        protocols.append(_protocol(protocol, rows[0].result))
     outcome, reason = overall(cells)
     progress.say(f"{outcome}: {reason}")
     ran = [attempt.job for attempt in attempts if attempt.result is not None]
     speed, untimed = measure_speed(plan.bench, ran, folder, progress) if plan.bench else (None, [])
-    changed = [change for use in plans[1:] for change in use.changes]
+    changes = [change for use in plans[1:] for change in use.changes]
+    changed = [f"the plan was changed after a run: {change}" for change in changes]
     return Signoff(
         evalkit_version=evalkit.__version__,
         name=plan.name,
@@ -108,11 +95,18 @@ def signoff(
         protocols=tuple(protocols),
         cells=tuple(cells),
         bench=speed,
-        warnings=(
-            *(f"the plan was changed after a run: {change}" for change in changed),
-            *untimed,
-        ),
+        warnings=(*changed, *untimed),
         environment=environment.describe(),
+    )
+
+
+def _protocol(protocol: ProtocolPlan, reference: Result | None) -> ProtocolRecord:
+    return ProtocolRecord(
+        name=protocol.name,
+        kind=protocol.kind,
+        primary=protocol.primary,
+        margin=str(protocol.margin),
+        dataset=reference and reference.dataset,
     )
 
 
