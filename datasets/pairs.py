@@ -15,9 +15,6 @@ import numpy as np
 
 from evalkit.datasets.errors import DatasetError
 
-PACKED: Final = ("lfw",)
-"""Formats that lists of pairs can be packed into."""
-
 FOLDS: Final = 10
 SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 """Of image files, in the order in which they are looked for."""

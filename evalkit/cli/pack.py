@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import ConfigDict
+
+from evalkit.cli.options import Options, resolve
+from evalkit.core.alignment import AlignmentSettings
+from evalkit.core.errors import InputError
+from evalkit.core.option import Option
 
 if TYPE_CHECKING:
-    from evalkit.datasets.pack import Align
     from evalkit.datasets.pairs import PairList
 
 EPILOG = """\
@@ -24,85 +29,58 @@ Each fold needs two people, one of them with two images: 20 people in all.
 """
 
 
+class PackSettings(AlignmentSettings):
+    """Settings of ``evalkit pack``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Annotated[Literal["lfw"], Option("format to write", "", "file", positional=True)]
+    pairs: Annotated[
+        Path | None,
+        Option(
+            "LFW's pairs.txt, or a .csv of path1,path2,label",
+            "",
+            "file",
+            "FILE",
+            default="draw pairs from --images, a folder for each identity",
+        ),
+    ] = None
+    images: Annotated[Path | None, Option("folder of the images", "", "file", "DIR")] = None
+    out: Annotated[Path, Option("file to write", "", "file", "BIN")]
+    backend: Annotated[str, Option("runtime of the detector", "alignment", "run", "NAME")] = (
+        "onnxruntime"
+    )
+    count: Annotated[int, Option("pairs to draw, a multiple of 20", "", "run")] = 6000
+    seed: Annotated[int, Option("seed of the draw, 0 or more", "", "run")] = 0
+    encoding: Annotated[Literal["png", "jpeg"], Option("format of aligned images", "", "run")] = (
+        "png"
+    )
+    quality: Annotated[int, Option("quality of JPEG, 1 to 100", "", "run")] = 95
+
+
 def configure(parser: argparse.ArgumentParser, name: str) -> None:
     """Add the options."""
-    from evalkit.datasets.pairs import PACKED
-
-    parser.add_argument("kind", choices=PACKED, help="format to write")
-    parser.add_argument(
-        "--pairs",
-        type=Path,
-        metavar="FILE",
-        help="LFW's pairs.txt, or a .csv of path1,path2,label (default: draw pairs from --images, "
-        "a folder for each identity)",
-    )
-    parser.add_argument("--images", type=Path, metavar="DIR", help="folder of the images")
-    parser.add_argument("--out", type=Path, required=True, metavar="BIN", help="file to write")
-    _add_alignment(parser)
-    parser.add_argument(
-        "--count", type=int, default=6000, help="pairs to draw, a multiple of 20 (default: 6000)"
-    )
-    parser.add_argument(
-        "--seed", type=int, default=0, help="seed of the draw, 0 or more (default: 0)"
-    )
-    parser.add_argument(
-        "--encoding",
-        choices=["png", "jpeg"],
-        default="png",
-        help="format of aligned images (default: png)",
-    )
-    parser.add_argument(
-        "--quality", type=int, default=95, help="quality of JPEG, 1 to 100 (default: 95)"
-    )
-
-
-def _add_alignment(parser: argparse.ArgumentParser) -> None:
-    alignment = parser.add_argument_group("alignment")
-    alignment.add_argument(
-        "--align",
-        choices=["none", "5pt", "detector"],
-        default="none",
-        help="none: the images are aligned; 5pt: with the points of a file; detector: with the "
-        "points of the detected face that is nearest to the centre (default: none)",
-    )
-    alignment.add_argument(
-        "--points",
-        type=Path,
-        metavar="FILE",
-        help="for 5pt: each line has an image and x1 y1 ... x5 y5",
-    )
-    alignment.add_argument(
-        "--detector",
-        metavar="MODEL",
-        help="for detector: model YAML of a detector that gives five points",
-    )
-    alignment.add_argument(
-        "--backend",
-        default="onnxruntime",
-        metavar="NAME",
-        help="runtime of the detector (default: onnxruntime)",
-    )
-    alignment.add_argument(
-        "--score-threshold",
-        type=float,
-        default=0.5,
-        metavar="X",
-        help="least score of a detected face (default: 0.5)",
-    )
+    options = Options(parser)
+    options.add(PackSettings, PackSettings.__annotations__)
+    options.add(PackSettings, AlignmentSettings.model_fields, group="alignment")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write the set and say what it holds."""
+    """Write the set and print its counts."""
+    from evalkit.core.detection import DetectionSettings
     from evalkit.datasets.pack import pack
+    from evalkit.run.face_alignment import alignment
 
-    pairs = _pairs(arguments)
-    with _alignment(arguments) as align:
+    settings = resolve(arguments, PackSettings)
+    pairs = _pairs(settings)
+    detection = DetectionSettings(backend=settings.backend)
+    with alignment(settings, pairs.images, detection) as align:
         packed = pack(
             pairs,
-            arguments.out,
+            settings.out,
             align=align,
-            encoding=arguments.encoding,
-            quality=arguments.quality,
+            encoding=settings.encoding,
+            quality=settings.quality,
         )
     for warning in packed.warnings:
         print(f"warning: {warning}")
@@ -113,46 +91,13 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _pairs(arguments: argparse.Namespace) -> PairList:
-    from evalkit.core.errors import InputError
+def _pairs(settings: PackSettings) -> PairList:
     from evalkit.datasets.pairs import pairs_from_csv, pairs_from_folder, pairs_from_lfw
 
-    if arguments.pairs is not None and arguments.pairs.suffix.lower() == ".csv":
-        return pairs_from_csv(arguments.pairs, arguments.images)
-    if arguments.images is None:
+    if settings.pairs is not None and settings.pairs.suffix.lower() == ".csv":
+        return pairs_from_csv(settings.pairs, settings.images)
+    if settings.images is None:
         raise InputError("--images is missing: name the folder of the images.")
-    if arguments.pairs is not None:
-        return pairs_from_lfw(arguments.pairs, arguments.images)
-    return pairs_from_folder(arguments.images, arguments.count, arguments.seed)
-
-
-def _alignment(arguments: argparse.Namespace) -> AbstractContextManager[Align | None]:
-    from evalkit.core.errors import InputError
-    from evalkit.datasets.pack import five_point_alignment
-
-    for option, kind in (("points", "5pt"), ("detector", "detector")):
-        if getattr(arguments, option) is not None and arguments.align != kind:
-            raise InputError(f"--{option} is for --align {kind}, not {arguments.align}.")
-    if arguments.align == "none":
-        return nullcontext()
-    if arguments.align == "detector":
-        return _detector(arguments)
-    if arguments.points is None or arguments.images is None:
-        raise InputError("--align 5pt needs --points FILE and --images DIR.")
-    return nullcontext(five_point_alignment(arguments.points, arguments.images))
-
-
-def _detector(arguments: argparse.Namespace) -> AbstractContextManager[Align]:
-    from evalkit.core.detection import DetectionSettings
-    from evalkit.core.errors import InputError
-    from evalkit.core.settings import load_model_config
-    from evalkit.run.face_alignment import detector_alignment
-
-    if arguments.detector is None:
-        raise InputError("--align detector needs --detector MODEL.")
-    run = DetectionSettings(backend=arguments.backend)
-    return detector_alignment(
-        run,
-        load_model_config(arguments.detector, run),
-        score_threshold=arguments.score_threshold,
-    )
+    if settings.pairs is not None:
+        return pairs_from_lfw(settings.pairs, settings.images)
+    return pairs_from_folder(settings.images, settings.count, settings.seed)

@@ -3,20 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from evalkit.core.alignment import AlignmentSettings
 from evalkit.core.errors import InputError
-from evalkit.core.settings import ModelConfig, RunSettings
+from evalkit.core.settings import ModelConfig, RunSettings, load_model_config
 from evalkit.datasets.alignment import ARCFACE_SIZE, align
-from evalkit.datasets.pack import Align
+from evalkit.datasets.pack import Align, five_point_alignment
 from evalkit.heads.detection import Detections
 from evalkit.heads.sizing import Size
 from evalkit.run.detecting import Detector
 from evalkit.run.detector import open_detector
+
+
+def alignment(
+    settings: AlignmentSettings, images: Path, run: RunSettings
+) -> AbstractContextManager[Align | None]:
+    """Open what makes faces of photographs, as the settings say; None where they are faces.
+
+    Parameters
+    ----------
+    settings : AlignmentSettings
+    images : Path
+        Folder that the paths in a file of points start from.
+    run : RunSettings
+        Of a detector.
+
+    Raises
+    ------
+    evalkit.core.errors.EvalkitError, evalkit.datasets.errors.DatasetError
+        The detector cannot be opened, or the file of points cannot be read.
+    """
+    if settings.points is not None:
+        return nullcontext(five_point_alignment(settings.points, images))
+    if settings.detector is None:
+        return nullcontext()
+    config = load_model_config(settings.detector, run)
+    return detector_alignment(run, config, score_threshold=settings.score_threshold)
 
 
 @contextmanager
@@ -38,7 +65,7 @@ def detector_alignment(
     config : ModelConfig
         Of a detector that gives five points.
     score_threshold : float
-        Faces that score less are passed over.
+        Faces that score less are ignored.
     size : int
         Side of the aligned face, in pixels.
 
@@ -54,7 +81,7 @@ def detector_alignment(
     evalkit.core.errors.EvalkitError
         The detector cannot be opened; see `open_detector`.
     """
-    # Images come one at a time and in any size: there is nothing to put into a batch with one.
+    # Images come one at a time and in any size, so no batch can have two.
     single = run.model_copy(update={"batch_size": 1})
     with open_detector(single, config, {"score_threshold": score_threshold}) as opened:
         detector = opened.detector

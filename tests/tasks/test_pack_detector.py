@@ -195,7 +195,7 @@ def test_the_detector_must_be_named(
 ) -> None:
     pairs, out = photographs / "pairs.csv", photographs / "my.bin"
     assert evalkit("pack", "lfw", "--pairs", pairs, "--out", out, "--align", "detector") == 2
-    assert "--detector MODEL" in capsys.readouterr().err
+    assert "--align detector needs --detector" in capsys.readouterr().err
 
 
 corner = st.integers(-20, 120)

@@ -169,7 +169,7 @@ def test_settings_that_do_not_go_together(
     evalkit: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert evalkit("pairs", "--data", "p.csv", "--align", "5pt") == 2
-    assert "need each other" in capsys.readouterr().err
+    assert "--align 5pt needs --points" in capsys.readouterr().err
     assert evalkit("pairs", "--data", "p.csv", "--scores", "s.csv") == 2
     assert evalkit("pairs") == 2
     assert "--data" in capsys.readouterr().err

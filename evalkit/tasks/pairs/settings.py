@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 from pydantic import field_validator, model_validator
 
+from evalkit.core.alignment import AlignmentSettings
 from evalkit.core.option import Option
 from evalkit.core.settings import DATA, PROTOCOL, READY, RunSettings, refuse_limit
 
 _HEADER = "path1,path2,same[,subject1,subject2]"
 
 
-class PairsSettings(RunSettings):
+class PairsSettings(AlignmentSettings, RunSettings):
     """Settings of ``evalkit pairs``."""
 
     takes = "embedding"
@@ -33,20 +34,6 @@ examples:
         Path | None,
         Option("folder that the paths start from", DATA, "figure", "DIR", default="the file's"),
     ] = None
-    align: Annotated[
-        Literal["none", "5pt", "detector"],
-        Option("align photographs: by a file of points, or by a detector", DATA, "figure"),
-    ] = "none"
-    points: Annotated[
-        Path | None, Option("for 5pt: image and x1 y1 ... x5 y5 in a line", DATA, "figure", "FILE")
-    ] = None
-    detector: Annotated[
-        str | None,
-        Option("for detector: a model YAML that gives five points", DATA, "figure", "MODEL"),
-    ] = None
-    score_threshold: Annotated[
-        float, Option("for detector: least score of a face", DATA, "figure", "X")
-    ] = 0.5
     flip: Annotated[bool, Option("add the mirrored image's embedding", PROTOCOL, "figure")] = False
     fmr: Annotated[
         tuple[float, ...], Option("FMR targets of FNMR", PROTOCOL, "figure", "X,X,...")
@@ -78,8 +65,5 @@ examples:
     def _one_source(self) -> PairsSettings:
         if self.scores is not None and (self.data is not None or self.embeddings is not None):
             raise ValueError("--scores has its own labels; leave out --data and --embeddings")
-        for name, kind in (("points", "5pt"), ("detector", "detector")):
-            if (getattr(self, name) is not None) != (self.align == kind):
-                raise ValueError(f"--align {kind} and --{name} need each other")
         refuse_limit(self, "embeddings", "scores")
         return self

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,11 +12,10 @@ from evalkit.core.errors import InputError
 from evalkit.core.files import sha256_file, sha256_json
 from evalkit.core.progress import Progress
 from evalkit.core.results import DatasetInfo, Failure, Result
-from evalkit.core.settings import RunSettings, load_model_config
-from evalkit.datasets.pack import Align, five_point_alignment
+from evalkit.core.settings import RunSettings
 from evalkit.datasets.pairs import inside
 from evalkit.run.clock import scorable
-from evalkit.run.face_alignment import detector_alignment
+from evalkit.run.face_alignment import alignment
 from evalkit.run.filling import check_failures
 from evalkit.run.inference import Inferred, embeddings
 from evalkit.stats.evidence import Array, Evidence, damaged
@@ -60,7 +58,7 @@ class Pairs(Task[PairsSettings]):
             for image in names:
                 inside(root, whole.images[image], whole.path, line)
         table = whole.part(settings.limit)
-        with _alignment(settings, root) as align:
+        with alignment(settings, root, RunSettings(threads=settings.threads)) as align:
             yield replace(
                 _samples(table, root),
                 fingerprint=sha256_json([table.sha256, len(table), _preparation(settings)]),
@@ -217,14 +215,3 @@ def _preparation(settings: PairsSettings) -> list[str]:
     files = [settings.points, Path(settings.detector) if settings.detector else None]
     hashes = [sha256_file(file) for file in files if file is not None and file.is_file()]
     return [settings.align, settings.detector or "", str(settings.score_threshold), *hashes]
-
-
-def _alignment(settings: PairsSettings, root: Path) -> AbstractContextManager[Align | None]:
-    """Open what makes faces of photographs, as ``evalkit pack`` does."""
-    if settings.points is not None:
-        return nullcontext(five_point_alignment(settings.points, root))
-    if settings.detector is None:
-        return nullcontext()
-    run = RunSettings(threads=settings.threads)
-    config = load_model_config(settings.detector, run)
-    return detector_alignment(run, config, score_threshold=settings.score_threshold)
