@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
+from unittest import SkipTest
 
 import numpy as np
 import pytest
@@ -91,6 +92,11 @@ class TestPairs(TaskContract):
         self.settings = {"data": table, "model": MODEL, "fmr": (0.1,)}
         self.failing = {"data": None, "scores": scores(folder / "scores.csv", failed=2)}
 
+    def test_a_page_without_charts_breaks_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(Pairs, "panels", lambda task, runs: ())
+        with pytest.raises(AssertionError, match="no curve"):
+            self.test_panels_are_plain_data()
+
 
 class TestWiderFace(TaskContract):
     task = WiderFaceTask
@@ -122,6 +128,16 @@ def write(path: Path, rows: Sequence[Sequence[object]]) -> Path:
     with path.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(rows)
     return path
+
+
+@pytest.mark.parametrize("name", ["test_failures_are_named", "test_images_are_counted"])
+def test_what_has_no_data_is_skipped_with_a_reason(name: str) -> None:
+    class Bare(TaskContract):
+        task = Pairs
+        settings: ClassVar[Mapping[str, Any]] = {}
+
+    with pytest.raises(SkipTest, match=r"set '(failing|data)'"):
+        getattr(Bare(), name)()
 
 
 def test_every_task_is_here() -> None:
