@@ -9,11 +9,14 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 import numpy as np
 
 from evalkit.datasets.errors import DatasetError
+
+PackFormat: TypeAlias = Literal["lfw"]
+"""A format that lists of pairs can be packed into."""
 
 FOLDS: Final = 10
 SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".bmp", ".webp")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from pydantic import ConfigDict
 
@@ -12,9 +12,7 @@ from evalkit.cli.options import Options, resolve
 from evalkit.core.alignment import AlignmentSettings
 from evalkit.core.errors import InputError
 from evalkit.core.option import Option
-
-if TYPE_CHECKING:
-    from evalkit.datasets.pairs import PairList
+from evalkit.datasets.pairs import PackFormat, PairList
 
 EPILOG = """\
 examples:
@@ -34,7 +32,7 @@ class PackSettings(AlignmentSettings):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    kind: Annotated[Literal["lfw"], Option("format to write", "", "file", positional=True)]
+    kind: Annotated[PackFormat, Option("format to write", "", "file", positional=True)]
     pairs: Annotated[
         Path | None,
         Option(
