@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from evalkit.backends.base import PRECISIONS, Probe, SessionOptions, TensorInfo
 from evalkit.backends.boards import BoardBackend, BoardSession
-from evalkit.backends.tensors import first_line, only_input
+from evalkit.backends.tensors import explained, first_line, only_input
 from evalkit.core.errors import InputError
 from evalkit.core.machine import installed_version
 
@@ -38,13 +38,9 @@ class AscendSession(BoardSession):
     def __init__(self, model: Path, options: SessionOptions) -> None:
         super().__init__(model, options)
         interface: Any = importlib.import_module("ais_bench.infer.interface")
-        try:
+        action = f"{model}: ais_bench cannot load it on {options.device}"
+        with explained(action, "Convert it by ATC for this device (--soc_version)."):
             self._session: Any = interface.InferSession(self.device, str(model))
-        except Exception as error:
-            raise InputError(
-                f"{model}: ais_bench cannot load it on {options.device}: {first_line(error)}. "
-                "Convert it by ATC for this device (--soc_version)."
-            ) from error
         self.inputs = _infos(self._session.get_inputs())
         self.outputs = _infos(self._session.get_outputs())
         info = only_input(self.inputs, model)

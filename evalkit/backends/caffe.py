@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from evalkit.backends.base import Precision, Probe, SessionOptions, TensorInfo
 from evalkit.backends.prototxt import InputShape, read_inputs
 from evalkit.backends.session import ModelBackend, ModelSession
-from evalkit.backends.tensors import check_file, check_one_input, first_line
+from evalkit.backends.tensors import check_file, check_one_input, explained, first_line
 from evalkit.core.errors import InputError
 
 SUFFIXES = (".prototxt", ".caffemodel")
@@ -124,14 +124,10 @@ def _only_input(network: Path) -> InputShape:
 
 
 def _load(network: Path, weights: Path) -> Any:
-    try:
+    action = f"{network} with {weights.name}: OpenCV {cv2.__version__} cannot load them"
+    remedy = "Check that both are complete and of one network, and that OpenCV knows every layer."
+    with explained(action, remedy, cv2.error, _cause):
         return cv2.dnn.readNetFromCaffe(str(network), str(weights))
-    except cv2.error as error:
-        raise InputError(
-            f"{network} with {weights.name}: OpenCV {cv2.__version__} cannot load them: "
-            f"{_cause(error)}. Check that both are complete and of one network, and that OpenCV "
-            "knows every layer."
-        ) from error
 
 
 @contextmanager

@@ -32,7 +32,7 @@ from evalkit.backends.base import Precision, Probe, SessionOptions, TensorInfo
 from evalkit.backends.kernels import Kernel, count_arithmetic, describe_precision
 from evalkit.backends.onnx_files import check_external_data, check_versions
 from evalkit.backends.session import ModelBackend, ModelSession
-from evalkit.backends.tensors import wrong_precision
+from evalkit.backends.tensors import explained, wrong_precision
 from evalkit.core.errors import InputError, UnavailableError
 
 # The newest opset whose definitions are built into the ONNX front end of OpenVINO 2026.4 (the
@@ -200,19 +200,15 @@ def read_graph(model: Path) -> Any:
         check_external_data(model, content)
         check_versions(model, content, f"OpenVINO {_version()}", opset=NEWEST_OPSET, ir=NEWEST_IR)
     front_end = FrontEndManager().load_by_framework(FRONT_ENDS[model.suffix.lower()])
-    try:
+    remedy = (
+        "It is no such model, is incomplete, or uses operators that this version does not know: "
+        "convert or fetch it again."
+    )
+    weights = model.with_suffix(".bin")
+    if model.suffix.lower() == ".xml" and not weights.is_file():
+        remedy = f"Its weights {weights.name} are missing: put them beside it."
+    with explained(f"{model}: OpenVINO {_version()} cannot read it", remedy, cause=cause):
         return front_end.convert(front_end.load(str(model)))
-    except Exception as error:
-        weights = model.with_suffix(".bin")
-        remedy = (
-            "It is no such model, is incomplete, or uses operators that this version does not "
-            "know: convert or fetch it again."
-        )
-        if model.suffix.lower() == ".xml" and not weights.is_file():
-            remedy = f"Its weights {weights.name} are missing: put them beside it."
-        raise InputError(
-            f"{model}: OpenVINO {_version()} cannot read it: {cause(error)}. {remedy}"
-        ) from error
 
 
 def built_precision(graph: Any) -> Precision:
@@ -274,13 +270,10 @@ def _settings(device: str, hint: str, threads: int) -> dict[str, Any]:
 
 
 def _compile(model: Path, graph: Any, device: str, settings: dict[str, Any]) -> Any:
-    try:
+    action = f"{model}: OpenVINO {_version()} cannot compile it for {device}"
+    remedy = "Export it with operators that this version knows, or choose another backend."
+    with explained(action, remedy, RuntimeError, cause):
         return _core().compile_model(graph, device, settings)
-    except RuntimeError as error:
-        raise InputError(
-            f"{model}: OpenVINO {_version()} cannot compile it for {device}: {cause(error)}. "
-            "Export it with operators that this version knows, or choose another backend."
-        ) from error
 
 
 def _executed(graph: Any) -> list[Kernel]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from evalkit.core.errors import InputError
+from evalkit.backends.tensors import explained
 
 _MOST_DEPTH = 100
 _TOKEN = re.compile(
@@ -16,7 +16,7 @@ _TOKEN = re.compile(
     r"""|(?P<mark>[{}:<>\[\]])|(?P<word>[^\s,;{}:<>\[\]"'#]+)"""
 )
 
-Message: TypeAlias = "list[tuple[str, str | Message]]"
+Message: TypeAlias = "dict[str, list[str | Message]]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,50 +40,48 @@ def read_inputs(file: Path) -> tuple[InputShape, ...]:
     evalkit.core.errors.InputError
         The file is no such text.
     """
-    try:
-        text = file.read_text(encoding="utf-8")
-        network = _message(_tokens(text))
+    with explained(f"{file} is no valid prototxt", "Export it again.", (OSError, ValueError)):
+        network = _message(_tokens(file.read_text(encoding="utf-8")))
         return (*_declared(network), *_layers(network))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{file} is no valid prototxt: {error}. Export it again.") from error
 
 
 def _declared(network: Message) -> list[InputShape]:
-    """Read ``input`` with ``input_shape`` or, older, four ``input_dim`` each."""
-    names = [str(value) for key, value in network if key == "input"]
-    dims = [int(str(value)) for key, value in network if key == "input_dim"]
-    shapes = [_dims(value) for key, value in network if key == "input_shape"]
+    """Read ``input`` with ``input_shape`` or, in older files, four ``input_dim`` each."""
+    dims = [int(value) for value in _texts(network, "input_dim")]
+    shapes = [_dims(shape) for shape in _messages(network, "input_shape")]
     shapes = shapes or [tuple(dims[at : at + 4]) for at in range(0, len(dims), 4)]
-    if len(names) != len(shapes):
-        raise ValueError(f"it names {len(names)} inputs and {len(shapes)} shapes")
-    return [InputShape(name, shape) for name, shape in zip(names, shapes, strict=True)]
+    return _paired("it names {} inputs and {} shapes", _texts(network, "input"), shapes)
 
 
 def _layers(network: Message) -> list[InputShape]:
     inputs = []
-    for key, layer in network:
-        if key != "layer" or isinstance(layer, str) or ("type", "Input") not in layer:
-            continue
-        names = [str(value) for name, value in layer if name == "top"]
-        shapes = [
-            _dims(shape)
-            for name, parameters in layer
-            if name == "input_param" and not isinstance(parameters, str)
-            for field, shape in parameters
-            if field == "shape"
-        ]
-        # One shape serves every top.
-        shapes = shapes * len(names) if len(shapes) == 1 else shapes
-        if len(names) != len(shapes):
-            raise ValueError(f"an Input layer has {len(names)} tops and {len(shapes)} shapes")
-        inputs += [InputShape(name, shape) for name, shape in zip(names, shapes, strict=True)]
+    for layer in _messages(network, "layer"):
+        if "Input" in layer.get("type", ()):
+            names = _texts(layer, "top")
+            parameters = _messages(layer, "input_param")
+            shapes = [_dims(shape) for item in parameters for shape in _messages(item, "shape")]
+            # One shape serves every top.
+            shapes = shapes * len(names) if len(shapes) == 1 else shapes
+            inputs += _paired("an Input layer has {} tops and {} shapes", names, shapes)
     return inputs
 
 
-def _dims(shape: str | Message) -> tuple[int, ...]:
-    if isinstance(shape, str):
-        raise ValueError(f"{shape!r} stands where a shape is expected")
-    return tuple(int(str(value)) for key, value in shape if key == "dim")
+def _paired(message: str, names: list[str], shapes: list[tuple[int, ...]]) -> list[InputShape]:
+    if len(names) != len(shapes):
+        raise ValueError(message.format(len(names), len(shapes)))
+    return [InputShape(name, shape) for name, shape in zip(names, shapes, strict=True)]
+
+
+def _dims(shape: Message) -> tuple[int, ...]:
+    return tuple(int(value) for value in _texts(shape, "dim"))
+
+
+def _texts(message: Message, key: str) -> list[str]:
+    return [str(value) for value in message.get(key, ())]
+
+
+def _messages(message: Message, key: str) -> list[Message]:
+    return [value for value in message.get(key, ()) if not isinstance(value, str)]
 
 
 def _tokens(text: str) -> Iterator[str]:
@@ -104,7 +102,7 @@ def _message(tokens: Iterator[str], depth: int = 0) -> Message:
     """Read fields up to the closing brace, or the end."""
     if depth > _MOST_DEPTH:
         raise ValueError("its messages are nested too deeply")
-    fields: Message = []
+    fields: Message = {}
     for key in tokens:
         if key in {"}", ">"}:
             if depth:
@@ -114,11 +112,11 @@ def _message(tokens: Iterator[str], depth: int = 0) -> Message:
         if value == ":":
             value = next(tokens, "")
         if value in {"{", "<"}:
-            fields.append((key, _message(tokens, depth + 1)))
+            fields.setdefault(key, []).append(_message(tokens, depth + 1))
         elif value == "[":
-            fields += [(key, item) for item in iter(lambda: next(tokens, "]"), "]")]
+            fields.setdefault(key, []).extend(iter(lambda: next(tokens, "]"), "]"))
         elif value:
-            fields.append((key, value))
+            fields.setdefault(key, []).append(value)
         else:
             raise ValueError(f"it ends after {key!r}")
     if depth:

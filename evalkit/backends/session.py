@@ -15,12 +15,13 @@ from evalkit.backends.tensors import (
     check_batch,
     check_file,
     check_offered,
+    explained,
     first_line,
     float32_outputs,
     only_input,
     trial_shapes,
 )
-from evalkit.core.errors import EvalkitError, InputError
+from evalkit.core.errors import InputError
 from evalkit.core.machine import available_cores
 
 
@@ -80,16 +81,10 @@ class ModelSession(Session):
 
     def _attempt(self, batch: NDArray[Any]) -> Iterable[Any]:
         """Compute; turn the runtime's error into one that names the batch and the remedy."""
-        try:
+        action = f"{self.model}: {self.runtime} cannot run a batch of shape {batch.shape}"
+        remedy = "Give the image size that the model was made for, or a smaller batch."
+        with explained(action, remedy, self.failures, self.cause):
             return self._compute(batch)
-        except EvalkitError:
-            raise
-        except self.failures as error:
-            raise InputError(
-                f"{self.model}: {self.runtime} cannot run a batch of shape {batch.shape}: "
-                f"{self.cause(error)}. Give the image size that the model was made for, or a "
-                "smaller batch."
-            ) from error
 
     def _trial(self, images: int = 1) -> NDArray[Any]:
         """Run the smallest batch that the model takes; return the batch.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evalkit.backends.base import Precision, Probe, TensorInfo
-from evalkit.core.errors import InputError, UnavailableError, WrongPrecisionError
+from evalkit.core.errors import EvalkitError, InputError, UnavailableError, WrongPrecisionError
 
 # Sides that an image model takes where its file leaves height and width open: the aligned face,
 # then multiples of every stride that detectors use.
@@ -53,6 +54,18 @@ def cuda_index(device: str) -> int | None:
     raise UnavailableError(f"There is no device {device!r}. Give cpu, cuda or cuda:1.")
 
 
+def check_available(backend: str, probe: Probe) -> None:
+    """Check that a backend can run here.
+
+    Raises
+    ------
+    evalkit.core.errors.UnavailableError
+        It cannot; the message has the probe's reason and remedy.
+    """
+    if not probe.available:
+        raise UnavailableError(f"Backend {backend!r}: {probe.reason} {probe.remedy}".rstrip())
+
+
 def check_offered(backend: str, probe: Probe, device: str, precision: Precision) -> None:
     """Check that the probe offers a device and a precision.
 
@@ -61,8 +74,7 @@ def check_offered(backend: str, probe: Probe, device: str, precision: Precision)
     evalkit.core.errors.UnavailableError
         The backend cannot run here, or not on this device or at this precision.
     """
-    if not probe.available:
-        raise UnavailableError(f"Backend {backend!r}: {probe.reason} {probe.remedy}".rstrip())
+    check_available(backend, probe)
     name = "cuda:0" if device == "cuda" else device
     if name not in probe.devices:
         driver = ", or repair the driver (nvidia-smi lists its GPUs)" if "cuda" in name else ""
@@ -232,3 +244,35 @@ def first_line(error: BaseException) -> str:
     """Take the first non-empty line of a runtime's message, without a final full stop."""
     lines = (line.strip() for line in str(error).splitlines())
     return next((line.rstrip(".") for line in lines if line), type(error).__name__)
+
+
+@contextmanager
+def explained(
+    action: str,
+    remedy: str,
+    failures: type[BaseException] | tuple[type[BaseException], ...] = Exception,
+    cause: Callable[[BaseException], str] = first_line,
+) -> Iterator[None]:
+    """Turn a library's exception into an error that says what failed, why, and what to do.
+
+    Parameters
+    ----------
+    action : str
+        What failed, as a sentence without its full stop: ``m.onnx: TVM cannot import it``.
+    remedy : str
+        What to do: whole sentences.
+    failures : type or tuple of types
+        The exceptions; evalkit's own pass unchanged.
+    cause : callable
+        Returns the line of the exception's message that names the cause.
+
+    Raises
+    ------
+    evalkit.core.errors.InputError
+    """
+    try:
+        yield
+    except EvalkitError:
+        raise
+    except failures as error:
+        raise InputError(f"{action}: {cause(error)}. {remedy}") from error

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from evalkit.backends.base import Session
-from evalkit.convert.base import Batches
 from evalkit.core.errors import InputError
-from evalkit.core.progress import Advance
-
-Rows = list[NDArray[np.float32]]
-"""One array of shape (images, values) for each output."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,56 +27,6 @@ class Agreement:
     p1: float
     minimum: float
     images: int
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """A session's outputs for some images.
-
-    Attributes
-    ----------
-    rows : list of ndarray
-    images_per_second : float
-        Of the session alone, without the first batch if there are several.
-    """
-
-    rows: Rows
-    images_per_second: float
-
-
-def read(
-    session: Session,
-    batches: Batches,
-    images: int,
-    pick: Callable[[dict[str, NDArray[np.float32]], int], Rows],
-    advance: Advance = lambda _: None,
-) -> Reading:
-    """Run a session on images.
-
-    Parameters
-    ----------
-    session : Session
-    batches : Batches
-    images : int
-        Further rows are padding of the last batch.
-    pick : callable
-        Takes the outputs of a batch and its size; returns an array (batch, values) for each output.
-    advance : callable
-        Takes the number of further images.
-    """
-    parts: list[Rows] = []
-    seconds: list[float] = []
-    sizes: list[int] = []
-    for batch in batches:
-        start = time.perf_counter()
-        outputs = session.run(batch)
-        seconds.append(time.perf_counter() - start)
-        sizes.append(len(batch))
-        parts.append(pick(outputs, len(batch)))
-        advance(len(batch))
-    skip = 1 if len(sizes) > 1 else 0
-    rows = [np.concatenate(part)[:images] for part in zip(*parts, strict=True)]
-    return Reading(rows, sum(sizes[skip:]) / max(sum(seconds[skip:]), 1e-9))
 
 
 def compare(reference: Sequence[NDArray[Any]], candidate: Sequence[NDArray[Any]]) -> Agreement:

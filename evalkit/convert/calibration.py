@@ -181,10 +181,11 @@ def _identities(images: ImageSet, rows: dict[int, str]) -> list[str] | None:
     return [images.identities[group] for group in np.unique(images.groups[list(rows)]).tolist()]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class ImageBatches:
     """Some images of a set as `evalkit.convert.base.Batches`.
 
-    Parameters
+    Attributes
     ----------
     images : ImageSet
     rows : ndarray of int64
@@ -200,24 +201,13 @@ class ImageBatches:
         Whether the last batch is padded with the first images.
     """
 
-    def __init__(
-        self,
-        images: ImageSet,
-        rows: NDArray[np.int64],
-        normalise: Normaliser,
-        prepare: Prepare,
-        size: tuple[int, int],
-        *,
-        batch: int,
-        full: bool,
-    ) -> None:
-        self.images = images
-        self.rows = rows
-        self.batch = batch
-        self.full = full
-        self._normalise = normalise
-        self._prepare = prepare
-        self._size = size
+    images: ImageSet
+    rows: NDArray[np.int64]
+    normalise: Normaliser
+    prepare: Prepare
+    size: tuple[int, int]
+    batch: int
+    full: bool
 
     def __len__(self) -> int:
         """Count the batches."""
@@ -232,10 +222,10 @@ class ImageBatches:
             yield self._batch(rows)
 
     def _batch(self, rows: NDArray[np.int64]) -> Tensor:
-        tensor = self._normalise.empty(len(rows), self._size)
+        tensor = self.normalise.empty(len(rows), self.size)
         for row, out in zip(rows.tolist(), tensor, strict=True):
             image, _ = self.images.source.load_with_digest(row)
-            self._normalise(self._prepare(image), out)
+            self.normalise(self.prepare(image), out)
         if not np.isfinite(tensor).all():
             raise InputError(
                 f"A calibration batch of {self.images.path} has NaN or infinite values after "

@@ -14,13 +14,13 @@ import evalkit
 from evalkit.backends.base import Ran
 from evalkit.bench import model_bytes
 from evalkit.convert import CONVERTERS
-from evalkit.convert.agreement import Reading, compare
+from evalkit.convert.agreement import compare
 from evalkit.convert.base import Build, Built, Converter, ConvertSettings
 from evalkit.convert.calibration import Drawn, draw
 from evalkit.convert.exclusion import Trial, matched, outcome, rank, search
 from evalkit.convert.image_sets import ImageSet, load_images
 from evalkit.convert.settings import ConversionSettings
-from evalkit.convert.trials import Prepared, check_runtime, kind_of, opened, side_of
+from evalkit.convert.trials import Prepared, Reading, check_runtime, kind_of, opened, side_of
 from evalkit.convert.weights import check_weights
 from evalkit.convert.writing import check_name, check_out, put, work_folder, write_model_yaml
 from evalkit.core import machine as environment
@@ -40,6 +40,32 @@ _RANKING_IMAGES = 32
 _ALL = 1 << 31
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidate:
+    """A built model.
+
+    Attributes
+    ----------
+    trial : Trial
+        Its figures.
+    how : Built
+    ran : Ran
+        What ran it.
+    sha256 : str
+    trials : tuple of Trial
+        Of ``--auto-exclude``, in order.
+    ranked : tuple of (str, float)
+        Layers and their losses, the worst first, if they were ranked.
+    """
+
+    trial: Trial
+    how: Built
+    ran: Ran
+    sha256: str
+    trials: tuple[Trial, ...] = ()
+    ranked: tuple[tuple[str, float], ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Conversion:
     """The result of a conversion.
@@ -53,14 +79,8 @@ class Conversion:
         In bytes.
     source_speed : float
         Images per second of the fp32 source, on the same images and threads.
-    final : Trial
+    model : Candidate
         The model as written.
-    trials : tuple of Trial
-        Of ``--auto-exclude``, in order.
-    ranked : tuple of (str, float)
-        Layers and their losses, the worst first, if they were ranked.
-    ran : Ran
-        What ran the built model.
     record : dict
         The sidecar.
     warnings : tuple of str
@@ -72,10 +92,7 @@ class Conversion:
     yaml: Path | None
     source_size: int
     source_speed: float
-    final: Trial
-    trials: tuple[Trial, ...]
-    ranked: tuple[tuple[str, float], ...]
-    ran: Ran
+    model: Candidate
     record: dict[str, Any]
     warnings: tuple[str, ...]
     failure: str | None
@@ -114,10 +131,7 @@ def convert(config: ConversionSettings, progress: Progress, *, command: str = ""
         yaml=config.yaml,
         source_size=model_bytes(source),
         source_speed=job.fp32.images_per_second,
-        final=built.trial,
-        trials=built.trials,
-        ranked=built.ranked,
-        ran=built.ran,
+        model=built,
         record=record,
         warnings=(*drawn.warnings, *built.how.notes, *built.ran.notes, *_doubts(built)),
         failure=failure,
@@ -159,18 +173,6 @@ def _draw(
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Built:
-    """The final model, and the trials that led to it."""
-
-    trial: Trial
-    how: Built
-    ran: Ran
-    sha256: str
-    trials: tuple[Trial, ...] = ()
-    ranked: tuple[tuple[str, float], ...] = ()
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class _Job:
     """One conversion: the state that every trial needs."""
 
@@ -189,7 +191,7 @@ class _Job:
         """The final model in the work folder."""
         return self.work / self.config.out.name
 
-    def run(self) -> _Built:
+    def run(self) -> Candidate:
         """Exclude layers as configured, and build."""
         layers = self._layers()
         excluded = matched(self.config.exclude, layers)
@@ -235,7 +237,7 @@ class _Job:
 
     def _measure(
         self, build: Build, excluded: tuple[str, ...], out: Path, most: int = _ALL
-    ) -> _Built:
+    ) -> Candidate:
         """Build, run on the images of the comparison, and compare with fp32."""
         how = build(out, excluded)
         precision, backend = self.config.precision, self.config.backend
@@ -248,7 +250,7 @@ class _Job:
             accuracy = self.prepared.accuracy(reading.rows[0])
         agreement = compare([rows[:most] for rows in self.fp32.rows], reading.rows)
         trial = Trial(excluded, agreement, accuracy, model_bytes(out), reading.images_per_second)
-        return _Built(trial, how, ran, sha256)
+        return Candidate(trial, how, ran, sha256)
 
 
 def _prepare(
@@ -267,7 +269,10 @@ def _prepare(
         with opened(config, backend, "fp32", model, source) as reference:
             check_weights(source)
             prepared = Prepared.of(reference, images, drawn)
-            fp32 = _reference(config, prepared, reference, progress)
+            fp32 = prepared.read(reference, progress, "fp32", _ALL)
+            compare(fp32.rows, fp32.rows)  # NaN is an error before anything is built
+            if config.precision == "int8":
+                prepared.check_calibration(reference)
     except WrongPrecisionError as error:
         raise InputError(
             f"{source} was not built in fp32, and a conversion starts from an fp32 model. Give the "
@@ -288,18 +293,7 @@ def _prepare(
     return _Job(config, converter, reference, source, prepared, settings, fp32, work, progress)
 
 
-def _reference(
-    config: ConversionSettings, prepared: Prepared, reference: OpenModel, progress: Progress
-) -> Reading:
-    """Run the source on the images of the comparison, and check for NaN before building."""
-    fp32 = prepared.read(reference, progress, "fp32", _ALL)
-    compare(fp32.rows, fp32.rows)
-    if config.precision == "int8":
-        prepared.check_calibration(reference)
-    return fp32
-
-
-def _failure(config: ConversionSettings, built: _Built) -> str | None:
+def _failure(config: ConversionSettings, built: Candidate) -> str | None:
     """Return why the model must not be written, or None."""
     cosine = built.trial.agreement.mean
     if not cosine >= config.least_cosine:
@@ -317,7 +311,7 @@ def _failure(config: ConversionSettings, built: _Built) -> str | None:
     return None
 
 
-def _doubts(built: _Built) -> tuple[str, ...]:
+def _doubts(built: Candidate) -> tuple[str, ...]:
     """Warn about a model whose cosine is low but not clearly wrong."""
     cosine = built.trial.agreement.mean
     if cosine >= DOUBTFUL:
@@ -335,7 +329,7 @@ def _aim(config: ConversionSettings) -> tuple[Callable[[Trial], float], float]:
     return lambda trial: trial.agreement.mean, config.until_cosine or GOAL
 
 
-def _record(job: _Job, built: _Built, command: str) -> dict[str, Any]:
+def _record(job: _Job, built: Candidate, command: str) -> dict[str, Any]:
     """Return the sidecar."""
     config, trial = job.config, built.trial
     settings = asdict(replace(job.settings, exclude=trial.excluded))

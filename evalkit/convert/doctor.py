@@ -1,18 +1,17 @@
-"""Which backends are here, and whether one of them gives what another one gives.
+"""The available backends, and the comparison of one backend's outputs with another's.
 
-Backends are asked in processes of their own: some of their libraries cannot be loaded together, and
-one that crashes on import must not take the others with it.
+Each backend is probed in a process of its own: some libraries cannot be loaded together, and one
+that crashes on import must not end the others.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +20,7 @@ from evalkit.backends import BACKENDS
 from evalkit.backends.base import PRECISIONS, Precision, Probe, Ran
 from evalkit.backends.worker.process import Worker
 from evalkit.backends.worker.session import probe_in
-from evalkit.convert.calibration import Drawn, ImageBatches
+from evalkit.convert.calibration import Drawn
 from evalkit.convert.image_sets import ImageSet, load_images
 from evalkit.convert.trials import Prepared, kind_of, side_of
 from evalkit.core.errors import EvalkitError, InputError, UnavailableError
@@ -32,20 +31,14 @@ from evalkit.datasets.sample import SAMPLE_OF, sample_path
 from evalkit.run.models import OpenModel, choose_backend, open_model
 from evalkit.stats.drift import Drift, drift
 
-TESTED_ON = {
-    "caffe": "cpu",
-    "mxnet": "cpu",
-    "onnxruntime": "cpu",
-    "openvino": "cpu",
-    "outputs": "cpu",
-    "torch": "cpu",
-    "tvm": "cpu",
-}
-"""Kinds of device that evalkit's own backends have been tested on; those left out on none yet."""
+TESTED_ON = dict.fromkeys(
+    ("caffe", "mxnet", "onnxruntime", "openvino", "outputs", "torch", "tvm"), "cpu"
+)
+"""The kind of device that each of evalkit's own backends was tested on; others were not tested."""
 
 REFERENCES = ("onnxruntime", "torch", "openvino")
 LEAST_COSINE: dict[Precision, float] = {"fp32": 0.9999, "fp16": 0.999, "bf16": 0.99, "int8": 0.97}
-"""Least cosine to the reference, of any image and output; see `Comparison.least_cosine`."""
+"""The least allowed cosine to the reference; see `Comparison.least_cosine`."""
 
 _SAMPLE = "sample-recognition"
 _PROBE_LIMIT_S = 120.0
@@ -56,7 +49,7 @@ _NOISE_SIDE = 640
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A registered backend and what it can do here.
+    """A registered backend and its probe.
 
     Attributes
     ----------
@@ -64,7 +57,7 @@ class Listed:
         Its name, and the distribution that registered it.
     probe : Probe
     tested_on : str or None
-        As in `TESTED_ON`, empty for nothing yet; None for backends of other packages.
+        As in `TESTED_ON`, empty if it was not tested; None for backends of other packages.
     """
 
     name: str
@@ -81,15 +74,15 @@ def survey(python: str | Path = sys.executable, timeout: float | None = None) ->
     python : str or Path
         The interpreter.
     timeout : float or None
-        Seconds that a process may take to start, and to probe; 120 if None.
+        Seconds that a process may take to start, and to probe; None is 120.
 
     Raises
     ------
     evalkit.core.errors.InputError, evalkit.core.errors.WorkerError
-        The interpreter cannot be started; no backend has anything to say then.
+        The interpreter cannot be started.
     """
     limit = _PROBE_LIMIT_S if timeout is None else timeout
-    Worker(python, timeout=limit).close()  # else every backend would wait for one that hangs
+    Worker(python, timeout=limit).close()  # an interpreter that hangs must not delay each backend
     names = BACKENDS.names()
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         probes = list(pool.map(lambda name: probe_in(python, name, limit), names))
@@ -100,9 +93,9 @@ def survey(python: str | Path = sys.executable, timeout: float | None = None) ->
 
 
 def _listed(name: str, entry: Entry, probe: Probe) -> Listed:
-    # What the registry says of a library that is missing ends in the command that brings it.
-    reason, found, remedy = probe.reason.partition(" Install it: ")
-    if found and not probe.remedy:
+    # The registry's message about a missing library ends in the command that installs it.
+    reason, mark, remedy = probe.reason.partition(" Install it: ")
+    if mark and not probe.remedy:
         probe = Probe(available=False, reason=reason, remedy=f"Run: {remedy}")
     tested = TESTED_ON.get(name, "") if not entry.foreign else None
     return Listed(name, entry.origin, probe, tested)
@@ -110,7 +103,7 @@ def _listed(name: str, entry: Entry, probe: Probe) -> Listed:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """How one output of the two sessions compares on some images.
+    """The comparison of one output of two sessions on some images.
 
     Attributes
     ----------
@@ -119,10 +112,10 @@ class Comparison:
     output : str
         Its name in the checked session.
     drift : Drift
-        From the reference to the checked session, an image a row.
+        From the reference to the checked session, one row for each image.
     least_cosine : float or None
-        What every image must reach; None where that is not asked: int8 ranges are calibrated on
-        real images, so that on random ones they promise nothing.
+        The bound for every image. None for int8 on random images: its ranges are calibrated on real
+        ones.
     """
 
     images: Literal["random", "real"]
@@ -132,7 +125,7 @@ class Comparison:
 
     @property
     def agrees(self) -> bool:
-        """Whether all images are usable alike and reach the bound."""
+        """Whether both sessions can use the same images, and all reach the bound."""
         if self.drift.lost or self.drift.gained:
             return False
         return self.least_cosine is None or bool(
@@ -142,22 +135,22 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Checkup:
-    """What the doctor found.
+    """The result of a check.
 
     Attributes
     ----------
     model : str
     file : str
     ran : Ran
-        What the checked session says.
+        Of the checked session.
     reference : Ran or None
-        What the reference says; None where no other backend opens the model.
+        Of the reference; None if no other backend opens the model.
     reference_file : str
     refusals : tuple of str
-        Why others could not be the reference, where none could.
+        Why no other backend could be the reference.
     comparisons : tuple of Comparison
     real : str
-        Where the real images are from.
+        The data set of the real images.
     """
 
     model: str
@@ -175,23 +168,23 @@ class Checkup:
         return all(comparison.agrees for comparison in self.comparisons)
 
 
-def model_to_check(named: str | None, run: RunSettings) -> ModelConfig:
-    """Resolve the model that a backend is checked with: the embedded network if none is named.
+def model_to_check(model: str | None, run: RunSettings) -> ModelConfig:
+    """Return the model to check a backend with: `model`, else the embedded network.
 
     Raises
     ------
     evalkit.core.errors.InputError
-        There is no such model, or the embedded network is in no format of the backend.
+        There is no such model, or the embedded network has no file in the backend's format.
     """
-    config = load_model_config(named or _SAMPLE, run)
+    config = load_model_config(model or _SAMPLE, run)
     names = {f"{run.backend}:{run.precision}", run.backend, "any"}
-    if named is not None or config.files.keys() & names:
+    if model is not None or config.files.keys() & names:
         return config
-    BACKENDS.entry(run.backend)  # a name that is not known is told as that
+    BACKENDS.entry(run.backend)  # an unknown name is an error of its own
     if not _reads_outputs(run, config):
         raise InputError(
             f"The embedded network has no file in a format of {run.backend!r}, only for "
-            f"{', '.join(sorted(config.files))}. Name a model of that format: --check "
+            f"{', '.join(sorted(config.files))}. Give a model of that format: --check "
             f"{run.backend} --model FILE."
         )
     return config
@@ -219,36 +212,36 @@ def check(
     ----------
     config : ModelConfig
     run : RunSettings
-        Its backend, precision, device and threads are checked; its `data` are the real images:
-        faces, or photographs for a detector; evalkit's sample if None.
+        Its backend, precision, device and threads are checked. Its `data` are the real images:
+        faces, or photographs for a detector; None is evalkit's sample.
     reference : str or None
-        The other backend; None takes the first of `REFERENCES` that opens the model: its fp32 file
-        where the configuration names one by backend, else the same file.
+        The other backend; None is the first of `REFERENCES` that opens the model. It opens its fp32
+        file if the configuration has one for the backend, else the same file.
     images : int
-        At most so many of each kind; at most four photographs.
+        The largest number of images of each kind, at most four photographs.
     least_cosine : float or None
-        Instead of `LEAST_COSINE`.
+        Replaces `LEAST_COSINE`.
     progress : Progress, optional
 
     Raises
     ------
     evalkit.core.errors.EvalkitError, evalkit.datasets.errors.DatasetError
-        The model does not open or run on the backend, the named reference does not, or the images
-        cannot be read.
+        The model does not open or run on the backend or the reference, or the images cannot be
+        read.
     """
     progress = progress or Progress(quiet=True)
     with ExitStack() as stack:
         model = stack.enter_context(open_model(run, config))
         sets = [_noise(config, images), _real(config, run.data, progress)]
-        given = [_outputs(model, held, images) for held in sets]
+        outputs = [_outputs(model, image_set, images) for image_set in sets]
         other, refusals = _open_reference(config, run, reference, stack)
         comparisons: list[Comparison] = []
         if other is not None:
             bound = LEAST_COSINE[run.precision] if least_cosine is None else least_cosine
-            for kind, held, outputs in zip(_KINDS, sets, given, strict=True):
-                promised = run.precision != "int8" or kind == "real"
-                wanted = _outputs(other, held, images)
-                comparisons += _compare(kind, outputs, wanted, bound if promised else None)
+            for kind, image_set, actual in zip(_KINDS, sets, outputs, strict=True):
+                bounded = run.precision != "int8" or kind == "real"
+                expected = _outputs(other, image_set, images)
+                comparisons += _compare(kind, actual, expected, bound if bounded else None)
         return Checkup(
             model=config.name,
             file=str(model.info.file),
@@ -265,76 +258,74 @@ _KINDS: tuple[Literal["random", "real"], ...] = ("random", "real")
 
 
 def _open_reference(
-    config: ModelConfig, run: RunSettings, named: str | None, stack: ExitStack
+    config: ModelConfig, run: RunSettings, reference: str | None, stack: ExitStack
 ) -> tuple[OpenModel | None, tuple[str, ...]]:
     """Open the model on the first other backend that can."""
-    if named == run.backend:
-        raise InputError(f"--reference {named} is the backend that is checked: name another one.")
+    if reference == run.backend:
+        raise InputError(
+            f"--reference {reference} is the backend that is checked. Choose another one."
+        )
     here = config.model_copy(update={"runtime": RuntimeConfig()})
     refusals: dict[str, str] = {}
-    for backend in [named] if named else [name for name in REFERENCES if name != run.backend]:
+    others = [name for name in REFERENCES if name != run.backend]
+    for backend in [reference] if reference else others:
         for precision in dict.fromkeys((PRECISIONS[0], run.precision)):
-            # A graph runs as it was built: one of int8 has no fp32 but that of the source.
+            # A graph runs as it was built: an int8 graph does not run in fp32.
             changes = {"backend": backend, "precision": precision, "device": "cpu", "python": None}
-            held = run.model_copy(update=changes)
             try:
-                return stack.enter_context(open_model(held, here)), ()
+                opened = open_model(run.model_copy(update=changes), here)
+                return stack.enter_context(opened), ()
             except EvalkitError as error:
                 refusals.setdefault(backend, str(error))
-    if named:
-        raise InputError(f"The reference cannot open the model. {refusals[named]}")
+    if reference:
+        raise InputError(f"The reference cannot open the model. {refusals[reference]}")
     return None, tuple(f"{backend}: {refusal}" for backend, refusal in refusals.items())
 
 
 def _outputs(model: OpenModel, images: ImageSet, most: int) -> dict[str, NDArray[np.float32]]:
-    """Run a model over the first images; return each output, a row an image."""
+    """Run a model on the first images; return each output, one row for each image."""
     if images.kind == "photographs":
         most = min(most, _PHOTOGRAPHS)
     rows = np.arange(min(most, len(images.source)))
     drawn = Drawn(calibration=rows, held_out=rows, record={}, warnings=())
-    parts: list[dict[str, NDArray[np.float32]]] = [
-        {name: _by_image(value, len(batch), name) for name, value in outputs.items()}
-        for batch, outputs in _runs(model, Prepared.of(model, images, drawn).calibration(model))
-    ]
+    parts = []
+    for batch in Prepared.of(model, images, drawn).calibration(model):
+        values = model.session.run(batch).items()
+        parts.append({name: _by_image(value, len(batch), name) for name, value in values})
     return {name: np.concatenate([part[name] for part in parts])[: len(rows)] for name in parts[0]}
 
 
-def _runs(model: OpenModel, batches: ImageBatches) -> Iterator[tuple[Any, dict[str, Any]]]:
-    for batch in batches:
-        yield batch, model.session.run(batch)
-
-
 def _by_image(value: NDArray[np.float32], count: int, name: str) -> NDArray[np.float32]:
-    """Flatten an output to a row an image; some detectors put the anchors of a batch in a row."""
+    """Flatten an output to one row for each image; some detectors join the anchors of a batch."""
     if not value.size or value.size % count:
         raise InputError(
             f"The output {name!r} of shape {value.shape} is not of {count} images. Export the "
-            "model with one row, or one block, an image."
+            "model with one row, or one block, for each image."
         )
     return value.reshape(count, -1)
 
 
 def _compare(
     kind: Literal["random", "real"],
-    given: dict[str, NDArray[np.float32]],
-    wanted: dict[str, NDArray[np.float32]],
+    actual: dict[str, NDArray[np.float32]],
+    expected: dict[str, NDArray[np.float32]],
     bound: float | None,
 ) -> list[Comparison]:
-    """Compare outputs of the same name; those that bear other names, in their order."""
-    others: Sequence[str] = list(given) if set(given) == set(wanted) else list(wanted)
-    shapes = [value.shape for value in given.values()]
-    if shapes != [wanted[name].shape for name in others]:
+    """Compare outputs of the same name; if the names differ, in their order."""
+    names = list(actual if set(actual) == set(expected) else expected)
+    shapes = [value.shape for value in actual.values()]
+    if shapes != [expected[name].shape for name in names]:
         raise InputError(
-            f"The outputs are {_words(given)}, but the reference gives {_words(wanted)}: they are "
-            "not of the same network. Correct 'files' in the model's YAML."
+            f"The outputs are {_describe(actual)}, but the reference gives {_describe(expected)}: "
+            "they are not of the same network. Correct 'files' in the model's YAML."
         )
     return [
-        Comparison(kind, name, drift(wanted[other], given[name]), bound)
-        for name, other in zip(given, others, strict=True)
+        Comparison(kind, name, drift(expected[other], actual[name]), bound)
+        for name, other in zip(actual, names, strict=True)
     ]
 
 
-def _words(outputs: dict[str, NDArray[np.float32]]) -> str:
+def _describe(outputs: dict[str, NDArray[np.float32]]) -> str:
     return ", ".join(f"{name} ({value.shape[1]} values)" for name, value in outputs.items())
 
 

@@ -1,4 +1,4 @@
-"""Data sets that images to calibrate with are drawn from: what a path holds, listed alike."""
+"""The images of a data set, to draw calibration images from."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Kind = Content
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImageSet:
-    """The images of a data set, and what belongs together among them.
+    """The images of a data set, and their groups.
 
     Attributes
     ----------
@@ -36,11 +36,11 @@ class ImageSet:
         ``faces`` that are aligned, or whole ``photographs``.
     source : ImageSource
     content : callable
-        Gives the encoded bytes of an image.
+        Returns the encoded bytes of an image.
     groups : ndarray of int64, shape (n,)
-        Images of one number are never divided between calibration and comparison.
+        Images of one group are never divided between calibration and comparison.
     identities : tuple of str, or None
-        Who each group is, where the data tell; comparable between data sets of one kind.
+        The name of each group, if the data have it; comparable between data sets of one kind.
     issame : ndarray of bool, or None
         For sets of pairs: group i is pair i, images 2i and 2i + 1.
     """
@@ -57,15 +57,15 @@ class ImageSet:
 
 
 def load_images(path: Path | None, kind: Kind, size: int, progress: Progress) -> ImageSet:
-    """Find out what a data set is, and list its images.
+    """List the images of a data set.
 
     Parameters
     ----------
     path : Path or None
-        An IJB release, a ``.bin``, a WIDER FACE folder or any folder of images; None takes a sample
-        of evalkit, of other people than the sample that is evaluated.
+        An IJB release, a ``.bin``, a WIDER FACE folder or any folder of images. None is evalkit's
+        sample for calibration, which shows other people than the evaluated sample.
     kind : str
-        What the model takes.
+        The kind that the model takes.
     size : int
         Side of an aligned face.
     progress : Progress
@@ -73,14 +73,14 @@ def load_images(path: Path | None, kind: Kind, size: int, progress: Progress) ->
     Raises
     ------
     evalkit.core.errors.InputError, evalkit.datasets.errors.DatasetError
-        There is no image, or they are not of the kind that the model takes.
+        There is no image, or the images are not of this kind.
     """
     if path is None:
-        progress.say("no --calibration: taking the embedded sample, which suits its own models")
+        progress.say("no --calibration: using the embedded sample, which suits its own models")
         path = calibration_path(kind)
     images = _find(path, kind, size, progress)
     if not len(images.source):
-        raise InputError(f"{images.path} holds no image to calibrate with. Name another folder.")
+        raise InputError(f"{images.path} holds no image to calibrate with. Give another folder.")
     if images.kind != kind:
         raise InputError(
             f"{images.path} holds {images.kind}, but the model takes {kind}. A recognition model "
@@ -102,7 +102,7 @@ def _find(path: Path, kind: Kind, size: int, progress: Progress) -> ImageSet:
 
 def _listed(samples: Samples, kind: Kind, size: int) -> ImageSet:
     if samples.source is None:
-        raise InputError(f"{samples.root} holds no images.")
+        raise InputError(f"{samples.root} holds no images. Give another --calibration.")
     source = samples.source(size)
     groups = np.arange(len(source)) if samples.groups is None else samples.groups
     return ImageSet(
@@ -121,7 +121,10 @@ def _listed(samples: Samples, kind: Kind, size: int) -> ImageSet:
 def _file(source: ImageSource, index: int) -> Path:
     path = source.path(index)
     if path is None:
-        raise InputError(f"{source.name(index)} is no file, so that it cannot be calibrated with.")
+        raise InputError(
+            f"{source.name(index)} is no file, so it cannot be used for calibration. Give another "
+            "--calibration."
+        )
     return path
 
 
@@ -131,8 +134,8 @@ def _folder(path: Path, kind: Kind, size: int) -> ImageSet:
     )
     images = WiderImages(path, [str(file) for file in files])
     people, groups = np.unique([str(file.parent) for file in files], return_inverse=True)
-    # One folder says nothing of who is on its images, and no folder of whole photographs does.
-    told = kind == "faces" and len(people) > 1
+    # One folder does not name the people on its images, nor do folders of whole photographs.
+    is_named = kind == "faces" and len(people) > 1
     sizes = [(name, images.path(at).stat().st_size) for at, name in enumerate(images.names)]
     return ImageSet(
         name=f"folder:{path.resolve().name}",
@@ -141,13 +144,13 @@ def _folder(path: Path, kind: Kind, size: int) -> ImageSet:
         kind=kind,
         source=_Resized(images, size) if kind == "faces" else images,
         content=lambda index: images.path(index).read_bytes(),
-        groups=groups.astype(np.int64) if told else np.arange(len(images)),
-        identities=tuple(f"folder {person}" for person in people) if told else None,
+        groups=groups.astype(np.int64) if is_named else np.arange(len(images)),
+        identities=tuple(f"folder {person}" for person in people) if is_named else None,
     )
 
 
 class _Resized:
-    """Faces of a folder at the side that a model takes."""
+    """Faces of a folder, resized to the side that a model takes."""
 
     def __init__(self, images: WiderImages, size: int) -> None:
         self._images = images

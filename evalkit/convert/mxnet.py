@@ -33,6 +33,7 @@ _FUSION = "MKLDNN_QUANTIZE"
 _LONGEST = 6 * 3600.0
 """Seconds that a conversion may take."""
 _METHODS: dict[Method, str] = {"minmax": "naive", "entropy": "entropy"}
+_SETTINGS = ("precision", "method", "per_channel", "symmetric", "exclude")
 
 
 class MxnetConverter(Converter):
@@ -79,10 +80,7 @@ class MxnetConverter(Converter):
                     "source": str(source),
                     "out": str(out),
                     "batches": files,
-                    "method": settings.method,
-                    "per_channel": settings.per_channel,
-                    "symmetric": settings.symmetric,
-                    "exclude": settings.exclude,
+                    "settings": {name: getattr(settings, name) for name in _SETTINGS},
                 },
             )
         versions = {"mxnet": details.pop("mxnet"), "numpy": worker.versions["numpy"]}
@@ -106,32 +104,18 @@ def mxnet_python(python: Path | None) -> Path:
     return interpreter
 
 
-def quantise(
-    source: str,
-    out: str,
-    batches: list[str],
-    method: Method,
-    *,
-    per_channel: bool,
-    symmetric: bool,
-    exclude: list[str],
-) -> dict[str, Any]:
+def quantise(source: str, out: str, batches: list[str], settings: dict[str, Any]) -> dict[str, Any]:
     """Quantise a model, in an interpreter that has MXNet.
 
     Parameters
     ----------
     source, out : str
-        Symbols; the parameters go beside the latter.
+        Symbols; the parameters are written beside the latter.
     batches : list of str
         Files of NumPy's, each a calibration batch.
-    method : str
-        ``minmax`` or ``entropy``.
-    per_channel : bool
-        A scale for each output channel of a weight.
-    symmetric : bool
-        Signed int8 everywhere; else uint8 where no value is negative.
-    exclude : list of str
-        Layers that stay in fp32.
+    settings : dict
+        Fields of `ConvertSettings`. With `symmetric`, int8 is signed everywhere; else it is uint8
+        where no value is negative.
 
     Returns
     -------
@@ -146,9 +130,7 @@ def quantise(
     mxnet = import_mxnet()
     network = load_network(Path(source), mxnet)
     try:
-        graph, arguments, states, count = _quantised(
-            network, batches, method, exclude, per_channel=per_channel, symmetric=symmetric
-        )
+        graph, arguments, states, count = _quantised(network, batches, ConvertSettings(**settings))
     except ImportError as error:
         raise UnavailableError(
             f"MXNet's entropy calibration lacks a package: {first_line(error)}. Run: "
@@ -167,32 +149,27 @@ def quantise(
 
 
 def _quantised(
-    network: Network,
-    batches: list[str],
-    method: Method,
-    exclude: list[str],
-    *,
-    per_channel: bool,
-    symmetric: bool,
+    network: Network, batches: list[str], settings: ConvertSettings
 ) -> tuple[Any, dict[str, Any], dict[str, Any], int]:
     """Return the quantised symbol, its arguments and states, and the number of ranges."""
     from mxnet.contrib import quantization  # noqa: PLC0415 - optional
 
-    kind = "int8" if symmetric else "auto"
+    kind = "int8" if settings.symmetric else "auto"
+    method = _METHODS[settings.method]
     fused = network.symbol.get_backend_symbol(_FUSION)
     graph, _, states, collector = quantization.quantize_graph(
         fused,
         network.arguments,
         network.states,
-        excluded_sym_names=_fused_names(fused, set(exclude)),
-        calib_mode=_METHODS[method],
+        excluded_sym_names=_fused_names(fused, set(settings.exclude)),
+        calib_mode=method,
         quantized_dtype=kind,
         quantize_mode="smart",
-        quantize_granularity="channel-wise" if per_channel else "tensor-wise",
+        quantize_granularity="channel-wise" if settings.per_channel else "tensor-wise",
     )
     count = _collect(network._replace(symbol=fused), batches, collector)
     graph, arguments, states = quantization.calib_graph(
-        graph, network.arguments, states, collector, _METHODS[method], quantized_dtype=kind
+        graph, network.arguments, states, collector, method, quantized_dtype=kind
     )
     return graph.get_backend_symbol(_FUSION), arguments, states, count
 

@@ -1,7 +1,8 @@
-"""Running models on the held-out images: the fp32 source once, then what is built."""
+"""Runs of models on the images of a conversion: the fp32 source once, then each built model."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evalkit.backends.base import Precision
-from evalkit.convert.agreement import Reading, Rows, read
+from evalkit.backends.tensors import check_available
 from evalkit.convert.calibration import Drawn, ImageBatches, Prepare
 from evalkit.convert.image_sets import ImageSet, Kind
-from evalkit.core.errors import InputError, UnavailableError
+from evalkit.core.errors import InputError
 from evalkit.core.progress import Progress
 from evalkit.core.settings import ModelConfig, RunSettings
 from evalkit.heads.embedding import embedding
@@ -30,6 +31,9 @@ from evalkit.run.models import (
 )
 from evalkit.run.pipeline import Normaliser
 
+Rows = list[NDArray[np.float32]]
+"""One array of shape (images, values) for each output."""
+
 _BATCHES: dict[Kind, int] = {"faces": 8, "photographs": 1}
 _LEAST_PAIRS = 20
 
@@ -40,21 +44,20 @@ def kind_of(config: ModelConfig) -> Kind:
 
 
 def side_of(config: ModelConfig) -> int:
-    """Side of the aligned faces that a model takes; of no meaning for a detector."""
+    """Return the side of the aligned faces that a model takes; 0 for a detector."""
     return face_side(config) if kind_of(config) == "faces" else 0
 
 
 def check_runtime(run: RunSettings, backend: str, config: ModelConfig) -> None:
-    """Refuse a backend that cannot run here, before any image is read for it.
+    """Check that a backend can run here, before any image is read for it.
 
     Raises
     ------
     evalkit.core.errors.UnavailableError
-        It says why, and what to install.
+        It cannot; the message says why, and what to install.
     """
-    probe = choose_backend(run.model_copy(update={"backend": backend}), config).probe()
-    if not probe.available:
-        raise UnavailableError(f"Backend {backend!r}: {probe.reason} {probe.remedy}".rstrip())
+    changed = run.model_copy(update={"backend": backend})
+    check_available(backend, choose_backend(changed, config).probe())
 
 
 @contextmanager
@@ -62,10 +65,25 @@ def opened(
     run: RunSettings, backend: str, precision: Precision, config: ModelConfig, file: Path
 ) -> Iterator[OpenModel]:
     """Open a file as the model that a configuration describes."""
-    held = run.model_copy(update={"backend": backend, "precision": precision})
+    changed = run.model_copy(update={"backend": backend, "precision": precision})
     alone = config.model_copy(update={"files": {"any": str(file.absolute())}})
-    with open_model(held, alone) as model:
+    with open_model(changed, alone) as model:
         yield model
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A session's outputs for some images.
+
+    Attributes
+    ----------
+    rows : list of ndarray
+    images_per_second : float
+        Of the session alone, without the first batch if there are several.
+    """
+
+    rows: Rows
+    images_per_second: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -98,12 +116,12 @@ class Prepared:
         return self._batches(model, self.drawn.calibration)
 
     def check_calibration(self, model: OpenModel) -> None:
-        """Refuse calibration images for which fp32 itself gives no figures: few tools look.
+        """Check that fp32 gives finite outputs for the calibration images; few toolchains check.
 
         Raises
         ------
         evalkit.core.errors.InputError
-            Names the first image of the batch.
+            It does not; the message names the first image of the batch.
         """
         batches = self.calibration(model)
         for number, batch in enumerate(batches):
@@ -117,24 +135,38 @@ class Prepared:
                 )
 
     def read(self, model: OpenModel, progress: Progress, name: str, most: int) -> Reading:
-        """Run a model over at most so many of the held-out images."""
+        """Run a model on the images of the comparison, at most `most`."""
         rows = self.drawn.held_out[:most]
-
-        def pick(outputs: dict[str, NDArray[np.float32]], count: int) -> Rows:
-            if kind_of(self.config) == "faces":
-                return [embedding(outputs, count, self.config.output, rows=count)]
-            return [value.reshape(count, -1) for value in outputs.values()]
-
+        parts: list[Rows] = []
+        seconds: list[float] = []
+        sizes: list[int] = []
         with progress.stage(name, len(rows), "images") as advance:
-            return read(model.session, self._batches(model, rows), len(rows), pick, advance)
+            for batch in self._batches(model, rows):
+                start = time.perf_counter()
+                outputs = model.session.run(batch)
+                seconds.append(time.perf_counter() - start)
+                sizes.append(len(batch))
+                parts.append(self._rows(outputs, len(batch)))
+                advance(len(batch))
+        skip = 1 if len(sizes) > 1 else 0
+        speed = sum(sizes[skip:]) / max(sum(seconds[skip:]), 1e-9)
+        # Further rows are padding of the last batch.
+        return Reading(
+            [np.concatenate(part)[: len(rows)] for part in zip(*parts, strict=True)], speed
+        )
+
+    def _rows(self, outputs: dict[str, NDArray[np.float32]], count: int) -> Rows:
+        if kind_of(self.config) == "faces":
+            return [embedding(outputs, count, self.config.output, rows=count)]
+        return [value.reshape(count, -1) for value in outputs.values()]
 
     def accuracy(self, embeddings: NDArray[np.float32]) -> float:
-        """Verify the held-out pairs.
+        """Return the accuracy of 1:1 verification on the pairs of the comparison.
 
         Raises
         ------
         evalkit.core.errors.InputError
-            The calibration data are no pairs, or too few of them are held out.
+            The calibration data are no pairs, or too few are held out.
         """
         rows, issame = self.drawn.held_out, self.images.issame
         if issame is None or kind_of(self.config) != "faces":
@@ -150,8 +182,8 @@ class Prepared:
                 f"{_LEAST_PAIRS} or more. Raise --held-out."
             )
         places = np.searchsorted(rows, (2 * whole[:, None] + (0, 1)).ravel())
-        (found,) = verify(embeddings[places], issame[whole], rules=("exact",)).accuracy
-        return float(found.accuracy)
+        (result,) = verify(embeddings[places], issame[whole], rules=("exact",)).accuracy
+        return float(result.accuracy)
 
     def _batches(self, model: OpenModel, rows: NDArray[np.int64]) -> ImageBatches:
         info = model.session.inputs[0]
@@ -171,12 +203,12 @@ class Prepared:
         sizing = _fixed(self.config, self.size)
         spec = self.config.input
         colour = pad_colour(sizing.pad, spec.mean, spec.color)
-        return lambda image: place(image, sizing.views(_height_width(image))[0], colour)
 
+        def prepare(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+            height, width = image.shape[:2]
+            return place(image, sizing.views((height, width))[0], colour)
 
-def _height_width(image: NDArray[np.uint8]) -> tuple[int, int]:
-    height, width = image.shape[:2]
-    return height, width
+        return prepare
 
 
 def _input_size(model: OpenModel) -> tuple[int, int]:
@@ -193,7 +225,7 @@ def _input_size(model: OpenModel) -> tuple[int, int]:
 
 
 def _fixed(config: ModelConfig, size: tuple[int, int]) -> Fixed:
-    """Return the sizing that brings photographs to one size: the model's own where it is fixed."""
+    """Return the sizing of photographs to one size: the model's own if that is fixed."""
     sizing = parse_sizing(config.sizing)
     if isinstance(sizing, Fixed) and (sizing.height, sizing.width) == size:
         return sizing

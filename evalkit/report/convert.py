@@ -11,7 +11,8 @@ _SHOWN = 10
 
 def describe(conversion: Conversion) -> str:
     """Lay out source and built model, the calibration, and the trade of excluded layers."""
-    record, final, ran = conversion.record, conversion.final, conversion.ran
+    record, model = conversion.record, conversion.model
+    final, ran = model.trial, model.ran
     source = _megabytes(conversion.source_size), f"{conversion.source_speed:.1f}"
     table = text_table(
         ["precision", "MB", "images/s", "cosine mean", "p1", "min"],
@@ -28,11 +29,11 @@ def describe(conversion: Conversion) -> str:
         f"excluded   {_names(final.excluded)}",
     ]
     parts = ["\n".join(lines), table]
-    if conversion.ranked:
-        rows = [[name, f"{loss:.2e}"] for name, loss in conversion.ranked[:_SHOWN]]
+    if model.ranked:
+        rows = [[name, f"{loss:.2e}"] for name, loss in model.ranked[:_SHOWN]]
         parts.append(text_table(["layer, quantised alone", "1 - cosine"], rows))
-    if conversion.trials:
-        parts.append(_trade(conversion.trials))
+    if model.trials:
+        parts.append(_trade(model.trials))
     parts += [f"note: {note}" for note in conversion.warnings]
     if conversion.failure is None:
         key = f"{record['backend']}:{record['precision']}"

@@ -281,7 +281,7 @@ def test_nothing_is_left_behind(model: Path) -> None:
     before = held()
     pids = []
     for _ in range(2):
-        session = WorkerSession("onnxruntime", model, ONE, sys.executable)
+        session = WorkerSession("onnxruntime", model, ONE, Worker(sys.executable, threads=1))
         session.run(batch(64))
         assert session._worker is not None
         pids.append(session._worker._process.pid)

@@ -233,5 +233,5 @@ def test_a_broken_image_is_named(tmp_path: Path) -> None:
     batches = ImageBatches(
         images, np.arange(2), Normaliser(SPEC), lambda x: x, (SIDE, SIDE), batch=2, full=False
     )
-    with pytest.raises(DatasetError, match=r"0\.png.*does not decode"):
+    with pytest.raises(DatasetError, match=r"0\.png.*OpenCV can decode"):
         next(iter(batches))

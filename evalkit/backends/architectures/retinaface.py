@@ -24,10 +24,11 @@ def _conv(inside: int, outside: int, size: int = 3, stride: int = 1, groups: int
     return nn.Conv2d(inside, outside, size, stride, size // 2, groups=groups, bias=False)
 
 
-def _unit(inside: int, outside: int, size: int = 3, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(
-        _conv(inside, outside, size, stride), nn.BatchNorm2d(outside), nn.LeakyReLU(_SLOPE)
-    )
+def _unit(
+    inside: int, outside: int, size: int = 3, stride: int = 1, groups: int = 1
+) -> nn.Sequential:
+    conv = _conv(inside, outside, size, stride, groups)
+    return nn.Sequential(conv, nn.BatchNorm2d(outside), nn.LeakyReLU(_SLOPE))
 
 
 def _linear(inside: int, outside: int) -> nn.Sequential:
@@ -36,12 +37,7 @@ def _linear(inside: int, outside: int) -> nn.Sequential:
 
 def _separable(inside: int, outside: int, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(
-        _conv(inside, inside, 3, stride, groups=inside),
-        nn.BatchNorm2d(inside),
-        nn.LeakyReLU(_SLOPE),
-        _conv(inside, outside, 1),
-        nn.BatchNorm2d(outside),
-        nn.LeakyReLU(_SLOPE),
+        *_unit(inside, inside, 3, stride, groups=inside), *_unit(inside, outside, 1)
     )
 
 

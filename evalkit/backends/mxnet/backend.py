@@ -25,14 +25,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from evalkit.backends.base import (
-    Backend,
-    Precision,
-    Probe,
-    Session,
-    SessionOptions,
-    TensorInfo,
-)
+from evalkit.backends.base import Backend, Precision, Probe, Session, SessionOptions, TensorInfo
 from evalkit.backends.kernels import Kernel, count_arithmetic, describe_precision, is_int8
 from evalkit.backends.mxnet.network import Network, cause, load_network
 from evalkit.backends.session import ModelBackend, ModelSession

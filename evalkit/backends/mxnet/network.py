@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from evalkit.backends.tensors import check_file, first_line
+from evalkit.backends.tensors import check_file, explained, first_line
 from evalkit.core.errors import InputError
 
 SYMBOL = "-symbol.json"
@@ -88,24 +88,19 @@ def load_network(model: Path, mxnet: Any) -> Network:
 
 
 def _load_symbol(file: Path, mxnet: Any) -> Any:
-    try:
+    action = f"{file} is no symbol that MXNet {mxnet.__version__} reads"
+    failures = (ValueError, RecursionError, mxnet.MXNetError)
+    with explained(action, "Export or fetch it again.", failures, cause):
         text = file.read_text(encoding="utf-8")
         if not isinstance(json.loads(text), dict):
             raise ValueError("no mapping")
         return mxnet.sym.load_json(text)
-    except (ValueError, RecursionError, mxnet.MXNetError) as error:
-        raise InputError(
-            f"{file} is no symbol that MXNet {mxnet.__version__} reads: {cause(error)}. "
-            "Export or fetch it again."
-        ) from error
 
 
 def _load_parameters(file: Path, mxnet: Any) -> dict[str, Any]:
     content = file.read_bytes()
-    try:
+    with explained(f"{file} is damaged", "Fetch or save it again.", mxnet.MXNetError, cause):
         arrays = mxnet.nd.load_frombuffer(content) if content.startswith(_MAGIC) else None
-    except mxnet.MXNetError as error:
-        raise InputError(f"{file} is damaged: {cause(error)}. Fetch or save it again.") from error
     if not isinstance(arrays, dict):
         raise InputError(f"{file} holds no named MXNet arrays. Save it with mxnet.nd.save.")
     return arrays

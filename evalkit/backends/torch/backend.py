@@ -19,14 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from evalkit.backends.base import (
-    PRECISIONS,
-    Precision,
-    Probe,
-    Session,
-    SessionOptions,
-    TensorInfo,
-)
+from evalkit.backends.base import PRECISIONS, Precision, Probe, Session, SessionOptions, TensorInfo
 from evalkit.backends.kernels import Kernel, count_arithmetic, describe_precision
 from evalkit.backends.session import ModelBackend, ModelSession
 from evalkit.backends.tensors import cuda_index

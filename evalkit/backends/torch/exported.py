@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from evalkit.backends.tensors import explained
 from evalkit.core.errors import InputError
 
 # Operators that read or write files, in TorchScript and in exported programs.
@@ -72,14 +73,11 @@ def checked_member(model: Path, name: str, content: bytes) -> bytes:
         )
     if "/models/" not in lower and not lower.endswith(".json"):
         return content
-    try:
+    failures = (ValueError, LookupError, TypeError, RecursionError)
+    with explained(f"{model}: {name} is no valid program", "Export it again.", failures):
         document = _without_notes(json.loads(content))
         for key, value in _fields(document):
             _check(model, name, key, value)
-    except (ValueError, LookupError, TypeError, RecursionError) as error:
-        raise InputError(
-            f"{model}: {name} is no valid program: {error}. Export it again."
-        ) from error
     return json.dumps(document).encode()
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
+from evalkit.backends.tensors import explained
 from evalkit.backends.torch.exported import REACH_FILES, checked_member
 from evalkit.core.errors import InputError
 
@@ -99,17 +100,15 @@ def safe_torchscript(model: Path) -> io.BytesIO:
 def _words(model: Path, name: str, source: bytes) -> set[str]:
     """Collect a program's names and strings: ``getattr`` finds operators by strings."""
     words, text = set(), ""
-    try:
+    failures = (tokenize.TokenError, SyntaxError, ValueError, TypeError)
+    action = f"{model}: {name} is no TorchScript"
+    with explained(action, "Export or fetch the model again.", failures):
         for token in tokenize.tokenize(io.BytesIO(source).readline):
             if token.type == tokenize.STRING:
                 text += literal_eval(token.string)
             elif token.type not in {tokenize.NL, tokenize.COMMENT}:  # here a string may go on
                 words |= {token.string, text}
                 text = ""
-    except (tokenize.TokenError, SyntaxError, ValueError, TypeError) as error:
-        raise InputError(
-            f"{model}: {name} is no TorchScript: {error}. Export or fetch the model again."
-        ) from error
     return words
 
 
@@ -118,17 +117,15 @@ def _copied(model: Path, checked: Callable[[str, bytes], bytes]) -> io.BytesIO:
     copy = io.BytesIO()
     with _opened(model) as source, zipfile.ZipFile(copy, "w", zipfile.ZIP_STORED) as target:
         for name in dict.fromkeys(source.namelist()):
-            try:
+            failures = (zipfile.BadZipFile, RuntimeError, NotImplementedError)
+            with explained(f"{model}: {name} is damaged", "Fetch it again.", failures):
                 content = source.read(name)
-            except (zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
-                raise InputError(f"{model}: {name} is damaged: {error}. Fetch it again.") from error
             target.writestr(name, checked(name, content))
     copy.seek(0)
     return copy
 
 
 def _opened(model: Path) -> zipfile.ZipFile:
-    try:
+    action, failures = f"{model} cannot be read as an archive", (zipfile.BadZipFile, OSError)
+    with explained(action, "Fetch it again.", failures):
         return zipfile.ZipFile(model)
-    except (zipfile.BadZipFile, OSError) as error:
-        raise InputError(f"{model} cannot be read as an archive: {error}.") from error

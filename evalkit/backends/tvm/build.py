@@ -24,7 +24,7 @@ from tvm.support import cc
 
 from evalkit.backends.base import Precision, TensorInfo
 from evalkit.backends.kernels import count_arithmetic
-from evalkit.backends.tensors import check_file, first_line, wrong_precision
+from evalkit.backends.tensors import check_file, explained, first_line, wrong_precision
 from evalkit.backends.tvm.lower import (
     BATCH,
     HEAVY_OPS,
@@ -114,15 +114,13 @@ def compile_graph(
     cpu, has, lacks = host()
     flags = [f"+{name}" for name in has] + [f"-{name}" for name in lacks]
     target = tvm.target.Target({"kind": "llvm", "mcpu": cpu, **({"mattr": flags} if flags else {})})
-    try:
+    action = (
+        f"{model}: TVM {tvm.__version__} cannot compile it at {precision} for a batch of shape "
+    )
+    remedy = "Run it with --backend onnxruntime, or export it with other operators."
+    with explained(action + shape_text(shape), remedy):
         graph = lower(graph, half=half)
         executable = _built(graph, target)
-    except Exception as error:
-        raise InputError(
-            f"{model}: TVM {tvm.__version__} cannot compile it at {precision} for a batch of shape "
-            f"{shape_text(shape)}: {first_line(error)}. Run it with --backend "
-            "onnxruntime, or export it with other operators."
-        ) from error
     image, declared = onnx_infos(proto)
     outputs = zip(declared, output_types(graph), strict=True)
     return executable, Record(
@@ -251,12 +249,8 @@ def load_library(library: Path) -> Any:
     evalkit.core.errors.InputError
         The system cannot load it.
     """
-    try:
+    with explained(f"{library} cannot be loaded", "Compile it again."):
         return tvm.runtime.load_module(str(library))
-    except Exception as error:
-        raise InputError(
-            f"{library} cannot be loaded: {first_line(error)}. Compile it again."
-        ) from error
 
 
 def _keep(executable: Any, record: Record, library: Path) -> None:

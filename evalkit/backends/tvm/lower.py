@@ -16,9 +16,8 @@ from tvm.relax.frontend.onnx import from_onnx
 
 from evalkit.backends.base import Precision
 from evalkit.backends.kernels import Kernel
-from evalkit.backends.tensors import first_line
+from evalkit.backends.tensors import explained
 from evalkit.backends.tvm.onnx import mended, onnx_infos
-from evalkit.core.errors import InputError
 
 Shape: TypeAlias = tuple[int | None, ...]
 Sizes: TypeAlias = tuple[int | str | None, ...]
@@ -46,16 +45,16 @@ def import_graph(proto: Any, shape: Shape, model: Path) -> Any:
     """
     image, _ = onnx_infos(proto)
     sizes = [tirx.Var(BATCH, "int64") if size is None else size for size in shape]
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # one for each name that it changes
-            return from_onnx(mended(proto), {image.name: sizes}, keep_params_in_input=False)
-    except Exception as error:
-        raise InputError(
-            f"{model}: TVM {tvm.__version__} cannot import it for a batch of shape "
-            f"{shape_text(shape)}: {first_line(error)}. Export it in fp32 with operators that "
-            "this version knows, or give the size that it was made for."
-        ) from error
+    action = (
+        f"{model}: TVM {tvm.__version__} cannot import it for a batch of shape {shape_text(shape)}"
+    )
+    remedy = (
+        "Export it in fp32 with operators that this version knows, or give the size that it was "
+        "made for."
+    )
+    with explained(action, remedy), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # one for each name that it changes
+        return from_onnx(mended(proto), {image.name: sizes}, keep_params_in_input=False)
 
 
 def built_in(graph: Any) -> Precision:

@@ -13,7 +13,7 @@ from tvm.relax.frontend.onnx import onnx_frontend
 
 from evalkit.backends.base import TensorInfo
 from evalkit.backends.onnx_files import check_external_data, check_versions
-from evalkit.backends.tensors import check_one_input, first_line
+from evalkit.backends.tensors import check_one_input, explained
 from evalkit.core.errors import InputError
 
 OPSET = 13  # the oldest that the importer supports completely
@@ -41,13 +41,12 @@ def load_onnx(model: Path) -> Any:
     check_external_data(model, content)
     runtime = f"TVM {tvm.__version__}"
     check_versions(model, content, runtime, opset=newest_opset(), ir=onnx.IR_VERSION)
-    try:
+    remedy = (
+        "It is no ONNX model, is incomplete, or its external data is missing: export or fetch it "
+        "again."
+    )
+    with explained(f"{model} cannot be read as ONNX", remedy):
         proto = onnx.load(model)
-    except Exception as error:
-        raise InputError(
-            f"{model} cannot be read as ONNX: {first_line(error)}. It is no ONNX model, is "
-            "incomplete, or its external data is missing: export or fetch it again."
-        ) from error
     if not proto.graph.node or not proto.graph.output:
         raise InputError(f"{model} is no ONNX model: it holds no graph. Export or fetch it again.")
     _check_domains(proto.graph, model)

@@ -43,7 +43,8 @@ def isolated(backend: str, python: str | Path, timeout: float | None = None) -> 
         @classmethod
         def open(cls, model: Path, options: SessionOptions) -> Session:
             """See `Backend.open`."""
-            return WorkerSession(backend, model, options, python, limit)
+            worker = Worker(python, threads=options.threads, timeout=limit)
+            return WorkerSession(backend, model, options, worker)
 
     return Isolated
 
@@ -60,37 +61,22 @@ def probe_in(python: str | Path, backend: str, timeout: float = TIMEOUT) -> Prob
 
 
 class WorkerSession(Session):
-    """A session in a worker process; see `Session`.
+    """A session in a worker process, which it owns; see `Session`.
 
     Parameters
     ----------
     backend : str
     model : Path
     options : SessionOptions
-    python : str or Path
-        The interpreter.
-    timeout : float
-        Seconds that opening, and each batch, may take.
+    worker : Worker
     """
 
-    def __init__(
-        self,
-        backend: str,
-        model: Path,
-        options: SessionOptions,
-        python: str | Path,
-        timeout: float = TIMEOUT,
-    ) -> None:
+    def __init__(self, backend: str, model: Path, options: SessionOptions, worker: Worker) -> None:
         self.model = model
-        self._worker: Worker | None = Worker(python, threads=options.threads, timeout=timeout)
+        self._worker: Worker | None = worker
+        message = {"backend": backend, "model": str(model), "options": asdict(options)}
         try:
-            opened = self._worker.ask(
-                f"opening {model}",
-                do="open",
-                backend=backend,
-                model=str(model),
-                options=asdict(options),
-            )
+            opened = worker.ask(f"opening {model}", do="open", **message)
         except BaseException:
             self.close()
             raise
@@ -99,7 +85,7 @@ class WorkerSession(Session):
             for name in ("inputs", "outputs")
         )
         ran = Ran(**{**opened["ran"], "notes": tuple(opened["ran"]["notes"])})
-        interpreter = {"path": str(self._worker.python), **self._worker.versions}
+        interpreter = {"path": str(worker.python), **worker.versions}
         self.ran = replace(ran, details={**ran.details, "interpreter": interpreter})
 
     def run(self, batch: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
