@@ -16,8 +16,8 @@ def rows() -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_cosines_are_those_of_a_loop(rows: tuple[np.ndarray, np.ndarray]) -> None:
-    found = drift(*rows)
-    for a, b, cosine in zip(*(r.astype(float) for r in rows), found.cosines, strict=True):
+    apart = drift(*rows)
+    for a, b, cosine in zip(*(r.astype(float) for r in rows), apart.cosines, strict=True):
         assert cosine == pytest.approx(sum(a * b) / np.sqrt(sum(a * a) * sum(b * b)), abs=1e-12)
 
 
@@ -25,12 +25,12 @@ def test_cosines_are_those_of_a_loop(rows: tuple[np.ndarray, np.ndarray]) -> Non
 def test_the_tolerances_are_what_assert_allclose_needs(
     rows: tuple[np.ndarray, np.ndarray], field: str
 ) -> None:
-    found = drift(*rows)
+    apart = drift(*rows)
     before, after = (r.astype(float) for r in rows)
     atol, rtol = {
-        "atol": (found.largest_absolute, 0),
-        "rtol": (0, found.largest_relative),
-        "both": (found.atol_needed, RTOL),
+        "atol": (apart.largest_absolute, 0),
+        "rtol": (0, apart.largest_relative),
+        "both": (apart.atol_needed, RTOL),
     }[field]
     enough = 1 + 1e-12
     np.testing.assert_allclose(after, before, atol=atol * enough, rtol=rtol * enough)
@@ -43,15 +43,15 @@ def test_the_tolerances_are_what_assert_allclose_needs(
 def test_unusable_rows_are_counted_and_left_out() -> None:
     before = np.array([[1.0, 0], [np.nan, 1], [0, 2], [0, 0]])
     after = np.array([[1.0, 0], [1, 1], [np.inf, 2], [0, 1]])
-    found = drift(before, after)
-    assert (found.lost, found.gained) == (1, 2)
-    np.testing.assert_array_equal(found.cosines, [1, np.nan, np.nan, np.nan])
-    assert found.largest_absolute == found.largest_relative == found.atol_needed == 0
+    apart = drift(before, after)
+    assert (apart.lost, apart.gained) == (1, 2)
+    np.testing.assert_array_equal(apart.cosines, [1, np.nan, np.nan, np.nan])
+    assert apart.largest_absolute == apart.largest_relative == apart.atol_needed == 0
 
 
 def test_an_element_that_was_zero_makes_the_relative_difference_infinite() -> None:
-    found = drift(np.array([[0.0, 1]]), np.array([[0.5, 1]]))
-    assert found.largest_relative == np.inf
+    apart = drift(np.array([[0.0, 1]]), np.array([[0.5, 1]]))
+    assert apart.largest_relative == np.inf
     assert drift(np.array([[0.0, 1]]), np.array([[0.0, 1]])).largest_relative == 0
 
 

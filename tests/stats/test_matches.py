@@ -72,11 +72,11 @@ def repeated(truth: GroundTruth, detections: Detections, times: Any) -> Case:
     table = np.column_stack([detections.boxes, detections.scores])
     for image, count in enumerate(times):
         there = slice(*truth.offsets[image : image + 2])
-        found = slice(*detections.offsets[image : image + 2])
+        boxes = slice(*detections.offsets[image : image + 2])
         for copy in range(int(count)):
             names.append(f"{truth.images[image]}_{copy}")
             faces.append(truth.boxes[there])
-            rows.append(table[found])
+            rows.append(table[boxes])
             for name, flags in truth.subsets.items():
                 kept[name].append(flags[there])
     return (
@@ -105,17 +105,17 @@ def test_a_draw_is_the_ap_of_its_images_written_out(seed: int, times: list[int])
     case = make_case(seed)
     # The first image holds the lowest and highest score of the set: the scale stays.
     weights = np.array([[1, *times]])
-    found = weighted_ap(counts_of(case), weights)[:, 0]
+    aps = weighted_ap(counts_of(case), weights)[:, 0]
     expected = evaluate(*repeated(*case, weights[0]), STEPS).ap
-    np.testing.assert_allclose(found, list(expected.values()), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(aps, list(expected.values()), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("rule", ["python", "python_file_order", "matlab"])
 def test_each_image_once_is_the_evaluators_ap(rule: Any) -> None:
     case = make_case(2, images=40)
     evaluation = evaluate(*case, Settings(rule=rule))
-    found = weighted_ap(image_counts(evaluation), np.ones((1, 40)))[:, 0]
-    np.testing.assert_allclose(found, list(evaluation.ap.values()), rtol=0, atol=1e-12)
+    aps = weighted_ap(image_counts(evaluation), np.ones((1, 40)))[:, 0]
+    np.testing.assert_allclose(aps, list(evaluation.ap.values()), rtol=0, atol=1e-12)
 
 
 def test_the_paired_change_is_that_of_brute_force() -> None:
@@ -124,10 +124,10 @@ def test_the_paired_change_is_that_of_brute_force() -> None:
     bootstrap = ImageBootstrap(8, replicates=60, seed=5)
     expected: dict[str, list[float]] = {"medium": [], "hard": []}
     for times in bootstrap.weights:
-        pair = [brute_force(truth, found, times) for found in (detections, other)]
+        pair = [brute_force(truth, boxes, times) for boxes in (detections, other)]
         for subset, column in expected.items():
             column.append(pair[1][subset] - pair[0][subset])
-    counts = [counts_of((truth, found)) for found in (detections, other)]
+    counts = [counts_of((truth, boxes)) for boxes in (detections, other)]
     for subset, row in changes(counts[0], counts[1], bootstrap).items():
         np.testing.assert_allclose(row, expected[subset], rtol=0, atol=1e-12)
 
@@ -135,7 +135,7 @@ def test_the_paired_change_is_that_of_brute_force() -> None:
 def brute_force(truth: GroundTruth, detections: Detections, times: Any) -> dict[str, float]:
     """AP by the definition: one threshold and one image after the other."""
     evaluation = evaluate(truth, detections, STEPS)
-    found = {}
+    areas = {}
     for row, (subset, kept) in enumerate(truth.subsets.items()):
         faces = sum(
             times[image] * int(kept[truth.offsets[image] : truth.offsets[image + 1]].sum())
@@ -154,8 +154,8 @@ def brute_force(truth: GroundTruth, detections: Detections, times: Any) -> dict[
         for step, (recall, _) in enumerate(points):
             area += (recall - last) * max(precision for _, precision in points[step:])
             last = recall
-        found[subset] = area
-    return found
+        areas[subset] = area
+    return areas
 
 
 def test_a_model_that_loses_faces_everywhere_is_worse() -> None:

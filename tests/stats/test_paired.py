@@ -22,12 +22,12 @@ def decisions(lost: int, gained: int, trials: int) -> tuple[np.ndarray, np.ndarr
 
 @pytest.mark.parametrize(("lost", "gained"), [(0, 0), (1, 0), (5, 1), (3, 3), (12, 30)])
 def test_the_exact_test_is_the_sum_of_binomials(lost: int, gained: int) -> None:
-    found = mcnemar(*decisions(lost, gained, 200))
+    test = mcnemar(*decisions(lost, gained, 200))
     changed = lost + gained
     few = sum(comb(changed, k) for k in range(min(lost, gained) + 1))
-    assert found.p_value == pytest.approx(min(1, 2 * few / 2**changed))
-    assert (found.lost, found.gained, found.trials) == (lost, gained, 200)
-    assert found.difference == (gained - lost) / 200
+    assert test.p_value == pytest.approx(min(1, 2 * few / 2**changed))
+    assert (test.lost, test.gained, test.trials) == (lost, gained, 200)
+    assert test.difference == (gained - lost) / 200
 
 
 def score_statistic(gained: int, lost: int, trials: int, difference: float) -> float:
@@ -39,8 +39,8 @@ def score_statistic(gained: int, lost: int, trials: int, difference: float) -> f
         return -sum(n * np.log(max(p, 1e-300)) for n, p in zip(counts, shares, strict=True) if n)
 
     low, high = max(0.0, -difference), (1 - difference) / 2
-    found = minimize_scalar(unlikelihood, bounds=(low, high), options={"xatol": 1e-12})
-    q = min([found.x, low, high], key=unlikelihood)
+    least = minimize_scalar(unlikelihood, bounds=(low, high), options={"xatol": 1e-12})
+    q = min([least.x, low, high], key=unlikelihood)
     spread = trials * (2 * q + difference - difference**2)
     return float((gained - lost - trials * difference) / np.sqrt(spread))
 

@@ -195,13 +195,13 @@ def test_the_intervals_cover_the_truth_where_pair_level_ones_do_not() -> None:
     for seed in range(draws):
         rng = np.random.default_rng(seed)
         data = crossed(rng, subjects=100, enrolled=4)
-        found = {
+        intervals = {
             "subject": percentile_interval(
                 data.bootstrap(replicates=300, seed=seed).tar(data.scores, [target])[0]
             ),
             "pair": percentile_interval(pair_bootstrap(data, rng, target)),
         }
-        for name, interval in found.items():
+        for name, interval in intervals.items():
             assert interval is not None
             covered[name] += interval.low <= truth <= interval.high
     print(covered)

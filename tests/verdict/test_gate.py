@@ -68,8 +68,8 @@ def policy(**margins: Any) -> Policy:
     return Policy(metrics=(MetricPolicy(**{"name": "tar@far=1e-04", **margins}),))
 
 
-def outcome(candidate: Result, baseline: Result, asked: Policy) -> tuple[str, int]:
-    verdict = judge(candidate, baseline, asked)
+def outcome(candidate: Result, baseline: Result, rules: Policy) -> tuple[str, int]:
+    verdict = judge(candidate, baseline, rules)
     return verdict.outcome, verdict.exit_code
 
 
@@ -99,32 +99,32 @@ def test_a_better_figure_never_fails_and_no_margin_makes_it_stricter(
     before: int, after: int, permille: int, percent: int, errors: int
 ) -> None:
     absolute, relative = permille / 1000, percent / 100
-    asked = policy(absolute=absolute, relative=relative, errors=errors)
+    rules = policy(absolute=absolute, relative=relative, errors=errors)
     old, new = result(tar(before)), result(tar(after))
-    found = outcome(new, old, asked)
+    verdict = outcome(new, old, rules)
     if after >= before:
-        assert found == ("pass", 0)
+        assert verdict == ("pass", 0)
     if outcome(new, old, policy())[0] == "pass":
-        assert found[0] == "pass"
+        assert verdict[0] == "pass"
     allowed = max(1000 * absolute, relative * (1000 - before), errors)
     if not math.isclose(before - after, allowed, rel_tol=1e-6, abs_tol=1e-6):
-        assert (found[0] == "fail") == (before - after > allowed)
+        assert (verdict[0] == "fail") == (before - after > allowed)
 
 
 def test_margins_are_on_errors_not_on_accuracy() -> None:
     accuracy = {"name": "accuracy/exact", "rule": "exact"}
     old = result({**accuracy, "value": 0.995})
     new = result({**accuracy, "value": 0.985})
-    asked = Policy(metrics=(MetricPolicy(name="accuracy/*", relative=0.05),))
-    assert outcome(new, old, asked) == ("fail", 1)
+    rules = Policy(metrics=(MetricPolicy(name="accuracy/*", relative=0.05),))
+    assert outcome(new, old, rules) == ("fail", 1)
 
 
 def test_an_error_rate_that_rises_is_worse() -> None:
     equal = {"name": "eer", "rule": "nearest_rates"}
     old, new = result({**equal, "value": 0.02}), result({**equal, "value": 0.03})
-    asked = Policy(metrics=(MetricPolicy(name="eer", absolute=0.005),))
-    assert outcome(new, old, asked) == ("fail", 1)
-    assert outcome(old, new, asked) == ("pass", 0)
+    rules = Policy(metrics=(MetricPolicy(name="eer", absolute=0.005),))
+    assert outcome(new, old, rules) == ("fail", 1)
+    assert outcome(old, new, rules) == ("pass", 0)
 
 
 CANNOT: list[tuple[str, Callable[[], tuple[Result, Result]]]] = [
@@ -164,27 +164,27 @@ def test_other_data_hide_no_regression_behind_a_pass() -> None:
 @pytest.mark.parametrize("flag", ["too_few_false_accepts", "too_few_faces"])
 def test_of_a_pattern_what_is_unfit_is_left_out_but_something_must_remain(flag: str) -> None:
     few = tar(name="tar@far=1e-06", flags=[flag])
-    asked = Policy(metrics=(MetricPolicy(name="tar@far=*"),))
-    verdict = judge(result(few, tar()), result(few, tar()), asked)
+    rules = Policy(metrics=(MetricPolicy(name="tar@far=*"),))
+    verdict = judge(result(few, tar()), result(few, tar()), rules)
     assert verdict.outcome == "pass"
     assert [c.outcome for c in verdict.checks if c.name == few["name"]] == ["skipped"]
-    assert outcome(result(few), result(few), asked) == ("cannot_judge", 3)
+    assert outcome(result(few), result(few), rules) == ("cannot_judge", 3)
 
 
 def test_the_first_name_that_fits_holds() -> None:
-    asked = Policy(
+    rules = Policy(
         metrics=(MetricPolicy(name="tar@far=1e-04", absolute=0.1), MetricPolicy(name="tar@*"))
     )
-    assert outcome(result(tar(900)), result(), asked) == ("pass", 0)
+    assert outcome(result(tar(900)), result(), rules) == ("pass", 0)
 
 
 def test_failures_to_enrol_have_a_limit() -> None:
     failures = [Failure(name=f"{i}.jpg", reason="NaN") for i in range(3)]
     old, new = result(failures_to_enrol=failures[:1]), result(failures_to_enrol=failures)
-    asked = policy()
-    assert outcome(new, old, asked) == ("fail", 1)
-    assert outcome(new, old, asked.model_copy(update={"failures_to_enrol": 2})) == ("pass", 0)
-    assert outcome(old, new, asked) == ("pass", 0)
+    rules = policy()
+    assert outcome(new, old, rules) == ("fail", 1)
+    assert outcome(new, old, rules.model_copy(update={"failures_to_enrol": 2})) == ("pass", 0)
+    assert outcome(old, new, rules) == ("pass", 0)
 
 
 def test_counts_give_error_rates_without_rounding() -> None:
@@ -199,8 +199,8 @@ def test_counts_give_error_rates_without_rounding() -> None:
 
 def test_errors_need_counts() -> None:
     ap = {"name": "ap/hard", "value": 0.5, "rule": "python"}
-    asked = Policy(metrics=(MetricPolicy(name="ap/hard", errors=1),))
-    assert outcome(result(ap), result(ap), asked) == ("cannot_judge", 3)
+    rules = Policy(metrics=(MetricPolicy(name="ap/hard", errors=1),))
+    assert outcome(result(ap), result(ap), rules) == ("cannot_judge", 3)
 
 
 @pytest.fixture
@@ -289,17 +289,17 @@ def test_no_gate_could_use_such_a_baseline(
     files: tuple[Path, Path], changes: dict[str, Any]
 ) -> None:
     new, old = files
-    held = old.read_bytes()
+    before = old.read_bytes()
     result().model_copy(update={}).save(new)
     Result.model_validate({**result().model_dump(), **changes}).save(new)
     assert gate(new, "--baseline", old, "--update") == 3
-    assert old.read_bytes() == held
+    assert old.read_bytes() == before
 
 
 def test_a_trimmed_result_is_judged_as_the_whole_one() -> None:
     old, new = result(), result(tar(940))
-    for asked in (policy(), policy(absolute=0.02)):
-        whole, short = judge(new, old, asked), judge(new, trimmed(old), asked)
+    for rules in (policy(), policy(absolute=0.02)):
+        whole, short = judge(new, old, rules), judge(new, trimmed(old), rules)
         assert short == whole
 
 
@@ -310,9 +310,9 @@ def test_a_figure_without_faces_may_be_in_a_baseline(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["default", "strict"])
 def test_ready_policies_hold(name: str) -> None:
-    asked = load_policy(name)
-    assert outcome(result(), result(), asked) == ("pass", 0)
-    assert outcome(result(tar(900)), result(), asked) == ("fail", 1)
+    rules = load_policy(name)
+    assert outcome(result(), result(), rules) == ("pass", 0)
+    assert outcome(result(tar(900)), result(), rules) == ("fail", 1)
 
 
 @pytest.mark.parametrize(
@@ -350,9 +350,9 @@ def hostile() -> Verdict:
 def test_hostile_names_stay_text_in_xml(hostile: Verdict) -> None:
     suite = ElementTree.fromstring(junit(hostile))[0]
     failures = [case.find("failure") for case in suite.iter("testcase")]
-    assert sum(found is not None for found in failures) == 2
+    assert sum(failure is not None for failure in failures) == 2
     assert not list(suite.iter("script"))
-    assert any("<script>" in (found.text or "") for found in failures if found is not None)
+    assert any("<script>" in (failure.text or "") for failure in failures if failure is not None)
 
 
 def test_hostile_names_stay_text_in_markdown(hostile: Verdict) -> None:
@@ -403,7 +403,7 @@ def test_the_headline_of_any_task_is_judged(right: int, expected: str) -> None:
         values = {"name": "odd", "figure": "odd", "value": count / 100, "rule": "r"}
         return result({**values, "headline": True}, {**values, "name": "other"})
 
-    asked = Policy.model_validate({"metrics": [{"name": "ap/*"}], "headline": {"absolute": 0.01}})
-    verdict = judge(of(right), of(95), asked)
+    rules = Policy.model_validate({"metrics": [{"name": "ap/*"}], "headline": {"absolute": 0.01}})
+    verdict = judge(of(right), of(95), rules)
     assert verdict.outcome == expected
     assert [check.name for check in verdict.checks[-1:]] == ["odd"]

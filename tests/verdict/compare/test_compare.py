@@ -47,7 +47,7 @@ def test_template_figures_are_those_of_the_scores(
 ) -> None:
     target = tmp_path / "difference.json"
     assert main(["compare", *map(str, two), "--output", str(target)]) == 0
-    found = Comparison.model_validate_json(target.read_text())
+    comparison = Comparison.model_validate_json(target.read_text())
     before, after = map(load_result, two)
     old, new = map(scores, two)
     bootstrap = SubjectBootstrap(
@@ -57,12 +57,12 @@ def test_template_figures_are_those_of_the_scores(
     replicates = bootstrap.tar(new["scores"], targets) - bootstrap.tar(old["scores"], targets)
     expected = [percentile_interval(row) for row in replicates]
     for metric, interval in zip(before.metrics, expected, strict=True):
-        change = next(c for c in found.metrics if c.name == metric.name)
+        change = next(c for c in comparison.metrics if c.name == metric.name)
         assert change.difference == after.metric(metric.name).value - metric.value
         assert change.interval is not None
         assert interval is not None
         assert (change.interval.low, change.interval.high) == (interval.low, interval.high)
-        for flips in found.flips:
+        for flips in comparison.flips:
             if flips.metric == metric.name:
                 own = metric if flips.thresholds == "baseline" else after.metric(metric.name)
                 counts = dict.fromkeys(["lost", "gained", "in", "out"], 0)
@@ -75,7 +75,7 @@ def test_template_figures_are_those_of_the_scores(
                     flips.genuine_lost, flips.genuine_gained,
                     flips.impostors_let_in, flips.impostors_kept_out,
                 ]  # fmt: skip
-    assert any(flips.examples for flips in found.flips)
+    assert any(flips.examples for flips in comparison.flips)
     printed = capsys.readouterr().out
     assert "model sha256" in printed
     assert "lowest cosines" in printed
@@ -84,11 +84,11 @@ def test_template_figures_are_those_of_the_scores(
 
 def test_a_run_has_intervals_of_its_own(ijbc: Run, network: Network) -> None:
     path = ijbc("with", "--model", network(0.5))
-    result, held = load_result(path), scores(path)
+    result, arrays = load_result(path), scores(path)
     bootstrap = SubjectBootstrap(
-        held["pairs"], held["genuine"], held["template_id"], held["subject_id"]
+        arrays["pairs"], arrays["genuine"], arrays["template_id"], arrays["subject_id"]
     )
-    expected = tar_intervals(bootstrap, held["scores"], [0.01, 0.1, 0.2])
+    expected = tar_intervals(bootstrap, arrays["scores"], [0.01, 0.1, 0.2])
     for metric, interval in zip(result.metrics, expected, strict=True):
         assert metric.interval is not None
         assert interval is not None
@@ -103,13 +103,17 @@ def test_a_run_has_intervals_of_its_own(ijbc: Run, network: Network) -> None:
 
 
 def test_draws_at_hand_are_used(two: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    held = scores(two[0])
+    arrays = scores(two[0])
     draws = SubjectBootstrap(
-        held["pairs"], held["genuine"], held["template_id"], held["subject_id"], replicates=200
+        arrays["pairs"],
+        arrays["genuine"],
+        arrays["template_id"],
+        arrays["subject_id"],
+        replicates=200,
     )
     monkeypatch.setattr(SubjectBootstrap, "__init__", None)
-    found = compare_sides(*map(Side, two), {"": draws})
-    intervals = [change.interval for change in found.metrics]
+    comparison = compare_sides(*map(Side, two), {"": draws})
+    intervals = [change.interval for change in comparison.metrics]
     assert intervals
     assert {interval and interval.method for interval in intervals} == {
         "subject bootstrap, 200 draws, seed 0, percentile, paired"
@@ -117,12 +121,12 @@ def test_draws_at_hand_are_used(two: tuple[Path, Path], monkeypatch: pytest.Monk
 
 
 def test_the_carried_threshold_gives_rates_of_both(two: tuple[Path, Path]) -> None:
-    found = compare(*two)
+    comparison = compare(*two)
     old, new = map(scores, two)
     threshold = load_result(two[0]).metric("tar@far=1e-01").at["similarity"]
     for rate, rows in (("far", ~old["genuine"]), ("tar", old["genuine"])):
         change = next(
-            c for c in found.metrics if c.name == f"{rate}@baseline-threshold-of-far=1e-01"
+            c for c in comparison.metrics if c.name == f"{rate}@baseline-threshold-of-far=1e-01"
         )
         assert change.baseline == np.mean(old["scores"][rows] >= threshold)
         assert change.candidate == np.mean(new["scores"][rows] >= threshold)
@@ -131,9 +135,9 @@ def test_the_carried_threshold_gives_rates_of_both(two: tuple[Path, Path]) -> No
 
 
 def test_drift_is_that_of_the_stores_and_names_the_worst(two: tuple[Path, Path]) -> None:
-    found = compare(*two)
-    assert [drift.view for drift in found.drift] == ["embeddings", "flipped"]
-    for drift in found.drift:
+    comparison = compare(*two)
+    assert [drift.view for drift in comparison.drift] == ["embeddings", "flipped"]
+    for drift in comparison.drift:
         rows = []
         for path in two:
             store = Store.open(Path(load_result(path).store or ""))
@@ -149,16 +153,16 @@ def test_drift_is_that_of_the_stores_and_names_the_worst(two: tuple[Path, Path])
 
 
 def test_a_run_against_itself_differs_in_nothing(two: tuple[Path, Path]) -> None:
-    found = compare(two[0], two[0])
-    assert found.differs == {}
-    assert all(change.difference == 0 for change in found.metrics)
-    assert not any(flips.examples for flips in found.flips)
-    assert all(drift.largest_absolute == drift.atol_needed == 0 for drift in found.drift)
+    comparison = compare(two[0], two[0])
+    assert comparison.differs == {}
+    assert all(change.difference == 0 for change in comparison.metrics)
+    assert not any(flips.examples for flips in comparison.flips)
+    assert all(drift.largest_absolute == drift.atol_needed == 0 for drift in comparison.drift)
 
 
 def test_pair_figures_are_those_of_the_distances(lfw: Run) -> None:
     paths = lfw("a", 0.0), lfw("b", 0.5)
-    found = compare(*paths)
+    comparison = compare(*paths)
     issame = scores(paths[0])["issame"]
     fold, _, _ = assign_folds(issame, "contiguous")
     for rule in ("insightface", "exact"):
@@ -167,7 +171,7 @@ def test_pair_figures_are_those_of_the_distances(lfw: Run) -> None:
         for path in paths:
             thresholds = np.array(load_result(path).metric(name).series["fold_distance"])
             right.append((scores(path)["distances"] < thresholds[fold]) == issame)
-        change = next(c for c in found.metrics if c.name == name)
+        change = next(c for c in comparison.metrics if c.name == name)
         assert change.difference == pytest.approx(right[1].mean() - right[0].mean(), abs=1e-12)
         lost, gained = (right[0] & ~right[1]).sum(), (right[1] & ~right[0]).sum()
         few = sum(math.comb(lost + gained, k) for k in range(min(lost, gained) + 1))
@@ -175,14 +179,14 @@ def test_pair_figures_are_those_of_the_distances(lfw: Run) -> None:
         assert change.interval is not None
         assert "pair-level" in change.interval.method
         assert change.interval.low <= change.difference <= change.interval.high
-        flips = next(f for f in found.flips if f.metric == name)
+        flips = next(f for f in comparison.flips if f.metric == name)
         total = flips.genuine_lost + flips.genuine_gained
         assert total + flips.impostors_let_in + flips.impostors_kept_out == lost + gained
     for name in ("auc", "eer", "tar@far=1e-03", "val@far=1e-03"):
-        change = next(c for c in found.metrics if c.name == name)
+        change = next(c for c in comparison.metrics if c.name == name)
         assert change.interval is not None, name
         assert change.interval.low <= change.interval.high
-    assert any("no outputs store" in note for note in found.notes)
+    assert any("no outputs store" in note for note in comparison.notes)
 
 
 REFUSALS: list[tuple[str, Callable[[dict[str, Any]], None]]] = [
@@ -217,9 +221,9 @@ def test_settings_that_move_no_figure_are_no_reason_to_refuse(
 
 @pytest.mark.parametrize("array", ["pairs", "genuine", "subject_id"])
 def test_other_pairs_are_refused(two: tuple[Path, Path], array: str) -> None:
-    held = scores(two[1])
-    held[array] = held[array][::-1]
-    np.savez(two[1].with_name(f"{two[1].stem}.scores.npz"), **held)
+    arrays = scores(two[1])
+    arrays[array] = arrays[array][::-1]
+    np.savez(two[1].with_name(f"{two[1].stem}.scores.npz"), **arrays)
     with pytest.raises(CannotJudgeError, match=f"different pairs: their {array}"):
         compare(*two)
 
@@ -232,11 +236,11 @@ def test_damaged_scores_are_an_input_error(two: tuple[Path, Path], damage: str) 
     elif damage == "garbage":
         path.write_bytes(path.read_bytes()[:100])
     else:
-        held = scores(two[1])
-        held["pairs" if damage == "array" else "scores"] = np.array([{}], dtype=object)
+        arrays = scores(two[1])
+        arrays["pairs" if damage == "array" else "scores"] = np.array([{}], dtype=object)
         if damage == "array":
-            del held["pairs"]
-        np.savez(path, **held)
+            del arrays["pairs"]
+        np.savez(path, **arrays)
     with pytest.raises(InputError, match="Make the result again"):
         compare(*two)
 
@@ -260,9 +264,9 @@ def test_a_path_in_a_result_leads_nowhere_else(two: tuple[Path, Path], tmp_path:
 def test_hostile_names_of_samples_stay_in_their_line(two: tuple[Path, Path]) -> None:
     store = Store.open(Path(load_result(two[0]).store or ""))
     store.write_names(["\x1b[31m\n::error::\udcff"] * store.samples)
-    found = compare(*two)
-    Comparison.model_validate_json(found.model_dump_json())
-    printed = describe(found)
+    comparison = compare(*two)
+    Comparison.model_validate_json(comparison.model_dump_json())
+    printed = describe(comparison)
     printed.encode()
     assert "\x1b" not in printed
     assert not any(line.startswith("::") for line in printed.splitlines())
@@ -270,9 +274,9 @@ def test_hostile_names_of_samples_stay_in_their_line(two: tuple[Path, Path]) -> 
 
 def test_what_has_no_interval_is_said(ijbc: Run, network: Network) -> None:
     options = "--model", network(0.5), "--rule", "interpolated"
-    found = compare(ijbc("a", *options), ijbc("b", *options))
-    assert "no paired interval of tar@far=1e-02, tar@far=1e-01, tar@far=2e-01" in found.notes
-    assert all(c.interval is not None for c in found.metrics if c.rule == "baseline_threshold")
+    comparison = compare(ijbc("a", *options), ijbc("b", *options))
+    assert "no paired interval of tar@far=1e-02, tar@far=1e-01, tar@far=2e-01" in comparison.notes
+    assert all(c.interval is not None for c in comparison.metrics if c.rule == "baseline_threshold")
 
 
 def test_a_baseline_is_not_called_computed_elsewhere(two: tuple[Path, Path]) -> None:
@@ -287,55 +291,55 @@ def test_drift_that_cannot_be_measured_is_a_note(two: tuple[Path, Path], case: s
     folder = Path(load_result(two[1]).store or "")
     shard = folder / "shard-000000000.npz"
     with np.load(shard) as data:
-        held = dict(data)
+        arrays = dict(data)
     if case == "gone":
         edit(two[1], lambda r: r.update(store=None))
     elif case == "of another model":
-        held["embeddings"] = held["embeddings"][:, :7]
+        arrays["embeddings"] = arrays["embeddings"][:, :7]
     else:
-        held["digests"] = held["digests"] + np.uint8(1)
-    np.savez(shard, **held)
-    found = compare(*two)
-    assert found.drift == ()
-    assert any("embedding drift was not measured" in note for note in found.notes)
+        arrays["digests"] = arrays["digests"] + np.uint8(1)
+    np.savez(shard, **arrays)
+    comparison = compare(*two)
+    assert comparison.drift == ()
+    assert any("embedding drift was not measured" in note for note in comparison.notes)
 
 
 def test_failures_to_enrol_are_counted_and_lose_their_pairs(
     two: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    held = scores(two[1])
-    held["scores"] = np.where((held["pairs"] == 3).any(axis=1), np.nan, held["scores"])
-    np.savez(two[1].with_name(f"{two[1].stem}.scores.npz"), **held)
+    arrays = scores(two[1])
+    arrays["scores"] = np.where((arrays["pairs"] == 3).any(axis=1), np.nan, arrays["scores"])
+    np.savez(two[1].with_name(f"{two[1].stem}.scores.npz"), **arrays)
     with pytest.raises(InputError, match="do not belong together"):
         compare(*two)
 
     def recount(result: dict[str, Any]) -> None:
         for metric in result["metrics"]:
-            accepted = (held["scores"] >= metric["at"]["similarity"]) & held["genuine"]
+            accepted = (arrays["scores"] >= metric["at"]["similarity"]) & arrays["genuine"]
             metric["counts"]["true_accepts"] = int(accepted.sum())
 
     edit(two[1], recount)
-    found = compare(*two)
-    lost = next(f for f in found.flips if f.thresholds == "baseline" and "1e-01" in f.metric)
+    comparison = compare(*two)
+    lost = next(f for f in comparison.flips if f.thresholds == "baseline" and "1e-01" in f.metric)
     assert lost.genuine_lost > 0
     assert any(pair.candidate is None for pair in lost.examples)
 
 
 def test_the_table_tells_units_and_what_has_no_width(two: tuple[Path, Path]) -> None:
-    found = compare(*two)
-    lines = describe(found).splitlines()
+    comparison = compare(*two)
+    lines = describe(comparison).splitlines()
     assert any(line.endswith("intervals two-sided, over subjects") for line in lines)
-    first = found.metrics[0]
+    first = comparison.metrics[0]
     narrow = first.model_copy(
         update={"interval": first.interval.model_copy(update={"low": 0.0, "high": 0.0})}
     )
     fine = first.model_copy(
         update={"interval": first.interval.model_copy(update={"low": -1e-6, "high": 2e-6})}
     )
-    shown = describe(found.model_copy(update={"metrics": (narrow, fine)}))
+    shown = describe(comparison.model_copy(update={"metrics": (narrow, fine)}))
     assert "no width: the figure changed in no draw" in shown
     assert "-0.0001..+0.0002" in shown
-    pairs = describe(found.model_copy(update={"task": "lfw"}))
+    pairs = describe(comparison.model_copy(update={"task": "lfw"}))
     assert "over pairs as if independent" in pairs
 
 
@@ -349,7 +353,7 @@ def test_files_of_one_name_are_told_apart_by_their_folders(
         shutil.copy(
             file.with_name(f"{file.stem}.scores.npz"), target.with_name(f"{file.stem}.scores.npz")
         )
-    found = compare(*moved)
-    assert found.baseline.startswith("fp32/result.json: ")
-    assert found.candidate.startswith("int8/result.json: ")
+    comparison = compare(*moved)
+    assert comparison.baseline.startswith("fp32/result.json: ")
+    assert comparison.candidate.startswith("int8/result.json: ")
     assert compare(*two).baseline.startswith(f"{two[0].name}: ")

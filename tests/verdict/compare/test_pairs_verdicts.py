@@ -85,8 +85,8 @@ def test_a_comparison_subtracts_replicates(names: bool, tmp_path: Path) -> None:
     ]
     draws = evidence[0].draw()
     old, new = (
-        found.replicates(side.metric(PRIMARY), draws)
-        for found, side in zip(evidence, sides, strict=True)
+        side_evidence.replicates(side.metric(PRIMARY), draws)
+        for side_evidence, side in zip(evidence, sides, strict=True)
     )
     interval = percentile_interval(new - old)
     change = next(c for c in comparison.metrics if c.name == PRIMARY)

@@ -122,7 +122,7 @@ def drifted(cosine: float | None) -> Comparison:
 
 
 @pytest.mark.parametrize(
-    ("asked", "cosine", "outcome"),
+    ("limit", "cosine", "outcome"),
     [
         (None, 0.99, "pass"),
         (None, 0.2, "flag"),
@@ -132,9 +132,9 @@ def drifted(cosine: float | None) -> Comparison:
         (0.95, None, "inconclusive"),
     ],
 )
-def test_drift_is_flagged_or_fails(asked: Any, cosine: float | None, outcome: str) -> None:
-    (limit,) = judging._drift_limit(protocol(limits={"drift_cosine_p1": asked}), drifted(cosine))
-    assert (limit.outcome, limit.value, limit.limit) == (outcome, cosine, asked)
+def test_drift_is_flagged_or_fails(limit: Any, cosine: float | None, outcome: str) -> None:
+    (check,) = judging._drift_limit(protocol(limits={"drift_cosine_p1": limit}), drifted(cosine))
+    assert (check.outcome, check.value, check.limit) == (outcome, cosine, limit)
 
 
 def test_only_far_drift_is_called_another_embedding() -> None:
@@ -151,9 +151,9 @@ def test_more_failures_than_allowed_fail() -> None:
         def __init__(self, failures: int) -> None:
             self.failures_to_enrol = (Failure(name="x", reason="y"),) * failures
 
-    asked = protocol(limits={"failures_to_enrol": 1})
+    plan = protocol(limits={"failures_to_enrol": 1})
     for now, outcome in ((3, "pass"), (4, "fail")):
-        limits = judging._limits(asked, Ran(2), Ran(now), drifted(1.0))  # type: ignore[arg-type]
+        limits = judging._limits(plan, Ran(2), Ran(now), drifted(1.0))  # type: ignore[arg-type]
         assert [limit.outcome for limit in limits] == ["pass", outcome]
 
 
@@ -202,11 +202,11 @@ def cells(*outcomes: str) -> list[Cell]:
     ],
 )
 def test_all_must_pass(outcomes: tuple[str, ...], whole: str) -> None:
-    found, reason = overall(cells(*outcomes))
-    assert found == whole
+    outcome, reason = overall(cells(*outcomes))
+    assert outcome == whole
     assert reason
     left_out = [o for o in outcomes if o in {"cannot_run?", "not_run?"}]
-    assert ("optional and without a result: p/" in reason) is (found == "pass" and bool(left_out))
+    assert ("optional and without a result: p/" in reason) is (outcome == "pass" and bool(left_out))
 
 
 def test_changes_of_protocols_are_told_by_their_names() -> None:

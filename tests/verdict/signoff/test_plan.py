@@ -75,8 +75,8 @@ def test_a_protocol_leaves_out_rows_and_starts_with_the_reference(tmp_path: Path
     values["matrix"] = {"backends": ["torch", "onnxruntime"], "precisions": ["fp32", "fp16"]}
     values["matrix"]["include"] = ["torch:int8"]
     plan = load_plan(written(tmp_path, values))
-    found = [str(mode) for mode in plan.modes_of(plan.protocols[0])]
-    assert found == ["onnxruntime:fp32", "torch:fp32", "torch:fp16"]
+    modes = [str(mode) for mode in plan.modes_of(plan.protocols[0])]
+    assert modes == ["onnxruntime:fp32", "torch:fp32", "torch:fp16"]
 
 
 def test_the_hash_is_of_what_the_plan_says(tmp_path: Path) -> None:

@@ -160,10 +160,12 @@ class Images800:
         evaluated = [evaluate(truth, boxes) for boxes in (before, equal, worse)]
         sides = [
             (
-                Matches(image_counts(found)),
-                Metric(name="ap/hard", value=found.curves["hard"].summary()["ap"], rule="python"),
+                Matches(image_counts(evaluation)),
+                Metric(
+                    name="ap/hard", value=evaluation.curves["hard"].summary()["ap"], rule="python"
+                ),
             )
-            for found in evaluated
+            for evaluation in evaluated
         ]
         return judged(*sides)
 
@@ -191,7 +193,7 @@ def test_verdicts_are_right_at_their_rates(kind: Any) -> None:
     drawn = [population.draw(np.random.default_rng(seed)) for seed in range(DRAWS)]
 
     def rate(mode: str, margin: float, outcome: str) -> float:
-        return sum(found[mode].judged(margin) == outcome for found in drawn) / DRAWS
+        return sum(bounds[mode].judged(margin) == outcome for bounds in drawn) / DRAWS
 
     rates = {
         "equal modes pass": rate("equal", loss / 2, "pass"),

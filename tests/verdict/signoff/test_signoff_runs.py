@@ -321,8 +321,8 @@ def test_a_boards_outputs_are_a_row(
     info, log = tmp_path / "info.yaml", tmp_path / "board.log"
     info.write_text("{device: board, precision: fp16}")
     log.write_text("Throughput (qps): 321.5\n")
-    given = {"outputs": outputs, "manifest": dump, "runtime_info": info, "throughput_log": log}
-    named = {name: str(path) for name, path in given.items()}
+    paths = {"outputs": outputs, "manifest": dump, "runtime_info": info, "throughput_log": log}
+    named = {name: str(path) for name, path in paths.items()}
     plan["matrix"]["include"] = ["outputs:fp16"]
     plan["matrix"]["cells"] = {"outputs:fp16": {"devices": {"pairs": named}}}
     code, record = resumed(plan)
