@@ -89,7 +89,7 @@ def draw(
             "--evaluated."
         )
     if len(chosen) < samples:
-        warnings += (f"There are only {len(chosen)} images for calibration, not {samples}.",)
+        warnings += (f"Only {len(chosen)} images to calibrate with, not {samples}.",)
     record = {
         "data": images.name,
         "path": str(images.path.absolute()),
@@ -112,13 +112,16 @@ def _rows(images: ImageSet, groups: Sequence[int]) -> NDArray[np.int64]:
 def _barred(
     images: ImageSet, evaluated: ImageSet | None, progress: Progress
 ) -> tuple[frozenset[str], tuple[str, ...]]:
-    """Return the identities and the hashes of images that must not be drawn, and warnings."""
+    """Return the identities and the hashes of images that must not be drawn, and warnings.
+
+    The fingerprint of a dump holds the warnings: other words would make it another dump.
+    """
     if evaluated is None:
         return frozenset(), ()
     if evaluated.sha256 == images.sha256:
         return frozenset(), (
-            f"{images.path} is both calibration data and evaluated data, so figures on it are too "
-            "good. Calibrate with other people.",
+            f"{images.path} is both calibrated with and evaluated: figures on it flatter the "
+            "model. Calibrate with other people.",
         )
     hashes = set()
     count = len(evaluated.source)
@@ -131,8 +134,8 @@ def _barred(
     if not nameless:
         return barred, ()
     return barred, (
-        f"{' and '.join(nameless)} do not name the people on their images. No evaluated image "
-        "was drawn, but other images of the same people may have been.",
+        f"{' and '.join(nameless)} do not say who is on their images: none that is evaluated was "
+        "drawn, but other images of the same people may have been.",
     )
 
 

@@ -21,7 +21,7 @@ from evalkit.run.detector import open_detector
 
 
 def alignment(
-    settings: AlignmentSettings, images: Path, run: RunSettings
+    settings: AlignmentSettings, images: Path, run: RunSettings, size: int = ARCFACE_SIZE
 ) -> AbstractContextManager[Align | None]:
     """Open what makes faces of photographs, as the settings say; None where they are faces.
 
@@ -32,6 +32,8 @@ def alignment(
         Folder that the paths in a file of points start from.
     run : RunSettings
         Of a detector.
+    size : int
+        Side of the aligned face, in pixels.
 
     Raises
     ------
@@ -39,11 +41,11 @@ def alignment(
         The detector cannot be opened, or the file of points cannot be read.
     """
     if settings.points is not None:
-        return nullcontext(five_point_alignment(settings.points, images))
+        return nullcontext(five_point_alignment(settings.points, images, size))
     if settings.detector is None:
         return nullcontext()
     config = load_model_config(settings.detector, run)
-    return detector_alignment(run, config, score_threshold=settings.score_threshold)
+    return detector_alignment(run, config, score_threshold=settings.score_threshold, size=size)
 
 
 @contextmanager

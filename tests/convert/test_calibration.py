@@ -142,7 +142,7 @@ def test_who_is_evaluated_is_not_drawn(tmp_path: Path) -> None:
 
 def test_calibrating_with_what_is_evaluated_is_said(pairs: Path) -> None:
     found = draw(load(pairs), samples=4, held_out=4, seed=0, evaluated=load(pairs), progress=QUIET)
-    assert "both calibration data and evaluated" in found.warnings[0]
+    assert "both calibrated with and evaluated" in found.warnings[0]
     assert found.record["warnings"] == list(found.warnings)
 
 
@@ -155,7 +155,7 @@ def test_people_who_cannot_be_kept_apart_are_told(pairs: Path, tmp_path: Path) -
         ).warnings
 
     (warning,) = said(pairs)
-    assert "name the people on their images" in warning
+    assert "say who is on their images" in warning
     assert warning.startswith(load(pairs).name)
     assert said(write_people(tmp_path / "theirs", 2, first=200)) == ()
 
@@ -164,7 +164,7 @@ def test_too_few_images_are_told(tmp_path: Path, people: Path) -> None:
     (tmp_path / "1.png").write_bytes(encoded(1))
     with pytest.raises(InputError, match="1 images to calibrate with and 0 to compare"):
         drawn(load(tmp_path))
-    assert "only 12 images" in drawn(load(people), samples=50).warnings[0]
+    assert "Only 12 images" in drawn(load(people), samples=50).warnings[0]
 
 
 def test_an_empty_folder_and_the_wrong_kind_are_told(

@@ -90,7 +90,5 @@ def test_a_detector_is_converted(
     record = json.loads(sidecar_path(out).read_text())
     assert record["input_size"] == [320, 320]
     assert record["calibration"]["count"] == 2
-    assert record["calibration"]["warnings"] == [
-        "There are only 2 images for calibration, not 256."
-    ]
+    assert record["calibration"]["warnings"] == ["Only 2 images to calibrate with, not 256."]
     assert record["figures"]["cosine"]["mean"] > 0.99

@@ -313,7 +313,7 @@ def test_calibration_inputs_are_of_other_people(
     assert drawn["count"] == len(list((dump / "calibration" / "inputs").iterdir())) == 6
     shutil.rmtree(dump)
     assert evalkit(*words) == 0
-    assert "both calibration data and evaluated" in capsys.readouterr().out
+    assert "both calibrated with and evaluated" in capsys.readouterr().out
 
 
 def test_predictions_say_what_device_made_them(

@@ -14,7 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
+from evalkit.core.errors import InputError
 from evalkit.core.results import load_result
+from evalkit.datasets.alignment import ARCFACE_POINTS
 from evalkit.datasets.errors import DatasetError
 from evalkit.datasets.lfw import load_bin
 from evalkit.tasks import TASKS
@@ -144,7 +146,7 @@ def test_a_wrong_table_names_the_line(case: str, tmp_path: Path) -> None:
 
 
 def test_a_score_that_is_no_number_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="A score is no number"):
+    with pytest.raises(DatasetError, match="column score does not hold numbers"):
         read_scores(write(tmp_path / "s.csv", [("high", 1)], ("score", "same")))
 
 
@@ -246,3 +248,108 @@ def test_evidence_of_named_pairs_draws_subjects() -> None:
     read = task.read(evidence.arrays(), None)  # type: ignore[arg-type]  # the result is not read
     again = next(iter(read.values())).replicates(metrics[0], draws)
     np.testing.assert_array_equal(values, again)
+
+
+def test_two_models_scores_of_the_same_pairs_compare(
+    evalkit: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(0)
+    same = np.arange(600) % 2 == 0
+    one = np.round(rng.normal(np.where(same, 0.5, 0.0), 0.2), 6)
+    files = [
+        scores_file(tmp_path / f"{name}.csv", scores, same)
+        for name, scores in (("one", one), ("two", one + np.round(rng.normal(0, 0.05, 600), 6)))
+    ]
+    outs = [tmp_path / "one.json", tmp_path / "two.json"]
+    for file, out in zip(files, outs, strict=True):
+        assert evalkit("pairs", "--scores", file, "--fmr", "0.2", "--output", out) == 0
+    assert evalkit("compare", *outs) == 0
+    assert evalkit("gate", outs[0], "--baseline", outs[0]) == 0
+    capsys.readouterr()
+    other = scores_file(tmp_path / "other.csv", one, ~same)
+    assert evalkit("pairs", "--scores", other, "--output", outs[1]) == 0
+    assert evalkit("compare", *outs) == 3
+
+
+def test_each_pair_without_a_score_is_a_failure(evalkit: Command, tmp_path: Path) -> None:
+    scores = np.where(np.arange(40) < 5, np.nan, np.linspace(0, 1, 40))
+    file = scores_file(tmp_path / "s.csv", scores, np.arange(40) % 2 == 0)
+    out = tmp_path / "r.json"
+    assert evalkit("pairs", "--scores", file, "--max-failures", 4, "--output", out) == 2
+    assert evalkit("pairs", "--scores", file, "--max-failures", 5, "--output", out) == 0
+    names = [failure.name for failure in load_result(out).failures_to_enrol]
+    assert names == [f"pair {row}" for row in range(1, 6)]
+
+
+ODD = {
+    "list": pa.table({"score": [0.5], "same": pa.array([[1]])}),
+    "bytes": pa.table({"path1": pa.array([b"\xff\xfe"]), "path2": ["b"], "same": [1]}),
+    "twice": pa.Table.from_arrays(
+        [pa.array([0.5]), pa.array([1]), pa.array([1])], ["score", "same", "same"]
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ODD)
+def test_odd_columns_are_errors_of_the_table(case: str, tmp_path: Path) -> None:
+    file = tmp_path / "p.parquet"
+    parquet.write_table(ODD[case], file)
+    read = read_pairs if case == "bytes" else read_scores
+    with pytest.raises(DatasetError, match=r"p\.parquet"):
+        read(file)
+
+
+def test_an_image_shows_one_subject(tmp_path: Path) -> None:
+    rows = [("a", "b", 1, "p", "p"), ("a", "c", 0, "q", "r")]
+    with pytest.raises(DatasetError, match=r"p\.csv:[23]: a shows"):
+        read_pairs(write(tmp_path / "p.csv", rows))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"sides": np.arange(60)},
+        {"subjects": np.full((60, 2), 10**15)},
+        {"subjects": np.full((60, 2), 0.5)},
+        {"similarity": np.array(["x"] * 60)},
+        {"genuine": None},
+    ],
+)
+def test_damaged_scores_are_input_errors(damage: dict[str, np.ndarray | None]) -> None:
+    arrays = {"similarity": np.linspace(0, 1, 60), "genuine": np.arange(60) % 2 == 0, **damage}
+    kept = {name: value for name, value in arrays.items() if value is not None}
+    with pytest.raises(InputError):
+        TASKS.get("pairs")().read(kept, None)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def photographs(faces: Path) -> tuple[Path, Path]:
+    """The pairs as photographs with five points each, which lie elsewhere than in a face."""
+    names = read_pairs(faces).images
+    template = ARCFACE_POINTS * 0.5 + 20
+    lines = [f"{name} {' '.join(f'{v:.3f}' for v in template.ravel())}" for name in names]
+    points = faces.parent / "points.txt"
+    points.write_text("\n".join(lines))
+    return faces, points
+
+
+def test_photographs_are_aligned_as_pack_does(
+    evalkit: Command, photographs: tuple[Path, Path], tmp_path: Path
+) -> None:
+    pytest.importorskip("onnxruntime", reason="needs the cpu extra")
+    table, points = photographs
+    model = ("--model", "sample-recognition")
+    align = ("--align", "5pt", "--points", points)
+    assert evalkit("pairs", "--data", table, *model, *align, "--output", tmp_path / "a.json") == 0
+    listed = tmp_path / "list.csv"
+    rows = list(csv.reader(table.open(encoding="utf-8")))[1:]
+    write(listed, rows, ("path1", "path2", "label"))
+    words = ("--pairs", listed, "--images", table.parent, "--out", tmp_path / "p.bin")
+    assert evalkit("pack", "lfw", *words, *align) == 0
+    lfw = ("--data", tmp_path / "p.bin", "--no-flip", "--output", tmp_path / "l.json")
+    assert evalkit("lfw", *lfw, *model) == 0
+    with np.load(tmp_path / "a.scores.npz") as ours, np.load(tmp_path / "l.scores.npz") as theirs:
+        np.testing.assert_allclose(ours["similarity"], 1 - theirs["distances"] / 2, atol=1e-6)
+    points.write_text(points.read_text().replace("39", "40"))
+    assert evalkit("pairs", "--data", table, *model, *align, "--output", tmp_path / "b.json") == 0
+    assert evalkit("compare", tmp_path / "a.json", tmp_path / "b.json") == 3  # other faces

@@ -14,6 +14,7 @@ import toy_task
 import yaml
 from command import Command
 
+from evalkit.cli import commands
 from evalkit.core.results import load_result
 from evalkit.datasets.lfw import load_bin
 from evalkit.tasks import TASKS
@@ -37,7 +38,9 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     importlib.invalidate_caches()
     entries = dict(TASKS._entries)
     monkeypatch.setattr(TASKS, "_plugins_read", False)
+    commands.cache_clear()
     yield site
+    commands.cache_clear()
     TASKS._entries.clear()
     TASKS._entries.update(entries)
     sys.modules.pop("toy_task", None)

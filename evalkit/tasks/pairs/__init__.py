@@ -1,1 +1,1 @@
-"""One's own pairs: verification on a table of pairs, or on ready scores."""
+"""Your own pairs: verification on a table of pairs, or on ready scores."""

@@ -22,9 +22,11 @@ from evalkit.tasks.figures import (
 from evalkit.tasks.tables import interval, percent, ratio, threshold
 
 
-class NamedPairs(SubjectComparisons):
-    """Pairs whose subjects are named."""
+class _Saved:
+    """What both kinds of evidence share: the name of a pair, and what is saved of it."""
 
+    similarity: Array
+    genuine: Bools
     sides: Array | None = None
 
     def label(self, row: int) -> str:
@@ -33,26 +35,25 @@ class NamedPairs(SubjectComparisons):
 
     def arrays(self) -> dict[str, Array]:
         """Return what is saved beside the result."""
-        return {**_saved(self), "subjects": self.pairs}
+        saved = {"similarity": self.similarity, "genuine": self.genuine}
+        return saved if self.sides is None else {**saved, "sides": self.sides}
+
+
+class NamedPairs(_Saved, SubjectComparisons):
+    """Pairs whose subjects are named."""
+
+    def arrays(self) -> dict[str, Array]:
+        """See `_Saved.arrays`."""
+        return {**super().arrays(), "subjects": self.pairs}
 
     def replicates(self, metric: Metric, draws: SubjectBootstrap) -> Floats | None:
         """See `Evidence.replicates`."""
-        found = super().replicates(_accepts(metric), draws)
-        return found if found is None or metric.figure != "fnmr" else 1 - found
+        rates = super().replicates(_accepts(metric), draws)
+        return rates if rates is None or metric.figure != "fnmr" else 1 - rates
 
 
-class NamelessPairs(PairComparisons):
+class NamelessPairs(_Saved, PairComparisons):
     """Pairs without names, taken as independent."""
-
-    sides: Array | None = None
-
-    def label(self, row: int) -> str:
-        """See `Comparisons.label`."""
-        return f"pair {row + 1}"
-
-    def arrays(self) -> dict[str, Array]:
-        """Return what is saved beside the result."""
-        return _saved(self)
 
     def figure(self, metric: Metric) -> Figure | None:
         """See `PairComparisons.figure`."""
@@ -72,9 +73,10 @@ def _accepts(metric: Metric) -> Metric:
     return metric.model_copy(update={"figure": "tar"}) if metric.figure == "fnmr" else metric
 
 
-def _saved(evidence: NamedPairs | NamelessPairs) -> dict[str, Array]:
-    saved = {"similarity": evidence.similarity, "genuine": evidence.genuine}
-    return saved if evidence.sides is None else {**saved, "sides": evidence.sides}
+def _numbers_sides(rows: Array, pairs: int) -> bool:
+    if rows.shape != (pairs, 2) or rows.dtype.kind not in "iu":
+        return False
+    return not pairs or bool(0 <= rows.min() <= rows.max() < 2 * pairs)
 
 
 def evidence_of(
@@ -90,7 +92,17 @@ def evidence_of(
         A number for each subject; subjects are drawn where they are known, pairs otherwise.
     sides : ndarray of int, shape (pairs, 2), optional
         The images of each pair, for pictures.
+
+    Raises
+    ------
+    ValueError
+        An array does not fit the others, or has another kind of numbers.
     """
+    if similarity.dtype.kind != "f":
+        raise ValueError(f"similarity has {similarity.dtype}; floats are expected")
+    for name, rows in (("subjects", codes), ("sides", sides)):
+        if rows is not None and not _numbers_sides(rows, len(genuine)):
+            raise ValueError(f"{name} does not number both sides of {len(genuine)} pairs")
     evidence: NamedPairs | NamelessPairs
     if codes is None:
         evidence = NamelessPairs(similarity, genuine)

@@ -26,7 +26,8 @@ class PairImages(ImageFiles):
     side : int
         Of the faces, in pixels.
     align : callable or None
-        Makes the face of a photograph; one call at a time, as a detector may not bear two.
+        Makes the face of a photograph. Calls are made one at a time: a detector's session is not
+        safe to share between threads.
     """
 
     def __init__(self, root: Path, names: Sequence[str], side: int, align: Align | None) -> None:

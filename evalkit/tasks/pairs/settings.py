@@ -1,4 +1,4 @@
-"""Settings of the verification of one's own pairs."""
+"""Settings of ``evalkit pairs``."""
 
 from __future__ import annotations
 
@@ -28,7 +28,13 @@ examples:
 
     data: Annotated[
         Path | None,
-        Option(f"CSV or Parquet file with the columns {_HEADER}", DATA, "cell", "FILE"),
+        Option(
+            f"CSV or Parquet file with the columns {_HEADER}",
+            DATA,
+            "cell",
+            "FILE",
+            default="$EVALKIT_DATA",
+        ),
     ] = None
     images: Annotated[
         Path | None,
@@ -41,7 +47,7 @@ examples:
     embeddings: Annotated[
         Path | None,
         Option(
-            "one row an image, in the order in which the table names them", READY, "file", "NPY"
+            "one row an image, in the order of first appearance in the table", READY, "file", "NPY"
         ),
     ] = None
     scores: Annotated[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,8 +14,11 @@ from pyarrow import csv, parquet
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from evalkit.core.files import sha256_file
+from evalkit.core.files import sha256_file, sha256_json
 from evalkit.datasets.errors import DatasetError
+
+FIRST_ROW = 2
+"""Line of the first pair: the header is the first line."""
 
 _LABELS = {
     **dict.fromkeys(("1", "true", "same", "1.0"), True),
@@ -50,6 +54,11 @@ class PairTable:
 
     def __len__(self) -> int:
         return len(self.genuine)
+
+    def trials(self) -> str:
+        """Return the hash of labels and subjects: what is compared, whatever the scores are."""
+        people = [] if self.subjects is None else self.subjects.tolist()
+        return sha256_json([self.genuine.tolist(), people])
 
     def part(self, limit: int | None) -> PairTable:
         """Return pairs of both kinds from all over the table, of about so many images."""
@@ -94,14 +103,35 @@ def read_pairs(path: Path) -> PairTable:
         It cannot be read, a column or a value is wrong, or subjects and labels disagree.
     """
     columns = _columns(path, ("path1", "path2", "same"))
-    names = [_names(path, columns[name], name) for name in ("path1", "path2")]
+    names = [_names(path, columns, name) for name in ("path1", "path2")]
     both = np.column_stack(names).ravel()
     distinct, first, rows = np.unique(both, return_index=True, return_inverse=True)
     order = np.argsort(first)
     place = np.empty(len(order), np.int64)
     place[order] = np.arange(len(order))
-    table = _labelled(path, columns)
-    return replace(table, images=tuple(distinct[order].tolist()), sides=place[rows].reshape(-1, 2))
+    sides = place[rows].reshape(-1, 2)
+    table = replace(_labelled(path, columns), images=tuple(distinct[order].tolist()), sides=sides)
+    _check_people(table)
+    return table
+
+
+def _check_people(table: PairTable) -> None:
+    """Refuse an image that shows one subject in one row, and another in another."""
+    if table.subjects is None:
+        return
+    who = np.empty(len(table.images), table.subjects.dtype)
+    who[table.sides] = table.subjects
+    wrong = np.argwhere(who[table.sides] != table.subjects)
+    if len(wrong):
+        row, side = wrong[0]
+        image = table.sides[row, side]
+        raise DatasetError(
+            f"{table.images[image]} shows {str(table.subjects[row, side])!r} here, but "
+            f"{str(who[image])!r} in another row",
+            path=table.path,
+            line=int(row) + FIRST_ROW,
+            remedy="Correct the subjects of one of them.",
+        )
 
 
 def read_scores(path: Path) -> PairTable:
@@ -113,12 +143,10 @@ def read_scores(path: Path) -> PairTable:
         As for `read_pairs`.
     """
     columns = _columns(path, ("score", "same"))
-    try:
-        scores = columns["score"].cast(pa.float64(), safe=False)
-    except pa.ArrowInvalid as error:
-        raise DatasetError(f"A score is no number: {error}", path=path) from error
-    values = scores.to_numpy(zero_copy_only=False).astype(np.float64)
-    return replace(_labelled(path, columns), scores=values)
+    values = _cast(path, columns, "score", pa.float64()).to_numpy(zero_copy_only=False)
+    table = replace(_labelled(path, columns), scores=values.astype(np.float64))
+    # Two models' scores of the same pairs are of the same data: the scores are no part of it.
+    return replace(table, sha256=table.trials())
 
 
 def _columns(path: Path, needed: tuple[str, ...]) -> Mapping[str, pa.ChunkedArray]:
@@ -138,6 +166,11 @@ def _columns(path: Path, needed: tuple[str, ...]) -> Mapping[str, pa.ChunkedArra
     absent = [name for name in needed if name not in table.column_names]
     if ("subject1" in table.column_names) != ("subject2" in table.column_names):
         absent.append("subject1 or subject2: give both or none")
+    twice = [name for name, count in Counter(table.column_names).items() if count > 1]
+    if twice:
+        raise DatasetError(
+            f"The table has the column {twice[0]} twice", path=path, remedy="Remove one of them."
+        )
     if absent:
         raise DatasetError(
             f"The table has no column {' and no column '.join(absent)}",
@@ -149,36 +182,53 @@ def _columns(path: Path, needed: tuple[str, ...]) -> Mapping[str, pa.ChunkedArra
     return {name: table.column(name) for name in table.column_names}
 
 
-def _names(path: Path, column: pa.ChunkedArray, name: str) -> NDArray[np.str_]:
-    texts = column.cast(pa.string()).to_pylist()
-    for row, text in enumerate(texts, 2):
+def _cast(
+    path: Path, columns: Mapping[str, pa.ChunkedArray], name: str, kind: pa.DataType
+) -> pa.ChunkedArray:
+    try:
+        column = columns[name].cast(kind, safe=False)
+        column.validate(full=True)  # casting bytes to text checks nothing
+    except pa.ArrowException as error:
+        what = "numbers" if pa.types.is_floating(kind) else "text"
+        raise DatasetError(
+            f"The column {name} does not hold {what}: {str(error).rstrip('.')}",
+            path=path,
+            remedy="Correct the column.",
+        ) from error
+    return column
+
+
+def _names(path: Path, columns: Mapping[str, pa.ChunkedArray], name: str) -> NDArray[np.str_]:
+    texts = _cast(path, columns, name, pa.string()).to_pylist()
+    for row, text in enumerate(texts, FIRST_ROW):
         if not text:
             raise DatasetError(f"{name} is empty", path=path, line=row, remedy="Fill it in.")
     return np.array(texts, dtype=np.str_)
 
 
 def _labelled(path: Path, columns: Mapping[str, pa.ChunkedArray]) -> PairTable:
+    labels = _cast(path, columns, "same", pa.string()).to_pylist()
     genuine = []
-    for row, text in enumerate(columns["same"].cast(pa.string()).to_pylist(), 2):
+    for row, text in enumerate(labels, FIRST_ROW):
         label = _LABELS.get(str(text).strip().casefold())
         if label is None:
             raise DatasetError(
                 f"same is {text!r}", path=path, line=row, remedy="Write 1 (same person) or 0."
             )
         genuine.append(label)
-    found = PairTable(path, sha256_file(path), np.array(genuine), None)
+    table = PairTable(path, sha256_file(path), np.array(genuine), None)
     if "subject1" not in columns:
-        return found
-    named = [_names(path, columns[name], name) for name in ("subject1", "subject2")]
-    subjects = np.column_stack(named)
-    wrong = np.flatnonzero((subjects[:, 0] == subjects[:, 1]) != found.genuine)
+        return table
+    columns_of_subjects = [_names(path, columns, name) for name in ("subject1", "subject2")]
+    subjects = np.column_stack(columns_of_subjects)
+    wrong = np.flatnonzero((subjects[:, 0] == subjects[:, 1]) != table.genuine)
     if len(wrong):
         first, second = subjects[wrong[0]]
         raise DatasetError(
-            f"same is {int(found.genuine[wrong[0]])}, but the subjects are {first!r} and "
+            f"same is {int(table.genuine[wrong[0]])}, but the subjects are {first!r} and "
             f"{second!r}",
             path=path,
-            line=int(wrong[0]) + 2,
+            line=int(wrong[0]) + FIRST_ROW,
             remedy="Correct the label or the subjects.",
         )
-    return replace(found, subjects=subjects)
+    return replace(table, subjects=subjects)

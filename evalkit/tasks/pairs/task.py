@@ -1,10 +1,12 @@
-"""One's own pairs as a task."""
+"""Your own pairs as a task."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,29 +14,28 @@ from evalkit.core.errors import InputError
 from evalkit.core.files import sha256_file, sha256_json
 from evalkit.core.progress import Progress
 from evalkit.core.results import DatasetInfo, Failure, Result
-from evalkit.core.settings import RunSettings
+from evalkit.core.settings import RunSettings, load_model_config
 from evalkit.datasets.pairs import inside
 from evalkit.run.clock import scorable
 from evalkit.run.face_alignment import alignment
 from evalkit.run.filling import check_failures
 from evalkit.run.inference import Inferred, embeddings
-from evalkit.stats.evidence import Array, Evidence, damaged
+from evalkit.run.models import model_sha256
+from evalkit.stats.evidence import Array, Evidence, damaged, required
 from evalkit.tasks.base import Evaluation, Ready, Samples, Task, Work
 from evalkit.tasks.figures import rate_name
 from evalkit.tasks.pairs.figures import codes_of, evidence_of, metrics_of, row_of, similarity_of
 from evalkit.tasks.pairs.images import PairImages
 from evalkit.tasks.pairs.pictures import pictures
 from evalkit.tasks.pairs.settings import PairsSettings
-from evalkit.tasks.pairs.table import PairTable, read_pairs, read_scores
+from evalkit.tasks.pairs.table import FIRST_ROW, PairTable, read_pairs, read_scores
 from evalkit.tasks.panels import Gallery, Runs
 from evalkit.tasks.ready import read_array
 from evalkit.tasks.tables import Summary, Table
 
-_LEAST_PAIRS = 20
-
 
 class Pairs(Task[PairsSettings]):
-    """One's own pairs: FNMR at FMR, EER, AUC, and accuracy at the best threshold."""
+    """Your own pairs: FNMR at FMR, EER, AUC, and accuracy at the best threshold."""
 
     name = "pairs"
     title = "Pairs"
@@ -50,19 +51,24 @@ class Pairs(Task[PairsSettings]):
         if settings.scores is not None:
             yield _samples(read_scores(settings.scores))
             return
-        if settings.data is None:
-            raise InputError("Name the table of pairs with --data, or of scores with --scores.")
-        whole = read_pairs(settings.data)
-        root = settings.images or settings.data.parent
-        for line, names in enumerate(whole.sides, 2):
-            for image in names:
-                inside(root, whole.images[image], whole.path, line)
+        path = self.root(settings, progress)
+        whole = read_pairs(path)
+        root = settings.images or path.parent
+        _check_paths(whole, root)
         table = whole.part(settings.limit)
-        with alignment(settings, root, RunSettings(threads=settings.threads)) as align:
+        record = _alignment_record(settings)
+        with ExitStack() as stack:
+
+            def source(side: int) -> PairImages:
+                align = stack.enter_context(
+                    alignment(settings, root, RunSettings(threads=settings.threads), side)
+                )
+                return PairImages(root, table.images, side, align)
+
             yield replace(
                 _samples(table, root),
-                fingerprint=sha256_json([table.sha256, len(table), _preparation(settings)]),
-                source=lambda side: PairImages(root, table.images, side, align),
+                fingerprint=sha256_json([table.sha256, len(table), record]),
+                source=source,
                 partial=table is not whole,
             )
 
@@ -72,8 +78,8 @@ class Pairs(Task[PairsSettings]):
         if genuine.all() or not genuine.any():
             kind = "impostor" if genuine.any() else "genuine"
             raise InputError(
-                f"{samples.data.path} has no {kind} pairs. A rate of errors needs pairs of one "
-                "person (same = 1) and of two people (same = 0)."
+                f"{samples.data.path} has no {kind} pairs. Error rates need both kinds: same = 1 "
+                "and same = 0. Add the missing kind."
             )
 
     def ready(self, settings: PairsSettings, samples: Samples, work: Work) -> Ready | None:
@@ -93,14 +99,12 @@ class Pairs(Task[PairsSettings]):
         failures: tuple[Failure, ...] = ()
         if isinstance(outputs, Ready):
             similarity = outputs.data
+            failures = _failed_pairs(similarity)
         else:
             plain, mirrored = embeddings(outputs, flip=settings.flip)
             similarity = similarity_of(plain, mirrored, table.sides)
-            failures = outputs.failures
+            failures = outputs.failures or _failed_pairs(similarity)
         refused = int(np.count_nonzero(~np.isfinite(similarity)))
-        if isinstance(outputs, Ready) and refused:
-            name = f"{refused:,} of {len(table):,} pairs"
-            failures = (Failure(name=name, reason="the score is not finite."),)
         check_failures(failures, settings.max_failures)
         evidence = evidence_of(
             similarity,
@@ -114,20 +118,22 @@ class Pairs(Task[PairsSettings]):
         return Evaluation(
             metrics=metrics,
             arrays=evidence.arrays(),
-            applied=settings.model_dump(mode="json", include={"fmr", "limit", "flip", "align"}),
+            applied={
+                **settings.model_dump(mode="json", include={"fmr", "limit", "flip", "align"}),
+                "alignment": _alignment_record(settings),
+            },
             failures=failures,
             warnings=(warning,) if refused else (),
         )
 
     def read(self, arrays: Mapping[str, Array], result: Result) -> Mapping[str, Evidence]:
         """See `Task.read`."""
+        similarity, genuine = required(arrays, "similarity", "genuine")
+        codes, sides = arrays.get("subjects"), arrays.get("sides")
         try:
-            codes = arrays.get("subjects")
-            genuine = arrays["genuine"].astype(bool)
-            sides = arrays.get("sides")
-            return {"": evidence_of(arrays["similarity"], genuine, codes, sides)}
-        except (KeyError, ValueError, IndexError) as error:
-            raise damaged(ValueError(str(error))) from error
+            return {"": evidence_of(similarity, genuine.astype(bool), codes, sides)}
+        except ValueError as error:
+            raise damaged(error) from error
 
     def summary(self, result: Result) -> Summary:
         """See `Task.summary`."""
@@ -161,12 +167,16 @@ class Pairs(Task[PairsSettings]):
         return path.is_file() and path.suffix.lower() in {".csv", ".parquet"}
 
     def beside(self, settings: PairsSettings) -> tuple[Path, ...]:
-        """See `Task.beside`: the images that the table names."""
+        """See `Task.beside`: the images that the table names, and the detector's weights."""
         if settings.data is None:
             return ()
         root = settings.images or settings.data.parent
         images = (root / name for name in read_pairs(settings.data).images)
-        return (*images, *(path for path in super().beside(settings) if path != root))
+        files = tuple(path for path in super().beside(settings) if path != root)
+        if settings.detector is not None:
+            run = RunSettings()
+            files += (load_model_config(settings.detector, run).file_for(run.backend),)
+        return (*images, *files)
 
     def images(self, path: Path) -> int:
         """See `Task.images`."""
@@ -210,8 +220,30 @@ def _samples(table: PairTable, root: Path | None = None) -> Samples:
     )
 
 
-def _preparation(settings: PairsSettings) -> list[str]:
-    """Return what the faces depend on beside their files."""
-    files = [settings.points, Path(settings.detector) if settings.detector else None]
-    hashes = [sha256_file(file) for file in files if file is not None and file.is_file()]
-    return [settings.align, settings.detector or "", str(settings.score_threshold), *hashes]
+def _check_paths(table: PairTable, root: Path) -> None:
+    """Refuse a path that leads out of the folder; the message names the first row that has it."""
+    images, first = np.unique(table.sides, return_index=True)
+    for image, place in zip(images.tolist(), first.tolist(), strict=True):
+        inside(root, table.images[image], table.path, place // 2 + FIRST_ROW)
+
+
+def _failed_pairs(similarity: Array) -> tuple[Failure, ...]:
+    """Name each pair that has no score."""
+    return tuple(
+        Failure(name=f"pair {row + 1}", reason="its score is not finite.")
+        for row in np.flatnonzero(~np.isfinite(similarity)).tolist()
+    )
+
+
+def _alignment_record(settings: PairsSettings) -> dict[str, Any] | None:
+    """Return what the faces depend on beside their photographs; None without alignment."""
+    if settings.points is not None:
+        return {"points": sha256_file(settings.points)}
+    if settings.detector is None:
+        return None
+    config = load_model_config(settings.detector, RunSettings())
+    return {
+        "detector": config.model_dump(mode="json", exclude={"files"}),
+        "sha256": model_sha256(config.file_for(RunSettings().backend)),
+        "score_threshold": settings.score_threshold,
+    }
