@@ -22,7 +22,9 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
     parser.add_argument(
         "--output", type=Path, metavar="JSON", help="write the comparison to this file"
     )
-    parser.add_argument("--all", action="store_true", help="also show figures by event")
+    parser.add_argument(
+        "--all", action="store_true", help="also show the figures that the tables leave out"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:

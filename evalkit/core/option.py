@@ -52,6 +52,8 @@ class Option:
         Whether the command line needs it although the field has a default.
     writes : str
         What the run writes there: a ``file``, a ``folder``, or a ``new`` path that must not exist.
+    chooses : bool
+        Whether it chooses which figures are computed, and moves none: two results may differ in it.
 
     Examples
     --------
@@ -70,6 +72,7 @@ class Option:
     repeat: bool = False
     required: bool = False
     writes: Literal["", "file", "folder", "new"] = ""
+    chooses: bool = False
 
     def name_of(self, field: str) -> str:
         """Return the option's name on the command line."""

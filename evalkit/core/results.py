@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -64,6 +64,11 @@ TOO_FEW = {
     "too_few_faces": "faces are counted",
 }
 """Flags of figures that rest on fewer than 30 events, and what there is too little of."""
+
+
+def too_few(flags: Iterable[str]) -> str:
+    """Return what there is too little of by a figure's flags; empty where there is enough."""
+    return next((TOO_FEW[flag] for flag in flags if flag in TOO_FEW), "")
 
 
 class Metric(Record):
@@ -134,7 +139,7 @@ class Metric(Record):
     @property
     def too_few(self) -> str:
         """What the figure rests on too little of; empty where it has enough."""
-        return next((TOO_FEW[flag] for flag in self.flags if flag in TOO_FEW), "")
+        return too_few(self.flags)
 
     @property
     def error_rate(self) -> float | None:

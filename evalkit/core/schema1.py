@@ -20,6 +20,7 @@ _SHARES = {
 }
 _KINDS = {"auc": "area", "ap": "area", "xnorm": "norm"}
 _NO_FLIP = "no-flip"
+_CARRIED = "@baseline-threshold-of-"
 _HEADLINES = (
     *("accuracy/insightface", "accuracy/exact"),
     *("tar@far=1e-04", "tar@far=1e-03", "tar@far=1e-02"),
@@ -80,7 +81,11 @@ def change(values: Any) -> Any:
     if not isinstance(values, Mapping) or "figure" in values:
         return values
     told = metric(values)
-    names = ("figure", "kind", "part", "view")
+    names = ("figure", "kind", "part", "view", "threshold_of")
+    figure, _, point = str(values.get("name", "")).partition(_CARRIED)
+    if point:
+        told["threshold_of"] = point
+        told["kind"] = "small rate" if figure == "far" else "rate"
     return {**values, **{name: told[name] for name in names if name in told}}
 
 

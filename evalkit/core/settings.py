@@ -176,9 +176,9 @@ class RunSettings(_Config):
         Path | None,
         Option("data set", DATA, "cell", "PATH", default="$EVALKIT_DATA, else the sample"),
     ] = None
-    limit: Annotated[int | None, Option("use only about N images", DATA, "cell", "N")] = Field(
-        default=None, ge=1
-    )
+    limit: Annotated[
+        int | None, Option("use only about N images", DATA, "cell", "N", chooses=True)
+    ] = Field(default=None, ge=1)
     max_failures: Annotated[
         int,
         Option(

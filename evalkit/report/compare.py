@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from evalkit.report.table import text_table
 from evalkit.report.verdict import printable
-from evalkit.tasks import TASKS
+from evalkit.tasks import TASKS, hidden_parts_of, title_of
 from evalkit.tasks.tables import percent
 from evalkit.verdict.compare import Comparison, MetricChange
 from evalkit.verdict.drift import DriftSummary
@@ -19,7 +19,7 @@ _NO_WIDTH = (
 
 
 def describe(comparison: Comparison, *, everything: bool = False) -> str:
-    """Lay a comparison out for the terminal; figures by event only with `everything`."""
+    """Lay a comparison out for the terminal; hidden parts only with `everything`."""
     parts = [_head(comparison), _metrics(comparison, everything)]
     if comparison.flips:
         parts.append(_flips(comparison.flips, _primary(comparison)))
@@ -31,7 +31,7 @@ def describe(comparison: Comparison, *, everything: bool = False) -> str:
 
 def _head(comparison: Comparison) -> str:
     lines = [
-        f"{comparison.task.upper()} on {printable(comparison.dataset)}",
+        f"{title_of(comparison.task)} on {printable(comparison.dataset)}",
         f"baseline   {printable(comparison.baseline)}",
         f"candidate  {printable(comparison.candidate)}",
     ]
@@ -41,7 +41,8 @@ def _head(comparison: Comparison) -> str:
 
 
 def _metrics(comparison: Comparison, everything: bool) -> str:
-    shown = [change for change in comparison.metrics if everything or "event" not in change.part]
+    many = frozenset() if everything else hidden_parts_of(comparison.task)
+    shown = [change for change in comparison.metrics if many.isdisjoint(change.part)]
     own = [change for change in shown if change.rule != "baseline_threshold"]
     carried = [change for change in comparison.metrics if change.rule == "baseline_threshold"]
     header = ["metric", "baseline", "candidate", "difference", "95 % paired", "McNemar p", ""]
@@ -59,14 +60,15 @@ def _metrics(comparison: Comparison, everything: bool) -> str:
             tables[0] += f"\n{_NO_WIDTH}"
     hidden = len(comparison.metrics) - len(shown)
     if hidden:
-        tables[-1] += f"\n{hidden} figures by event are not shown: --all shows them"
+        parts = " and ".join(sorted(many))
+        tables[-1] += f"\n{hidden} figures by {parts} are not shown: --all shows them"
     return "\n\n".join(tables)
 
 
 def _metric_row(change: MetricChange) -> list[str]:
     rate = change.kind != "norm"
     show = percent if rate else lambda value: "-" if value is None else f"{value:.4f}"
-    if change.figure == "far":
+    if change.kind == "small rate":
         show = _scientific
     bounds, ends = "-", change.interval
     if ends is not None:
@@ -74,13 +76,15 @@ def _metric_row(change: MetricChange) -> list[str]:
     if _no_width(change):
         bounds = "no width"
     return [
-        change.name.replace("@baseline-threshold-of-", ", threshold of "),
+        f"{change.figure}, threshold of {change.threshold_of}"
+        if change.threshold_of
+        else change.name,
         show(change.baseline),
         show(change.candidate),
         "-" if change.difference is None else _signed(change.difference, change),
         bounds,
         "" if change.p_value is None else f"{change.p_value:.3g}",
-        "few" if any(flag.startswith("too_few_") for flag in change.flags) else "",
+        "few" if change.too_few else "",
     ]
 
 
@@ -89,7 +93,7 @@ def _no_width(change: MetricChange) -> bool:
 
 
 def _signed(value: float, change: MetricChange) -> str:
-    if change.figure == "far":
+    if change.kind == "small rate":
         return f"{value:+.1e}"
     if change.kind == "norm":
         return f"{value:+.4f}"
@@ -108,9 +112,9 @@ def _short(value: str) -> str:
 
 
 def _primary(comparison: Comparison) -> str | None:
-    """Return the hardest metric with flipped decisions that has false accepts enough to trust."""
+    """Return the hardest metric with flipped decisions that has enough data to trust."""
     changed = {flip.metric for flip in comparison.flips if flip.examples}
-    few = {m.name for m in comparison.metrics if "too_few_false_accepts" in m.flags}
+    few = {m.name for m in comparison.metrics if m.too_few}
     ordered = [m.name for m in comparison.metrics if m.name in changed]
     return next((name for name in ordered if name not in few), ordered[0] if ordered else None)
 

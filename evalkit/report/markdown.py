@@ -6,6 +6,7 @@ import html
 import re
 from collections.abc import Sequence
 
+from evalkit.tasks import title_of
 from evalkit.verdict.gate import Check, Verdict
 
 TITLES = {"pass": "PASS", "fail": "FAIL", "cannot_judge": "CANNOT JUDGE", "skipped": "skipped"}
@@ -36,7 +37,7 @@ def markdown(verdict: Verdict) -> str:
     lines = [
         f"## evalkit gate: {TITLES[verdict.outcome]}",
         "",
-        f"{escape(verdict.task.upper())} on {escape(verdict.dataset)}  ",
+        f"{escape(title_of(verdict.task))} on {escape(verdict.dataset)}  ",
         f"baseline: {escape(verdict.baseline)}  ",
         f"candidate: {escape(verdict.candidate)}",
         "",

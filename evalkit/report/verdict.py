@@ -11,6 +11,7 @@ from evalkit.core.files import atomic_write
 from evalkit.report.junit import junit
 from evalkit.report.markdown import TITLES, figure, markdown
 from evalkit.report.table import text_table
+from evalkit.tasks import title_of
 from evalkit.verdict.gate import Check, Verdict
 
 
@@ -67,7 +68,7 @@ def describe(verdict: Verdict) -> str:
         if check.outcome != "pass"
     ]
     head = [
-        f"{verdict.task.upper()} on {printable(verdict.dataset)}; figures are error rates",
+        f"{title_of(verdict.task)} on {printable(verdict.dataset)}; figures are error rates",
         f"baseline   {printable(verdict.baseline)}",
         f"candidate  {printable(verdict.candidate)}",
     ]

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evalkit.core.errors import UnavailableError
+from evalkit.core.errors import EvalkitError, UnavailableError
 from evalkit.core.registry import Entry, Registry
 from evalkit.tasks.base import Task
 
@@ -55,6 +55,22 @@ def settings_of(name: str) -> type[RunSettings]:
     module, _, attribute = entry.settings.partition(":")
     kind: type[RunSettings] = getattr(importlib.import_module(module), attribute)
     return kind
+
+
+def title_of(name: str) -> str:
+    """Return a task's title; its name in upper case where the task is not installed."""
+    try:
+        return TASKS.get(name).title
+    except EvalkitError:
+        return name.upper()
+
+
+def hidden_parts_of(name: str) -> frozenset[str]:
+    """Return a task's hidden parts; none where the task is not installed."""
+    try:
+        return TASKS.get(name).hidden_parts
+    except EvalkitError:
+        return frozenset()
 
 
 def task_of(path: Path) -> Task[Any] | None:

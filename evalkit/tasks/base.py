@@ -159,6 +159,9 @@ class Task(ABC, Generic[S]):
         The sample of evalkit in this task's format.
     reading : str
         How the tables of a comparison are to be read, in one line.
+    hidden_parts : frozenset of str
+        Parts of the data that are too many for tables of comparisons: ``event``. A part is a name
+        in `evalkit.core.results.Metric.part`.
     probe_images : int
         How many images tell how long a run takes.
     """
@@ -169,6 +172,7 @@ class Task(ABC, Generic[S]):
     Settings: ClassVar[type[RunSettings]]
     sample: ClassVar[Kind | None] = None
     reading: ClassVar[str] = ""
+    hidden_parts: ClassVar[frozenset[str]] = frozenset()
     probe_images: ClassVar[int] = 128
 
     @abstractmethod

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from evalkit.core.errors import EvalkitError
+from evalkit.core.option import options_of
 from evalkit.core.results import OUTCOMES, READY_MADE, DatasetInfo, Metric, Result
-
-_NOT_RULES = frozenset({"far", "limit", "one_to_n", "intervals"})
-"""Settings that choose which figures are computed, and move none."""
+from evalkit.tasks import settings_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ def _different_data(baseline: DatasetInfo, candidate: DatasetInfo) -> list[Misma
 def _different_settings(baseline: Result, candidate: Result) -> list[Mismatch]:
     before, after = baseline.settings, candidate.settings
     differences = []
-    for name in sorted({*before, *after} - _NOT_RULES):
+    for name in sorted({*before, *after} - _choices(baseline.task)):
         # A result without 1:N has no rule of 1:N. Input that was made elsewhere does not say how it
         # was fused.
         known = all(
@@ -85,6 +85,18 @@ def _different_settings(baseline: Result, candidate: Result) -> list[Mismatch]:
         if name in before and name in after and known:
             differences += _differ("rules", f"the setting {name}", before[name], after[name])
     return differences
+
+
+def _choices(task: str) -> frozenset[str]:
+    """Return a task's settings that choose which figures are computed, and move none.
+
+    A task that is not installed has none: every setting is compared then.
+    """
+    try:
+        options = options_of(settings_of(task))
+    except EvalkitError:
+        return frozenset()
+    return frozenset(name for name, option in options.items() if option.chooses)
 
 
 def _different_metric(baseline: Metric, candidate: Metric) -> list[Mismatch]:

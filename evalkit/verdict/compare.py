@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, computed_field, model_validator
 
 from evalkit.core import schema1
 from evalkit.core.errors import CannotJudgeError
 from evalkit.core.records import Record
-from evalkit.core.results import Interval, Kind, Metric, Result, Text
+from evalkit.core.results import Interval, Kind, Metric, Result, Text, too_few
 from evalkit.stats.evidence import Draws
 from evalkit.tasks import TASKS
 from evalkit.tasks.figures import rate_name
@@ -27,14 +27,18 @@ class MetricChange(Record):
     Attributes
     ----------
     figure : str
-        What is measured, as `evalkit.core.results.Metric` has it; ``far`` or ``tar`` at the
-        baseline's threshold.
+        What is measured, as `evalkit.core.results.Metric` has it; ``far`` and ``tar``, or ``fmr``
+        and ``fnmr``, at the baseline's threshold.
     difference : float or None
         Candidate minus baseline.
     interval : Interval or None
         Of the difference, paired: both runs under the same draws, or the same decisions.
     p_value : float or None
         Of McNemar's exact test, where the metric is a share of decisions on pairs.
+    kind : {"rate", "area", "norm", "small rate"}
+        As `evalkit.core.results.Metric` has it; a small rate is written with its power of ten.
+    threshold_of : str
+        The point whose threshold the baseline keeps in use; empty where each run has its own.
     """
 
     name: str
@@ -46,9 +50,15 @@ class MetricChange(Record):
     interval: Interval | None
     p_value: float | None = None
     flags: tuple[str, ...] = ()
-    kind: Kind = "rate"
+    kind: Kind | Literal["small rate"] = "rate"
     part: dict[str, str] = Field(default_factory=dict)
     view: str = ""
+    threshold_of: str = ""
+
+    @property
+    def too_few(self) -> str:
+        """What the figure of a run rests on too little of; empty where both have enough."""
+        return too_few(self.flags)
 
     @model_validator(mode="before")
     @classmethod
@@ -83,6 +93,12 @@ class Comparison(Record):
     @classmethod
     def _of_schema_1(cls, values: Any) -> Any:
         return schema1.task_named(values)
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def protocol(self) -> str:
+        """The task's name in upper case, as files of schema 1 have it."""
+        return self.task.upper()
 
 
 def compare(baseline: Path, candidate: Path) -> Comparison:
@@ -208,11 +224,18 @@ def _change(metric: Metric, other: Metric, pair: Paired | None) -> MetricChange:
 
 
 def _rates(metric: Metric, carried: Carried, suffix: str) -> list[MetricChange]:
-    """Return FAR and TAR where the baseline's threshold stays in use."""
+    """Return both rates where the baseline's threshold stays in use.
+
+    They are FMR and FNMR for a rate of errors at a target, FAR and TAR for any other figure.
+    """
     target = metric.at.get("target")
-    point = metric.name if target is None else f"far={rate_name(target)}{suffix}"
     old, new = carried.reference, carried.candidate
-    rows = (("far", old.fmr, new.fmr, carried.fmr), ("tar", old.tar, new.tar, carried.tar))
+    names, right = ("far", "tar"), (old.tar, new.tar, carried.tar)
+    if target is not None and metric.direction == "lower":
+        names, right = ("fmr", "fnmr"), (old.fnmr, new.fnmr, carried.fnmr)
+    point = metric.name if target is None else f"{names[0]}={rate_name(target)}{suffix}"
+    kinds: tuple[Literal["small rate"], Literal["rate"]] = ("small rate", "rate")
+    rows = ((old.fmr, new.fmr, carried.fmr), right)
     return [
         MetricChange(
             name=f"{figure}@baseline-threshold-of-{point}",
@@ -223,9 +246,11 @@ def _rates(metric: Metric, carried: Carried, suffix: str) -> list[MetricChange]:
             difference=after - before,
             interval=change and change.interval(),
             flags=metric.flags,
+            kind=kind,
             view=metric.view,
+            threshold_of=point,
         )
-        for figure, before, after, change in rows
+        for figure, kind, (before, after, change) in zip(names, kinds, rows, strict=True)
     ]
 
 

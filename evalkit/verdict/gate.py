@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, computed_field, field_validator, model_validator
 
 from evalkit.core import schema1
 from evalkit.core.errors import EXIT_CANNOT_JUDGE, EXIT_FAILED, EXIT_OK, CannotJudgeError
@@ -34,8 +34,8 @@ class MetricPolicy(Record):
     Attributes
     ----------
     name : str
-        Of a metric, or a pattern (``tar@far=*``). A name without wildcards must be there and be
-        fit to judge; of a pattern's metrics those that are not are left out.
+        Of a metric, or a pattern (``tar@far=*``). A metric that is named without wildcards must be
+        there and be fit to judge. A pattern skips metrics that are not.
     absolute : float
         Margin on the error rate: 0.001 is a tenth of a point.
     relative : float
@@ -63,7 +63,8 @@ class Policy(Record):
     metrics : tuple of MetricPolicy
         The first whose name fits a metric holds for it.
     headline : MetricPolicy or None
-        Holds for the headline figure where no name fits it, whatever its task.
+        Holds for the headline figure where no name fits it, whatever its task. The figure must be
+        fit to judge: other figures alone do not pass a gate.
     failures_to_enrol : int
         How many more samples may fail than in the baseline.
     """
@@ -130,6 +131,12 @@ class Verdict(Record):
     @classmethod
     def _of_schema_1(cls, values: Any) -> Any:
         return schema1.task_named(values)
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def protocol(self) -> str:
+        """The task's name in upper case, as files of schema 1 have it."""
+        return self.task.upper()
 
 
 def load_policy(named_or_file: str) -> Policy:
@@ -263,7 +270,8 @@ def _figures(result: Result, baseline: Result, policy: Policy) -> list[Check]:
         otherwise = policy.headline if metric.headline else None
         chosen = next((p for p in policy.metrics if _fits(p, metric.name)), otherwise)
         if chosen is not None:
-            checks.append(_figure(metric, metric_named(result, metric.name), chosen))
+            needed = chosen.exact or chosen is otherwise
+            checks.append(_figure(metric, metric_named(result, metric.name), chosen, needed))
     if not any(check.outcome in {"pass", "fail"} for check in checks):
         message = "no figure of the baseline is fit to be judged under this policy"
         checks.append(Check(name="figures", outcome="cannot_judge", message=message))
@@ -274,8 +282,9 @@ def _fits(policy: MetricPolicy, name: str) -> bool:
     return policy.name == name if policy.exact else fnmatchcase(name, policy.name)
 
 
-def _figure(before: Metric, after: Metric | None, policy: MetricPolicy) -> Check:
-    unfit: Outcome = "cannot_judge" if policy.exact else "skipped"
+def _figure(before: Metric, after: Metric | None, policy: MetricPolicy, needed: bool) -> Check:
+    """Judge a figure. One that is `needed` must be fit to judge; any other is skipped."""
+    unfit: Outcome = "cannot_judge" if needed else "skipped"
     if after is None:
         return Check(
             name=before.name, outcome="cannot_judge", message="the result has no such figure"
@@ -290,11 +299,12 @@ def _figure(before: Metric, after: Metric | None, policy: MetricPolicy) -> Check
         return Check(name=before.name, outcome=unfit, message=message)
     old, new = before.error_rate, after.error_rate
     if old is None or new is None:
-        return Check(name=before.name, outcome=unfit, message="it is not a rate of errors")
-    return _held(before, old, new, policy)
+        message = "this figure is not an error rate, so a margin does not apply"
+        return Check(name=before.name, outcome=unfit, message=message)
+    return _within(before, old, new, policy)
 
 
-def _held(metric: Metric, old: float, new: float, policy: MetricPolicy) -> Check:
+def _within(metric: Metric, old: float, new: float, policy: MetricPolicy) -> Check:
     margin = max(policy.absolute, policy.relative * old)
     if policy.errors:
         total = metric.counts.get(metric.share[1]) if metric.share else None

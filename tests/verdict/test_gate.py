@@ -19,6 +19,7 @@ from evalkit.core.results import Failure, Metric, Result, load_result
 from evalkit.report.junit import junit
 from evalkit.report.markdown import markdown
 from evalkit.report.verdict import describe, workflow_commands
+from evalkit.verdict.comparable import mismatches
 from evalkit.verdict.gate import (
     MetricPolicy,
     Policy,
@@ -407,3 +408,45 @@ def test_the_headline_of_any_task_is_judged(right: int, expected: str) -> None:
     verdict = judge(of(right), of(95), rules)
     assert verdict.outcome == expected
     assert [check.name for check in verdict.checks[-1:]] == ["odd"]
+
+
+def test_a_headline_on_too_little_data_is_not_passed_over() -> None:
+    few = {"name": "odd", "figure": "odd", "value": 0.9, "rule": "r"}
+    few |= {"headline": True, "flags": ("too_few_false_accepts",)}
+    whole = result(few, {**few, "name": "accuracy/odd", "headline": False, "flags": ()})
+    policy = {"metrics": [{"name": "accuracy/*"}], "headline": {"absolute": 0.01}}
+    verdict = judge(whole, whole, Policy.model_validate(policy))
+    outcomes = {check.name: check.outcome for check in verdict.checks}
+    assert outcomes["accuracy/odd"] == "pass"
+    assert outcomes["odd"] == verdict.outcome == "cannot_judge"
+    by_pattern = {**policy, "metrics": [{"name": "accuracy/*"}, {"name": "o*"}]}
+    assert judge(whole, whole, Policy.model_validate(by_pattern)).outcome == "pass"
+
+
+def test_the_file_of_a_verdict_has_the_protocol_too() -> None:
+    verdict = judge(result(), result(), load_policy("default"))
+    text = verdict.model_dump_json()
+    assert [json.loads(text)[key] for key in ("task", "protocol")] == ["ijbc", "IJBC"]
+    assert Verdict.model_validate_json(text) == verdict
+
+
+@pytest.mark.parametrize(("task", "title"), [("ijbc", "IJB-C"), ("elsewhere", "ELSEWHERE")])
+def test_a_verdict_has_the_title_of_its_task(task: str, title: str) -> None:
+    verdict = judge(result(task=task), result(task=task), load_policy("default"))
+    assert describe(verdict).startswith(f"{title} on d; ")
+    assert f"{title} on d" in markdown(verdict)
+    assert f'classname="evalkit.gate.{task.upper()}"'.encode() in junit(verdict)
+
+
+def test_settings_that_choose_figures_are_no_difference() -> None:
+    def of(task: str, **settings: object) -> Result:
+        return result(task=task, settings={"flip": "sum", **settings})
+
+    chosen = {"ijbc": ("far", "limit", "one_to_n", "intervals"), "lfw": ("far", "limit"),
+              "pairs": ("fmr", "limit")}  # fmt: skip
+    for task, names in chosen.items():
+        for name in names:
+            assert not mismatches(of(task, **{name: 1}), of(task, **{name: 2}))
+        assert mismatches(of(task), of(task, flip="none"))
+    (difference,) = mismatches(of("elsewhere", far=1), of("elsewhere", far=2))
+    assert difference.what == "rules"

@@ -9,6 +9,7 @@ from typing import Any
 
 from evalkit.core.results import Result
 from evalkit.report.page.gather import Report
+from evalkit.tasks import title_of
 from evalkit.tasks.panels import letter
 from evalkit.tasks.tables import Table
 
@@ -55,7 +56,7 @@ def _facts(
 
 def _settings_of(result: Result) -> Iterable[tuple[str, str]]:
     yield "evalkit", result.evalkit_version
-    yield "protocol", result.task.upper()
+    yield "protocol", title_of(result.task)
     yield from _flat(result.settings, "")
     ran = result.ran.model_dump(mode="json")
     yield from _flat({name: ran[name] for name in _RAN}, "")

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from evalkit.bench import BenchResult, Timing
 from evalkit.core.errors import EvalkitError, InputError
 from evalkit.core.results import READY_MADE, Metric, Result, load_result
-from evalkit.tasks import TASKS
+from evalkit.tasks import TASKS, title_of
 from evalkit.tasks.panels import Runs, Scored
 from evalkit.verdict.comparable import mismatches, run_label
 from evalkit.verdict.compare import Comparison, compare
@@ -323,7 +323,7 @@ def _plain_group(
         entries.append(entry)
     return Group(
         key=key,
-        name=f"{first.task.upper()}: {first.dataset.name}",
+        name=f"{title_of(first.task)}: {first.dataset.name}",
         task=first.task,
         primary=first.headline.name if first.headline else "",
         entries=tuple(entries),

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from evalkit.bench import BenchResult, Timing
-from evalkit.core.results import Metric
+from evalkit.core.results import TOO_FEW, Metric
 from evalkit.report.bench import HEADER as BENCH_HEADER
 from evalkit.report.bench import row as bench_row
 from evalkit.report.page.gather import Entry, Group, Report
 from evalkit.report.signoff_tables import TITLES, Column, facts_of, texts, titles
+from evalkit.tasks import hidden_parts_of
+from evalkit.tasks.figures import TOO_FEW_FALSE_ACCEPTS
 from evalkit.tasks.panels import letter
 from evalkit.tasks.tables import Table, interval
 from evalkit.verdict.compare import MetricChange
@@ -136,13 +138,14 @@ def drift_p1(entry: Entry) -> float | None:
 
 
 def figures(group: Group) -> Table:
-    """Return every figure of every run; parts of the data by event are left to the results."""
+    """Return every figure of every run; the task's hidden parts are left to the results."""
+    many = hidden_parts_of(group.task)
     entries = [entry for entry, _ in group.ran]
     names = dict.fromkeys(
         metric.name
         for _, result in group.ran
         for metric in result.metrics
-        if "event" not in metric.part
+        if many.isdisjoint(metric.part)
     )
     header = ["figure", "rule"]
     for entry in entries:
@@ -155,14 +158,16 @@ def figures(group: Group) -> Table:
         for metric in metrics:
             cells += [_value(metric), _interval(metric)]
         rows.append(tuple(cells))
-    note = "Rates in per cent. *: fewer than 30 false accepts are expected, too few to judge on."
+    few = dict.fromkeys(m.too_few for _, result in group.ran for m in result.metrics if m.too_few)
+    what = ", or ".join(few) or TOO_FEW[TOO_FEW_FALSE_ACCEPTS]
+    note = f"Rates in per cent. *: fewer than 30 {what}, too few to judge on."
     return Table(tuple(header), tuple(rows), f"{group.name}: figures", 2, (note,))
 
 
 def _value(metric: Metric | None) -> str:
     if metric is None or metric.value is None:
         return "-"
-    few = "*" if "too_few_false_accepts" in metric.flags else ""
+    few = "*" if metric.too_few else ""
     if metric.kind == "norm":
         return f"{metric.value:.4f}"
     return f"{100 * metric.value:.3f}{few}"
@@ -177,7 +182,9 @@ def changes(group: Group) -> Table:
     rows = [
         (
             f"{letter(entry.run)} {entry.label}",
-            change.name.replace("@baseline-threshold-of-", ", reference's threshold of "),
+            f"{change.figure}, reference's threshold of {change.threshold_of}"
+            if change.threshold_of
+            else change.name,
             _rate(change, change.baseline),
             _rate(change, change.candidate),
             _signed(change, change.difference),
@@ -198,13 +205,13 @@ def changes(group: Group) -> Table:
 def _rate(change: MetricChange, value: float | None) -> str:
     if value is None:
         return "-"
-    return f"{value:.3e}" if change.figure == "far" else f"{100 * value:.3f}"
+    return f"{value:.3e}" if change.kind == "small rate" else f"{100 * value:.3f}"
 
 
 def _signed(change: MetricChange, value: float | None) -> str:
     if value is None:
         return "-"
-    return f"{value:+.1e}" if change.figure == "far" else f"{100 * value:+.3f}"
+    return f"{value:+.1e}" if change.kind == "small rate" else f"{100 * value:+.3f}"
 
 
 def flips(group: Group) -> Table:

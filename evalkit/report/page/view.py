@@ -35,7 +35,7 @@ from evalkit.report.page.tables import (
     stages,
 )
 from evalkit.report.signoff_tables import TITLES
-from evalkit.tasks import TASKS
+from evalkit.tasks import TASKS, title_of
 from evalkit.tasks.panels import Chart, Note, Panel, Thresholds
 from evalkit.tasks.tables import Table
 
@@ -188,7 +188,7 @@ def _intro(group: Group) -> str:
     for _, result in group.ran:
         data = result.dataset
         counts = ", ".join(f"{count:,} {name}" for name, count in data.counts.items())
-        return f"{result.task.upper()} on {data.name}: {counts}."
+        return f"{title_of(result.task)} on {data.name}: {counts}."
     return "No run of this protocol has a result."
 
 

@@ -51,15 +51,21 @@ class IjbSettings(RunSettings):
         Option("how to read TAR at a FAR", PROTOCOL, "figure"),
     ] = "at_most"
     far: Annotated[
-        tuple[float, ...], Option("FAR targets of TAR", PROTOCOL, "figure", "X,X,...")
+        tuple[float, ...],
+        Option("FAR targets of TAR", PROTOCOL, "figure", "X,X,...", chooses=True),
     ] = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
     intervals: Annotated[
         bool,
-        Option("intervals of TAR by the rule at_most, from resampled subjects", PROTOCOL, "figure"),
+        Option(
+            "intervals of TAR by the rule at_most, from resampled subjects",
+            PROTOCOL,
+            "figure",
+            chooses=True,
+        ),
     ] = True
-    one_to_n: Annotated[bool, Option("also evaluate 1:N identification", PROTOCOL, "figure")] = (
-        False
-    )
+    one_to_n: Annotated[
+        bool, Option("also evaluate 1:N identification", PROTOCOL, "figure", chooses=True)
+    ] = False
     identification_rule: Annotated[
         Literal["open_set", "insightface_closed"],
         Option("how to evaluate 1:N identification", PROTOCOL, "figure"),

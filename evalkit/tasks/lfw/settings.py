@@ -55,7 +55,8 @@ class LfwSettings(RunSettings):
         Option("rules of accuracy: insightface, exact, facexzoo", PROTOCOL, "figure", "NAME,..."),
     ] = ("insightface", "exact")
     far: Annotated[
-        tuple[float, ...], Option("FAR targets of VAL and TAR", PROTOCOL, "figure", "X,X,...")
+        tuple[float, ...],
+        Option("FAR targets of VAL and TAR", PROTOCOL, "figure", "X,X,...", chooses=True),
     ] = (1e-3,)
     folds: Annotated[
         Literal["auto", "contiguous", "interleaved"],

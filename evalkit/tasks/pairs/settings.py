@@ -42,7 +42,8 @@ examples:
     ] = None
     flip: Annotated[bool, Option("add the mirrored image's embedding", PROTOCOL, "figure")] = False
     fmr: Annotated[
-        tuple[float, ...], Option("FMR targets of FNMR", PROTOCOL, "figure", "X,X,...")
+        tuple[float, ...],
+        Option("FMR targets of FNMR", PROTOCOL, "figure", "X,X,...", chooses=True),
     ] = (1e-4, 1e-3, 1e-2)
     embeddings: Annotated[
         Path | None,

@@ -52,6 +52,7 @@ class WiderFaceTask(Task[WiderFaceSettings]):
     Settings = WiderFaceSettings
     sample = "widerface"
     reading = "figures in %, differences in points; intervals two-sided, over images"
+    hidden_parts = frozenset({"event"})
     probe_images = 4
 
     def open(self, settings: WiderFaceSettings, progress: Progress) -> Iterator[Samples]:

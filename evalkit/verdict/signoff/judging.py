@@ -9,10 +9,11 @@ from functools import cached_property
 from typing import Literal
 
 from evalkit.core.errors import CannotJudgeError
-from evalkit.core.results import Metric, Result
+from evalkit.core.results import TOO_FEW, Metric, Result
 from evalkit.stats.evidence import Draws, Evidence, Unit
 from evalkit.stats.noninferiority import Bounds, least_width
 from evalkit.tasks import TASKS
+from evalkit.tasks.figures import TOO_FEW_FALSE_ACCEPTS
 from evalkit.verdict.compare import Comparison, compare_sides
 from evalkit.verdict.paired import Carried, Change, Paired, Side
 from evalkit.verdict.plan import ProtocolPlan, Statistics
@@ -20,7 +21,7 @@ from evalkit.verdict.signoff.record import Deployment, Limit, NonInferiority, Ov
 
 CATASTROPHIC = 0.9
 """A first percentile of cosines below this is shown at a glance, whatever the plan says."""
-_LEAST_FALSE_ACCEPTS = 30
+_LEAST_EVENTS = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +96,8 @@ class Judge:
         draws = self._evidence.draw(self.statistics.replicates, self.statistics.seed)
         if draws is None:
             raise CannotJudgeError(
-                f"there are too few {self._evidence.unit}s, or comparisons of one kind only: "
-                "nothing to draw from"
+                f"the data have too few {self._evidence.unit}s, or comparisons of one kind only; "
+                "the test needs more of both"
             )
         return draws
 
@@ -154,9 +155,10 @@ def primary(result: Result, protocol: ProtocolPlan) -> Metric:
     try:
         metric = result.metric(protocol.primary)
     except KeyError:
-        known = ", ".join(m.name for m in result.metrics if "=" not in m.name or "far" in m.name)
+        known = ", ".join(metric.name for metric in result.metrics if not metric.part)
         raise CannotJudgeError(
-            f"the result has no figure {protocol.primary}; it has {known}"
+            f"the result has no figure {protocol.primary}; it has {known}. Correct 'primary' in "
+            "the plan"
         ) from None
     value_of(metric)
     return metric
@@ -176,15 +178,13 @@ def value_of(metric: Metric) -> float:
 
 
 def _tested(
-    bounds: Bounds | None, margin: float, few: bool, unit: Unit, units: int
+    bounds: Bounds | None, margin: float, few: str, unit: Unit, units: int
 ) -> tuple[Overall, str]:
     """Compare the bounds with the margin; say why in a sentence."""
     if bounds is None:
         return "inconclusive", "the draws give no bound: too few comparisons"
     if few:
-        return "inconclusive", (
-            f"fewer than {_LEAST_FALSE_ACCEPTS} false accepts are expected: too few to judge on"
-        )
+        return "inconclusive", f"fewer than {_LEAST_EVENTS} {few}: too few to judge on"
     outcome = bounds.judged(margin)
     reason = _explain(outcome, bounds, margin)
     # Hardly any decision changed where the bounds are no wider than the number of units makes them.
@@ -212,13 +212,13 @@ def _deployment(metric: Metric, carried: Carried, level: float) -> Deployment:
     )
 
 
-def _too_few(metric: Metric) -> bool:
-    """Whether fewer than 30 false accepts are expected at the figure's target."""
+def _too_few(metric: Metric) -> str:
+    """Say what the figure rests on too little of; empty where it has enough."""
     target = metric.at.get("target")
     impostors = metric.counts.get("impostors")
-    if "too_few_false_accepts" in metric.flags:
-        return True
-    return bool(target and impostors and target * impostors < _LEAST_FALSE_ACCEPTS)
+    if not metric.too_few and target and impostors and target * impostors < _LEAST_EVENTS:
+        return TOO_FEW[TOO_FEW_FALSE_ACCEPTS]
+    return metric.too_few
 
 
 def _explain(outcome: Overall, bounds: Bounds, margin: float) -> str:

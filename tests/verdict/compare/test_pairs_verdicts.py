@@ -11,6 +11,7 @@ import pytest
 
 from evalkit.cli import main
 from evalkit.core.results import load_result
+from evalkit.report.compare import describe
 from evalkit.stats.subjects import percentile_interval
 from evalkit.tasks import TASKS
 from evalkit.verdict.compare import compare
@@ -20,6 +21,7 @@ from evalkit.verdict.signoff.judging import Judge
 
 SUBJECTS = 300
 PRIMARY = "fnmr@fmr=1e-01"
+RATES = ("fmr", "fnmr")
 
 
 def runs(folder: Path, names: bool) -> dict[str, Path]:
@@ -97,9 +99,14 @@ def test_a_comparison_subtracts_replicates(names: bool, tmp_path: Path) -> None:
     accuracy = next(c for c in comparison.metrics if c.figure == "accuracy")
     assert (accuracy.p_value is None) is names  # people are no independent pairs
     carried = {c.name: c for c in comparison.metrics if c.rule == "baseline_threshold"}
-    rate = carried["tar@baseline-threshold-of-far=1e-01"]
+    assert list(carried)[:2] == [f"{figure}@baseline-threshold-of-fmr=1e-01" for figure in RATES]
+    rate = carried["fnmr@baseline-threshold-of-fmr=1e-01"]
+    assert (rate.threshold_of, rate.kind) == ("fmr=1e-01", "rate")
+    assert "fnmr, threshold of fmr=1e-01" in describe(comparison)
     threshold = sides[0].metric(PRIMARY).at["similarity"]
     genuine = evidence[1].genuine
-    assert rate.candidate == np.mean(evidence[1].similarity[genuine] >= threshold)
+    assert rate.candidate == pytest.approx(
+        np.mean(evidence[1].similarity[genuine] < threshold), abs=1e-15
+    )
     assert rate.interval is not None
     assert ("pair-level" in rate.interval.method) is not names
