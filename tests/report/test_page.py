@@ -21,6 +21,7 @@ from evalkit.report.markdown import escape
 from evalkit.report.page import render, write_page, write_report
 from evalkit.report.page.gather import load_bench, of_results, of_signoff
 from evalkit.report.page.glance import mode_row
+from evalkit.report.page.tables import figures
 from evalkit.report.page.texts import csv_text, markdown, report_tables
 from evalkit.verdict.signoff.record import Signoff
 
@@ -341,3 +342,21 @@ def test_results_without_scores_are_shown_without_curves(tmp_path: Path) -> None
         assert "90.00" in page
         assert 'class="remark"' in page
         assert "<figure" not in page
+
+
+def test_the_figures_hide_parts_and_mark_what_rests_on_little_data(tmp_path: Path) -> None:
+    made = detector_result(tmp_path / "r.json", "onnxruntime", "fp32")
+    few = made.metrics[0].model_copy(update={"name": "few", "flags": ("too_few_faces",)})
+    for name in ("height", "event"):
+        part = few.model_copy(update={"name": name, "part": {name: "x"}})
+        made = made.model_copy(update={"metrics": (*made.metrics, part)})
+    made.save(tmp_path / "r.json")
+    (group,) = of_results([tmp_path / "r.json"]).groups
+    table = figures(group)
+    rows = {row[0]: row for row in table.rows}
+    assert set(rows) == {*(metric.name for metric in made.metrics)} - {"event"}
+    assert rows["height"][2].endswith("*")
+    assert not rows["ap/easy"][2].endswith("*")
+    assert table.notes == (
+        "Rates in per cent. *: fewer than 30 faces are counted, too few to judge on.",
+    )

@@ -27,6 +27,12 @@ def test_the_record_is_read(files: Path, expected: dict[str, Any]) -> None:
         for cell in record.cells
     }
     assert cells == told["cells"]
+    changes = [c for cell in record.cells if cell.comparison for c in cell.comparison.metrics]
+    carried = [c for c in changes if c.rule == "baseline_threshold"]
+    assert [(c.figure, c.kind) for c in carried[:2]] == [("far", "small rate"), ("tar", "rate")]
+    for change in changes:
+        kept = f"@baseline-threshold-of-{change.threshold_of}"
+        assert change.name.endswith(kept) is (change in carried)
 
 
 def test_the_same_plan_is_no_change(files: Path, expected: dict[str, Any]) -> None:

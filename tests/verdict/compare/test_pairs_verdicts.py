@@ -98,6 +98,7 @@ def test_a_comparison_subtracts_replicates(names: bool, tmp_path: Path) -> None:
     assert change.interval.low > 0.1
     accuracy = next(c for c in comparison.metrics if c.figure == "accuracy")
     assert (accuracy.p_value is None) is names  # people are no independent pairs
+    assert comparison.model_dump()["protocol"] == "PAIRS"
     carried = {c.name: c for c in comparison.metrics if c.rule == "baseline_threshold"}
     assert list(carried)[:2] == [f"{figure}@baseline-threshold-of-fmr=1e-01" for figure in RATES]
     rate = carried["fnmr@baseline-threshold-of-fmr=1e-01"]

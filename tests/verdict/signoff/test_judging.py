@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from evalkit.core.errors import CannotJudgeError
-from evalkit.core.results import Failure, Metric
+from evalkit.core.results import Failure, Metric, Result
 from evalkit.stats.comparisons import SubjectComparisons
 from evalkit.stats.noninferiority import Bounds, least_width
 from evalkit.verdict.compare import Comparison, DriftSummary
@@ -97,6 +97,22 @@ def test_few_expected_false_accepts_are_never_judged_on(few: dict[str, Any]) -> 
         assert test.outcome == "inconclusive"
         assert "fewer than 30 false accepts" in test.reason
         assert test.low == low
+
+
+def test_few_faces_are_never_judged_on() -> None:
+    test = hold(0.0, 0.0, metric(0.97), metric(0.97, flags=("too_few_faces",)))
+    assert test.outcome == "inconclusive"
+    assert test.reason == "fewer than 30 faces are counted: too few to judge on"
+
+
+def test_an_absent_figure_is_named_beside_those_of_all_data() -> None:
+    names = ("fnmr@fmr=1e-04", "ap/hard/event=e")
+    metrics = tuple(
+        Metric(name=name, figure="f", value=1.0, rule="", part=part)
+        for name, part in zip(names, ({}, {"event": "e"}), strict=True)
+    )
+    with pytest.raises(CannotJudgeError, match=rf"it has {names[0]}\. Correct 'primary'"):
+        judging.primary(Result.model_construct(metrics=metrics), protocol())
 
 
 def test_a_figure_that_rises_is_a_loss_where_lower_is_better() -> None:
