@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,13 @@ from evalkit.core.errors import USER_ERRNOS, InputError
 from evalkit.core.files import atomic_write
 from evalkit.core.machine import available_cores
 from evalkit.core.progress import Progress
-from evalkit.run.pipeline import ImageSource, Normaliser, batches_ahead, read_images
+from evalkit.run.pipeline import (
+    ImageSource,
+    Normaliser,
+    batches_ahead,
+    one_opencv_thread,
+    read_images,
+)
 
 _TASK = 32
 _SUFFIX = {"bin": ".bin", "npy": ".npy", "image": ".png", "npz": ".npz"}
@@ -99,8 +106,12 @@ def dump(
         if done:
             progress.say(f"resuming: {done:,} of {len(source):,} images are in {folder}")
         writer = _Writer(folder / INPUTS, manifest, source, views, normalise)
-        with progress.stage("dump", len(source), "images", done=done) as advance:
-            for task, written in batches_ahead(tasks, writer, threads or available_cores()):
+        with (
+            progress.stage("dump", len(source), "images", done=done) as advance,
+            one_opencv_thread(),
+            closing(batches_ahead(tasks, writer, threads or available_cores())) as batches,
+        ):
+            for task, written in batches:
                 append(folder, written)
                 advance(len(task))
         return _finish(folder, manifest)

@@ -20,7 +20,14 @@ from evalkit.core.errors import InputError
 from evalkit.core.progress import Advance
 from evalkit.core.results import Failure
 from evalkit.core.store import Shard, Store
-from evalkit.run.pipeline import ImageSource, Notes, Pixels, batches_ahead, read_images
+from evalkit.run.pipeline import (
+    ImageSource,
+    Notes,
+    Pixels,
+    batches_ahead,
+    one_opencv_thread,
+    read_images,
+)
 
 Inputs = TypeVar("Inputs")
 Raw = TypeVar("Raw")
@@ -131,6 +138,7 @@ def fill_store(
     first = 0
     tasks = shard_tasks(store, starts, engine.task_size)
     with (
+        one_opencv_thread(),
         closing(batches_ahead(tasks, partial(_prepare, source, engine), decode_threads)) as ready,
         closing(
             batches_ahead(_infer(engine, ready), partial(_decode, source, engine), _DECODERS)

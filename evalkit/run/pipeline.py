@@ -191,7 +191,7 @@ def batches_ahead(
     The tasks are taken one by one, as room for them comes: they may themselves be in the making.
     Where taking one fails, those that were taken before are yielded first.
     """
-    with _one_opencv_thread(), ThreadPoolExecutor(threads, "ahead", _give_way) as pool:
+    with ThreadPoolExecutor(threads, "ahead", _give_way) as pool:
         waiting: deque[tuple[T, Future[B]]] = deque()
         source = iter(tasks)
         error: BaseException | None = None
@@ -229,8 +229,12 @@ def _give_way() -> None:
 
 
 @contextmanager
-def _one_opencv_thread() -> Iterator[None]:
-    """Let the workers be the only threads: OpenCV's own would compete with the session."""
+def one_opencv_thread() -> Iterator[None]:
+    """Let the workers of `batches_ahead` be the only threads.
+
+    OpenCV's own would compete with the session. The number belongs to the whole process, so a run
+    enters this once, around all its workers.
+    """
     before = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:

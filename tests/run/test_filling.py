@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import ClassVar
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -174,3 +175,48 @@ def test_an_error_of_any_step_stops_the_run_and_keeps_the_shards(
     store = Store(tmp_path, {}, 60, ("values",), SHARD)
     assert [start for start in store.starts if start not in store.missing()] == [0, 6]
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("ahead")]
+
+
+@pytest.fixture
+def opencv_threads() -> Iterator[int]:
+    """Give OpenCV a number of threads that no run sets."""
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(3)
+    yield cv2.getNumThreads()
+    cv2.setNumThreads(before)
+
+
+class Records(Values):
+    """Notes OpenCV's threads while a task infers, and fails at the second task."""
+
+    def __init__(self, error: type[BaseException] | None) -> None:
+        self.error = error
+        self.threads: list[int] = []
+
+    def infer(self, inputs: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        self.threads.append(cv2.getNumThreads())
+        if self.error is not None and len(self.threads) == 2:
+            raise self.error("stops here")
+        return inputs
+
+
+@pytest.mark.parametrize("error", [None, RuntimeError, KeyboardInterrupt])
+def test_opencv_has_its_threads_again_after_a_run(
+    tmp_path: Path, opencv_threads: int, error: type[BaseException] | None
+) -> None:
+    engine = Records(error)
+    if error is None:
+        fill(tmp_path, Images(31), engine)
+    else:
+        with pytest.raises(error, match="stops here"):
+            fill(tmp_path, Images(31), engine)
+    assert set(engine.threads) == {1}
+    assert cv2.getNumThreads() == opencv_threads
+
+
+def test_opencv_has_its_threads_again_after_a_run_that_stops_early(
+    tmp_path: Path, opencv_threads: int
+) -> None:
+    with pytest.raises(InputError, match="failures to enrol"):
+        fill(tmp_path, Images(60), Values(), most=0)
+    assert cv2.getNumThreads() == opencv_threads
