@@ -47,25 +47,29 @@ def run(arguments: argparse.Namespace) -> int:
 
     config = resolve(arguments, DumpSettings)
     progress = Progress(quiet=getattr(arguments, "quiet", False))
-    inputs = prepare_inputs(config, progress)
-    done = dump(
-        config.out,
-        inputs.manifest,
-        inputs.source,
-        inputs.views,
-        inputs.normalise,
-        progress,
-        threads=config.decode_threads,
-    )
-    print(
-        f"{done.inputs:,} inputs of {len(inputs.source):,} images in {done.files:,} files: "
-        f"{done.folder / 'inputs'}"
-    )
-    if done.failures:
-        print(f"{done.failures:,} images could not be read; they fail to enrol in the evaluation.")
-    if config.calibration is not None:
-        _calibration(config, inputs, progress)
-    template = write_template(config.out, model_outputs(inputs.model, config.out, config.threads))
+    with prepare_inputs(config, progress) as inputs:
+        done = dump(
+            config.out,
+            inputs.manifest,
+            inputs.source,
+            inputs.views,
+            inputs.normalise,
+            progress,
+            threads=config.decode_threads,
+        )
+        print(
+            f"{done.inputs:,} inputs of {len(inputs.source):,} images in {done.files:,} files: "
+            f"{done.folder / 'inputs'}"
+        )
+        if done.failures:
+            print(
+                f"{done.failures:,} images could not be read; they fail to enrol in the evaluation."
+            )
+        if config.calibration is not None:
+            _calibration(config, inputs, progress)
+        template = write_template(
+            config.out, model_outputs(inputs.model, config.out, config.threads)
+        )
     print(f"fill in {template} once the device has run them")
     return 0
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import datetime
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -114,8 +115,7 @@ def convert(config: ConversionSettings, progress: Progress, *, command: str = ""
         check_runtime(config, backend, model)
     source = model.file_for(converter.reference or config.backend, "fp32")
     check_out(config.out, converter.suffix, source, overwrite=config.replace)
-    images, drawn = _draw(config, model, progress)
-    with work_folder(config.out) as work:
+    with _draw(config, model, progress) as (images, drawn), work_folder(config.out) as work:
         job = _prepare(config, converter, model, source, images, drawn, work, progress)
         built = job.run()
         failure = _failure(config, built)
@@ -152,24 +152,26 @@ def _check_target(converter: type[Converter], config: ConversionSettings) -> Non
         )
 
 
+@contextmanager
 def _draw(
     config: ConversionSettings, model: ModelConfig, progress: Progress
-) -> tuple[ImageSet, Drawn]:
+) -> Iterator[tuple[ImageSet, Drawn]]:
     """Draw images; only int8 needs them for calibration."""
     kind, side, int8 = kind_of(model), side_of(model), config.precision == "int8"
-    images = load_images(config.calibration, kind, side, progress)
-    evaluated = None
-    if int8 and config.evaluated is not None:
-        evaluated = load_images(config.evaluated, kind, side, progress)
-    drawn = draw(
-        images,
-        samples=config.samples if int8 else 1,
-        held_out=config.held_out,
-        seed=config.seed,
-        evaluated=evaluated,
-        progress=progress,
-    )
-    return images, drawn
+    with ExitStack() as stack:
+        images = stack.enter_context(load_images(config.calibration, kind, side, progress))
+        evaluated = None
+        if int8 and config.evaluated is not None:
+            evaluated = stack.enter_context(load_images(config.evaluated, kind, side, progress))
+        drawn = draw(
+            images,
+            samples=config.samples if int8 else 1,
+            held_out=config.held_out,
+            seed=config.seed,
+            evaluated=evaluated,
+            progress=progress,
+        )
+        yield images, drawn
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -232,7 +232,8 @@ def check(
     progress = progress or Progress(quiet=True)
     with ExitStack() as stack:
         model = stack.enter_context(open_model(run, config))
-        sets = [_noise(config, images), _real(config, run.data, progress)]
+        real = stack.enter_context(_real(config, run.data, progress))
+        sets = [_noise(config, images), real]
         outputs = [_outputs(model, image_set, images) for image_set in sets]
         other, refusals = _open_reference(config, run, reference, stack)
         comparisons: list[Comparison] = []
@@ -329,7 +330,9 @@ def _describe(outputs: dict[str, NDArray[np.float32]]) -> str:
     return ", ".join(f"{name} ({value.shape[1]} values)" for name, value in outputs.items())
 
 
-def _real(config: ModelConfig, data: Path | None, progress: Progress) -> ImageSet:
+def _real(
+    config: ModelConfig, data: Path | None, progress: Progress
+) -> AbstractContextManager[ImageSet]:
     kind = kind_of(config)
     if data is None:
         data = sample_path(SAMPLE_OF[kind], size="tiny")

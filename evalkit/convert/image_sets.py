@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from evalkit.datasets.sample import Content, calibration_path
 from evalkit.datasets.widerface import WiderImages
 from evalkit.run.pipeline import ImageSource
 from evalkit.tasks import task_of
-from evalkit.tasks.base import Samples
+from evalkit.tasks.base import Samples, first
 
 Kind = Content
 
@@ -56,8 +57,9 @@ class ImageSet:
     issame: NDArray[np.bool_] | None = None
 
 
-def load_images(path: Path | None, kind: Kind, size: int, progress: Progress) -> ImageSet:
-    """List the images of a data set.
+@contextmanager
+def load_images(path: Path | None, kind: Kind, size: int, progress: Progress) -> Iterator[ImageSet]:
+    """List the images of a data set; they can be read inside the ``with``.
 
     Parameters
     ----------
@@ -78,7 +80,12 @@ def load_images(path: Path | None, kind: Kind, size: int, progress: Progress) ->
     if path is None:
         progress.say("no --calibration: using the embedded sample, which suits its own models")
         path = calibration_path(kind)
-    images = _find(path, kind, size, progress)
+    with _find(path, kind, size, progress) as images:
+        _check(images, kind)
+        yield images
+
+
+def _check(images: ImageSet, kind: Kind) -> None:
     if not len(images.source):
         raise InputError(f"{images.path} holds no image to calibrate with. Give another folder.")
     if images.kind != kind:
@@ -87,17 +94,19 @@ def load_images(path: Path | None, kind: Kind, size: int, progress: Progress) ->
             "is calibrated with aligned faces (a .bin, an IJB release, a folder of them), a "
             "detector with photographs (WIDER FACE, a folder of them)."
         )
-    return images
 
 
-def _find(path: Path, kind: Kind, size: int, progress: Progress) -> ImageSet:
+@contextmanager
+def _find(path: Path, kind: Kind, size: int, progress: Progress) -> Iterator[ImageSet]:
     task = task_of(path)
     if task is not None:
         holds: Kind = "faces" if task.head == "embedding" else "photographs"
-        return _listed(task.listing(path, progress), holds, size)
-    if not path.is_dir():
+        with first(task.listing(path, progress)) as samples:
+            yield _listed(samples, holds, size)
+    elif path.is_dir():
+        yield _folder(path, kind, size)
+    else:
         raise InputError(f"There is no calibration data {path}. Check the path.")
-    return _folder(path, kind, size)
 
 
 def _listed(samples: Samples, kind: Kind, size: int) -> ImageSet:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from evalkit.backends.outputs.manifest import INPUTS
 from evalkit.convert.calibration import draw
-from evalkit.convert.image_sets import Kind, load_images
+from evalkit.convert.image_sets import ImageSet, Kind, load_images
 from evalkit.core.errors import InputError
 from evalkit.core.files import atomic_write, sha256_json
 from evalkit.core.progress import Progress
@@ -64,12 +65,25 @@ def dump_calibration(config: DumpSettings, inputs: Inputs, progress: Progress) -
     detection = inputs.manifest.task == "detection"
     side = 0 if detection else face_side(inputs.model)
     kind: Kind = "photographs" if detection else "faces"
-    images = evaluated = load_images(config.data, kind, side, progress)
-    if config.calibration_data is not None:
-        images = load_images(config.calibration_data, kind, side, progress)
+    with ExitStack() as stack:
+        images = evaluated = stack.enter_context(load_images(config.data, kind, side, progress))
+        if config.calibration_data is not None:
+            own = load_images(config.calibration_data, kind, side, progress)
+            images = stack.enter_context(own)
+        return _write(config, config.calibration, inputs, images, evaluated, progress)
+
+
+def _write(
+    config: DumpSettings,
+    samples: int,
+    inputs: Inputs,
+    images: ImageSet,
+    evaluated: ImageSet,
+    progress: Progress,
+) -> Calibration:
     drawn = draw(
         images,
-        samples=config.calibration,
+        samples=samples,
         held_out=1,
         seed=config.seed,
         evaluated=evaluated,
@@ -85,6 +99,7 @@ def dump_calibration(config: DumpSettings, inputs: Inputs, progress: Progress) -
             "samples": len(source),
         }
     )
+    detection = inputs.manifest.task == "detection"
     views = inputs.views if detection else lambda image: [("plain", image)]
     done = dump(folder, manifest, source, views, inputs.normalise, progress)
     with atomic_write(folder / "drawn.json") as file:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from evalkit.backends.outputs.runtime_info import OutputSpec
 from evalkit.core.errors import InputError
 from evalkit.core.files import sha256_json
 from evalkit.core.progress import Progress
-from evalkit.core.settings import ModelConfig, load_model_config
+from evalkit.core.settings import ModelConfig, RunSettings, load_model_config
 from evalkit.exchange.dump import Image, Views, plain, plain_and_flipped
 from evalkit.exchange.settings import DumpSettings
 from evalkit.heads.sizing import pad_colour, parse_sizing, place
@@ -25,7 +26,7 @@ from evalkit.run.models import face_side, host_reference
 from evalkit.run.pipeline import ImageSource, Normaliser
 from evalkit.run.verify import read_inputs, run_one
 from evalkit.tasks import TASKS
-from evalkit.tasks.base import Samples, Task
+from evalkit.tasks.base import Samples, Task, first
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,8 +40,9 @@ class Inputs:
     model: ModelConfig
 
 
-def prepare_inputs(config: DumpSettings, progress: Progress) -> Inputs:
-    """Find the images and the preparation of a dump.
+@contextmanager
+def prepare_inputs(config: DumpSettings, progress: Progress) -> Iterator[Inputs]:
+    """Find the images and the preparation of a dump; the images can be read inside the ``with``.
 
     Raises
     ------
@@ -57,7 +59,16 @@ def prepare_inputs(config: DumpSettings, progress: Progress) -> Inputs:
         )
     if config.sizing is not None:
         model = model.model_copy(update={"sizing": config.sizing})
-    samples = _samples(config, task, progress)
+    with first(task.open(_settings(config, task), progress)) as samples:
+        if samples.key:
+            raise InputError(f"{config.data} holds several sets. Name one of them with --data.")
+        for warning in samples.warnings:
+            progress.say(f"warning: {warning}")
+        yield _inputs(config, task, model, samples)
+
+
+def _inputs(config: DumpSettings, task: Task[Any], model: ModelConfig, samples: Samples) -> Inputs:
+    detection = task.head == "detection"
     require_model(config, samples.root, task.head)
     if samples.source is None:
         raise InputError(f"{samples.root} holds no images.")
@@ -88,16 +99,11 @@ def prepare_inputs(config: DumpSettings, progress: Progress) -> Inputs:
     return Inputs(manifest, source, views, normalise, model)
 
 
-def _samples(config: DumpSettings, task: Task[Any], progress: Progress) -> Samples:
-    """Open the data set whose images these are."""
+def _settings(config: DumpSettings, task: Task[Any]) -> RunSettings:
+    """Return the settings of the task that say which images these are."""
     names = {"data", "limit", "events", "ground_truth"} & task.Settings.model_fields.keys()
-    settings = task.Settings(**{name: getattr(config, name) for name in names})
-    samples = next(task.open(settings, progress))
-    if samples.key:
-        raise InputError(f"{config.data} holds several sets. Name one of them with --data.")
-    for warning in samples.warnings:
-        progress.say(f"warning: {warning}")
-    return samples
+    settings: RunSettings = task.Settings(**{name: getattr(config, name) for name in names})
+    return settings
 
 
 def _dtype(config: DumpSettings) -> str:

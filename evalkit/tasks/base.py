@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
@@ -179,7 +180,8 @@ class Task(ABC, Generic[S]):
     def open(self, settings: S, progress: Progress) -> Iterator[Samples]:
         """Yield the data sets of a run, each loaded when it is needed.
 
-        All are looked for before the first is loaded.
+        All are looked for before the first is loaded. What a task holds open around a ``yield``
+        stays open until the images of that data set were read.
         """
 
     def check(self, samples: Samples, settings: S) -> None:
@@ -270,9 +272,9 @@ class Task(ABC, Generic[S]):
         names = (name for _, _, files in os.walk(path, followlinks=True) for name in files)
         return sum(name.lower().endswith(IMAGES) for name in names)
 
-    def listing(self, path: Path, progress: Progress) -> Samples:
-        """List the images of a path to calibrate with, which need no annotations of faces."""
-        return next(self.open(self.Settings(data=path), progress))  # type: ignore[arg-type]
+    def listing(self, path: Path, progress: Progress) -> Iterator[Samples]:
+        """Yield the images of a path to calibrate with, which need no annotations of faces."""
+        return self.open(self.Settings(data=path), progress)  # type: ignore[arg-type]
 
     def several(self, results: Sequence[Result]) -> tuple[Table, ...]:
         """Lay the results of several data sets out side by side."""
@@ -308,3 +310,22 @@ class Task(ABC, Generic[S]):
     ) -> Iterator[str]:
         """Write the files that the settings ask for; say of each what it is."""
         return iter(())
+
+
+@contextmanager
+def first(sets: Iterator[Samples]) -> Iterator[Samples]:
+    """Give the first data set; what the task holds open for it stays open inside the ``with``.
+
+    Raises
+    ------
+    evalkit.core.errors.InputError
+        There is none.
+    """
+    try:
+        samples = next(sets, None)
+        if samples is None:
+            raise InputError("The data have no set of images. Name others with --data.")
+        yield samples
+    finally:
+        if isinstance(sets, Generator):
+            sets.close()

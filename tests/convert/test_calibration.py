@@ -32,7 +32,8 @@ SPEC = InputSpec(size=(SIDE, SIDE), color="bgr", mean=(1.0, 2.0, 3.0), std=50.0)
 
 
 def load(path: Path) -> ImageSet:
-    return load_images(path, "faces", SIDE, QUIET)
+    with load_images(path, "faces", SIDE, QUIET) as images:
+        return images
 
 
 def drawn(images: ImageSet, samples: int = 8, held_out: int = 8, seed: int = 0) -> Drawn:
@@ -175,7 +176,7 @@ def test_an_empty_folder_and_the_wrong_kind_are_told(
     with pytest.raises(InputError, match="There is no calibration data"):
         load(tmp_path / "gone")
     with pytest.raises(InputError, match="holds faces, but the model takes photographs"):
-        load_images(pairs, "photographs", 0, QUIET)
+        load_images(pairs, "photographs", 0, QUIET).__enter__()
 
 
 class AnyBatch(Session):

@@ -65,8 +65,8 @@ def test_photographs_are_brought_to_one_size(
     size: tuple[int, int],
 ) -> None:
     config = config.model_copy(update={"sizing": sizing})
-    images = load_images(wider, "photographs", 0, QUIET)
-    drawn = draw(images, samples=2, held_out=2, seed=0, evaluated=None, progress=QUIET)
+    with load_images(wider, "photographs", 0, QUIET) as images:
+        drawn = draw(images, samples=2, held_out=2, seed=0, evaluated=None, progress=QUIET)
     model = opened(config, shape)
     prepared = Prepared.of(model, images, drawn)
     assert prepared.size == size

@@ -127,10 +127,10 @@ def test_the_same_numbers_of_other_people_are_no_overlap(
 
 
 def test_the_embedded_sample_calibrates_with_others_than_it_evaluates() -> None:
-    calibrating = load_images(None, "faces", 112, Progress(quiet=True))
     evaluated = {bytes(image) for image in load_bin(sample_path("lfw")).images}
-    assert len(calibrating.source) == 520  # half of them make the default of 256
-    assert not evaluated & {calibrating.content(row) for row in range(520)}
+    with load_images(None, "faces", 112, Progress(quiet=True)) as calibrating:
+        assert len(calibrating.source) == 520  # half of them make the default of 256
+        assert not evaluated & {calibrating.content(row) for row in range(520)}
 
 
 def test_a_record_with_odd_values_is_refused(

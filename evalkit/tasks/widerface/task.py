@@ -166,9 +166,9 @@ class WiderFaceTask(Task[WiderFaceSettings]):
         """See `Task.finds`: annotations of either split."""
         return any(path.rglob(ANNOTATIONS))
 
-    def listing(self, path: Path, progress: Progress) -> Samples:
+    def listing(self, path: Path, progress: Progress) -> Iterator[Samples]:
         """See `Task.listing`: images of the training split too."""
-        return list_photographs(path)
+        yield list_photographs(path)
 
 
 def _stored(inferred: Inferred, truth: GroundTruth) -> Detections:
