@@ -107,7 +107,7 @@ def decode(data: bytes, *, rgb: bool = False) -> NDArray[np.uint8]:
     Raises
     ------
     ValueError
-        The bytes are no image, or a truncated one.
+        The bytes are not an image, or a truncated one.
     """
     if not data:
         raise ValueError("the file is empty")

@@ -288,7 +288,7 @@ def _release_folder(path: Path, protocol: Protocol, need_images: bool) -> Path:
             return folder
     _check_protocol(path, protocol)
     raise DatasetError(
-        f"This is no {protocol} release folder: neither meta/ nor {protocol}/meta/ is in it",
+        f"This is not an {protocol} release folder: neither meta/ nor {protocol}/meta/ is in it",
         path=path,
         remedy=f"Name the folder that holds meta/ and loose_crop/, or the one that holds "
         f"{protocol}/.",

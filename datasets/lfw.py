@@ -178,7 +178,7 @@ def load_bin(path: str | Path, *, check_images: bool = True) -> LfwPairs:
         The ``.bin``: images as byte strings of Python 2 or 3, or as uint8 arrays of shape (n,)
         or (n, 1); labels as a list of bool, int or NumPy bool, or as an array.
     check_images : bool
-        Refuse a set with an image that is no complete JPEG or PNG; `LfwImages.load` does so when
+        Refuse a set with an image that is not a complete JPEG or PNG; `LfwImages.load` does so when
         it comes to the image.
 
     Raises
@@ -280,7 +280,7 @@ def _read(path: Path) -> LfwPairs:
         raise DatasetError(f"The file is {what}", path=path, remedy=_LAYOUT)
     value = load_plain(data, path)
     if not isinstance(value, (tuple, list)) or len(value) != 2:
-        raise DatasetError("The file is no pair of images and labels", path=path, remedy=_LAYOUT)
+        raise DatasetError("The file is not a pair of images and labels", path=path, remedy=_LAYOUT)
     images = _images(value[0], path)
     issame = _labels(value[1], path)
     if len(images) != 2 * issame.size:
@@ -305,7 +305,7 @@ def _bytes_of(path: Path) -> bytes:
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
-            raise DatasetError("This is no file", path=path, remedy="Name the .bin itself.")
+            raise DatasetError("This is not a file", path=path, remedy="Name the .bin itself.")
         if status.st_size > MAX_FILE_BYTES:
             raise DatasetError(
                 f"The file has {status.st_size:,} bytes, more than the {MAX_FILE_BYTES:,} that "
@@ -329,7 +329,7 @@ def _images(value: object, path: Path) -> tuple[bytes, ...]:
         image = item.data if isinstance(item, RawArray) and flat and item.shape else item
         if not isinstance(image, bytes):
             raise DatasetError(
-                f"The {_place(index)} is no encoded image but {_kind(item)}",
+                f"The {_place(index)} is not an encoded image but {_kind(item)}",
                 path=path,
                 remedy=_LAYOUT,
             )

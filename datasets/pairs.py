@@ -215,7 +215,7 @@ def pairs_from_folder(images: str | Path, count: int = 6000, seed: int = 0) -> P
 
 def _people(images: Path) -> list[list[Path]]:
     if not images.is_dir():
-        raise DatasetError("This is no folder", path=images, remedy="Check the path.")
+        raise DatasetError("This is not a folder", path=images, remedy="Check the path.")
     people = []
     for folder in sorted(path for path in images.iterdir() if path.is_dir()):
         files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
@@ -280,7 +280,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
         ) from error
     except UnicodeDecodeError as error:
         raise DatasetError(
-            "The list is no UTF-8 text", path=path, remedy="Save it as UTF-8."
+            "The list is not UTF-8 text", path=path, remedy="Save it as UTF-8."
         ) from error
 
 
@@ -319,7 +319,7 @@ def inside(root: Path, name: str, path: Path, line: int) -> Path:
     elsewhere = parts.is_absolute() or ".." in parts.parts or PureWindowsPath(name).drive
     if not name or "\0" in name or elsewhere:
         raise DatasetError(
-            f"{name[:80]!r} is no path below the folder of images",
+            f"{name[:80]!r} is not a path below the folder of images",
             path=path,
             line=line,
             remedy="Write it relative to that folder.",

@@ -103,7 +103,7 @@ def load_plain(data: bytes, path: str | Path) -> object:
     Raises
     ------
     DatasetError
-        The file names or does anything else, is cut off, or is no pickle.
+        The file names or does anything else, is cut off, or is not a pickle.
 
     Examples
     --------
@@ -230,7 +230,7 @@ class _Machine:
     def _extend(self, items: list[object]) -> None:
         target = self._stack[-1] if self._stack else None
         if not isinstance(target, list):
-            self._refuse("appends to what is no list")
+            self._refuse("appends to a value that is not a list")
         target.extend(items)
 
     def memoize(self) -> None:
@@ -251,7 +251,7 @@ class _Machine:
     def stack_global(self) -> None:
         name, module = self._pop(), self._pop()
         if not isinstance(module, str) or not isinstance(name, str):
-            self._refuse("names a function by what is no text")
+            self._refuse("names a function by a value that is not text")
         self.function((module, name))
 
     def function(self, place: tuple[str, str]) -> None:
@@ -264,7 +264,7 @@ class _Machine:
     def reduce(self) -> None:
         arguments, function = self._pop(), self._pop()
         if not isinstance(arguments, tuple):
-            self._refuse("calls with what is no tuple")
+            self._refuse("calls with a value that is not a tuple")
         match function, arguments:
             case (_Function.ENCODE, (str(text), "latin1" | "latin-1")):
                 value: object = self._encode(text)

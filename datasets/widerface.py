@@ -183,7 +183,7 @@ def _read_annotations(path: Path) -> tuple[list[str], list[NDArray[np.float64]]]
         files.append(_image_file(line, path, at))
         at, line = next(lines, (at, ""))  # noqa: PLW2901  (the record's second line)
         if not line.isdecimal():
-            raise DatasetError(f"{line!r} is no number of faces", path=path, line=at)
+            raise DatasetError(f"{line!r} is not a number of faces", path=path, line=at)
         # An image without faces still has one all-zero line.
         tables.append(_read_faces(lines, max(int(line), 1), path, at))
     if len(set(files)) != len(files):
@@ -194,7 +194,7 @@ def _read_annotations(path: Path) -> tuple[list[str], list[NDArray[np.float64]]]
 def _image_file(line: str, path: Path, at: int) -> str:
     parts = line.split("/")
     if len(parts) != 2 or {"", ".", ".."} & set(parts) or "\\" in line or "." not in parts[1]:
-        raise DatasetError(f"{line!r} is no image path event/image.jpg", path=path, line=at)
+        raise DatasetError(f"{line!r} is not an image path event/image.jpg", path=path, line=at)
     return line
 
 
@@ -219,7 +219,9 @@ def _read_faces(
         flags = rows[-1][4:]
         if not np.isfinite(rows[-1]).all() or not set(flags) <= _FLAG_VALUES:
             raise DatasetError(
-                f"{line!r} is no face: flags are 0, 1 or 2, coordinates finite", path=path, line=at
+                f"{line!r} is not a face: flags are 0, 1 or 2, coordinates finite",
+                path=path,
+                line=at,
             )
     return np.array(rows)
 

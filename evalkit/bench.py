@@ -267,7 +267,7 @@ def _open(model: ModelConfig, cells: list[_Cell], stack: ExitStack) -> None:
     settings = {name: value for name, value in asdict(setup).items() if name in known}
     try:
         run = validate(RunSettings, settings, f"{setup.backend} at {setup.precision}")
-        choose_backend(run, model).probe()  # loads its library, which is no part of the model
+        choose_backend(run, model).probe()  # loads its library, which is not a part of the model
         memory = _Memory()
         start = time.perf_counter()
         opened = stack.enter_context(open_model(run, model))

@@ -194,7 +194,7 @@ def _check_writable(path: Path) -> None:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         if path.exists() and not path.is_file():  # a device or pipe would be replaced by a file
-            raise OSError(errno.EINVAL, "it is no regular file")
+            raise OSError(errno.EINVAL, "it is not a regular file")
         # Permissions are not enough: the disk may be full or read-only.
         with tempfile.TemporaryFile(dir=path.parent):
             pass

@@ -153,7 +153,7 @@ def _load(path: Path, variables: list[str]) -> dict[str, Any]:
     try:
         mat: dict[str, Any] = scipy.io.loadmat(path, variable_names=variables)
     except Exception as error:  # on broken bytes SciPy raises nearly anything
-        raise WiderFaceError(f"{path}: it is no MATLAB 5 file ({error}). {_REMEDY}") from error
+        raise WiderFaceError(f"{path}: it is not a MATLAB 5 file ({error}). {_REMEDY}") from error
     missing = [name for name in variables if name not in mat]
     if missing:
         raise WiderFaceError(f"{path}: it has no variable {listed(missing)}. {_REMEDY}")
@@ -224,12 +224,12 @@ def read_annotation_text(path: str | Path) -> tuple[list[str], list[NDArray[np.f
     lines = _lines(path)
     for at, line in lines:
         if "/" not in line:
-            raise WiderFaceError(f"{path}:{at}: {line!r} is no image path event/image.jpg.")
+            raise WiderFaceError(f"{path}:{at}: {line!r} is not an image path event/image.jpg.")
         images.append(without_suffix(line))
         at, line = next(lines, (at, ""))  # noqa: PLW2901  (the record's second line)
         if not line.isdecimal() or len(line) > _MOST_DIGITS:
             raise WiderFaceError(
-                f"{path}:{at}: {line[:20]!r} is no number of faces of {images[-1]}."
+                f"{path}:{at}: {line[:20]!r} is not a number of faces of {images[-1]}."
             )
         boxes.append(_read_boxes(path, lines, max(int(line), 1), images[-1]))
     if len(set(images)) != len(images):
@@ -249,7 +249,7 @@ def _read_boxes(
         try:
             left, top, width, height = (float(word) for word in line.split()[:4])
         except ValueError as error:
-            raise WiderFaceError(f"{path}:{at}: {line!r} is no face x y w h ... .") from error
+            raise WiderFaceError(f"{path}:{at}: {line!r} is not a face x y w h ... .") from error
         rows.append([left, top, width, height])
     return np.array(rows, np.float64)
 

@@ -42,7 +42,7 @@ def read_json(path: Path) -> Iterator[Entry]:
     try:
         content = json.loads(path.read_text("utf-8-sig"), object_pairs_hook=_no_duplicates)
     except (OSError, ValueError, RecursionError) as error:
-        raise WiderFaceError(f"{path}: it is no JSON file of predictions ({error}).") from error
+        raise WiderFaceError(f"{path}: it is not a JSON file of predictions ({error}).") from error
     if not isinstance(content, dict):
         raise WiderFaceError(f"{path}: it must be an object of event/image to detections.")
     for image, value in zip(_images(path, content), content.values(), strict=True):
@@ -63,7 +63,7 @@ def read_npz(path: Path) -> Iterator[Entry]:
     except Exception as error:  # on broken archives NumPy raises nearly anything
         problem = str(error).strip("'\"").rstrip(".") or type(error).__name__
         raise WiderFaceError(
-            f"{path}: it is no file of predictions ({problem}). {_NEEDS}"
+            f"{path}: it is not a file of predictions ({problem}). {_NEEDS}"
         ) from error
     _check_arrays(path, arrays)
     images = _images(path, arrays["images"].tolist())
@@ -79,7 +79,7 @@ def _listed_rows(image: str, value: Any) -> Rows:
         table = np.empty(0)
     if table.ndim != 2 or table.shape[1] < COLUMNS or table.dtype.kind not in "iuf":
         raise ValueError(
-            f"{image} is no list of [x, y, w, h, score], with as many columns in every row"
+            f"{image} is not a list of [x, y, w, h, score], with as many columns in every row"
         )
     return _checked(image, table[:, :COLUMNS].astype(np.float64))
 

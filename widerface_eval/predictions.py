@@ -257,7 +257,7 @@ def _header(lines: list[str], stem: str) -> tuple[int, int | None]:
         raise ValueError(f"its first line names {lines[0]!r}, another image")
     if start < len(lines) and len(lines[start].split()) == 1:
         if not lines[start].isdecimal():
-            raise ValueError(f"{lines[start]!r} is no number of detections")
+            raise ValueError(f"{lines[start]!r} is not a number of detections")
         return start + 1, int(lines[start])
     return start, None
 

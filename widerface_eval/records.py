@@ -195,7 +195,7 @@ def offsets_of(counts: Sequence[int] | NDArray[np.integer[Any]]) -> NDArray[np.i
 
 
 def find_flaw(boxes: NDArray[np.float64], scores: NDArray[np.float64]) -> tuple[int, str] | None:
-    """First detection that is no box with a score, and what is wrong with it.
+    """First detection that is not a box with a score, and what is wrong with it.
 
     Parameters
     ----------
@@ -220,7 +220,7 @@ def find_flaw(boxes: NDArray[np.float64], scores: NDArray[np.float64]) -> tuple[
         return row, f"box {boxes[row].tolist()} is not in pixels"
     if not upright[row]:
         return row, f"box {boxes[row].tolist()} is inverted: its width or height is negative"
-    return row, f"score {float(scores[row])!r} is no finite number in single precision's range"
+    return row, f"score {float(scores[row])!r} is not a finite number in single precision's range"
 
 
 def _check_layout(

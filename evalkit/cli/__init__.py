@@ -37,7 +37,7 @@ _COMMANDS = {
     "dump": "write a model's exact inputs, to run them on another device",
     "sample": "write a sample data set in a benchmark's format",
 }
-"""Summaries of the commands that are no task. Each has a module of its name in `evalkit.cli`."""
+"""Summaries of the commands that are not tasks. Each has a module of its name in `evalkit.cli`."""
 
 
 @functools.cache

@@ -99,7 +99,7 @@ def add_run_options(parser: argparse.ArgumentParser, kind: type[RunSettings]) ->
 
 
 def add_quiet(group: argparse._ActionsContainer) -> None:
-    """Add ``--quiet``, which is no setting of a run."""
+    """Add ``--quiet``, which is not a setting of a run."""
     group.add_argument("--quiet", action="store_true", help="show no progress")
 
 
@@ -260,7 +260,7 @@ def _numbers(text: str, kind: Callable[[str], N], what: str) -> tuple[N, ...]:
 def count(text: str) -> int:
     """Read a whole number of at least 1, for argparse."""
     if not text.strip().isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return int(text)
 
 

@@ -69,7 +69,7 @@ def foreign_fault(
     cause = "".join(traceback.format_exception_only(error)).strip()
     return UnavailableError(
         f"The {kind} {name!r} of {entry.origin} ({entry.target}) failed {doing}: "
-        f"{cause}{_place(error)}. It is no part of evalkit: correct what the message names, ask "
+        f"{cause}{_place(error)}. It is not a part of evalkit: correct what the message names, ask "
         "its makers, or uninstall it."
     )
 
@@ -181,8 +181,8 @@ class Registry(Generic[T]):
             value, self.base
         ):
             raise InputError(
-                f"{entry.target!r}, registered by {entry.origin} as {self.kind} {name!r}, is no "
-                f"{self.base.__name__}. Derive it from {self.base.__module__}."
+                f"{entry.target!r}, registered by {entry.origin} as {self.kind} {name!r}, is not "
+                f"of the class {self.base.__name__}. Derive it from {self.base.__module__}."
                 f"{self.base.__qualname__}."
             )
         registered = cast("T", value)

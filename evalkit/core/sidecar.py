@@ -78,12 +78,12 @@ def _read(model: Path) -> dict[str, Any] | None:
     try:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(record["built"]["sha256"], str):
-            raise TypeError("the hash of the model is no string")
+            raise TypeError("the hash of the model is not a string")
         if record["calibration"] is not None:
             _check_calibration(record["calibration"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"{path} is no record of a conversion ({error!r}). Remove it, or convert the model "
+            f"{path} is not a record of a conversion ({error!r}). Remove it, or convert the model "
             "again."
         ) from error
     return record
@@ -92,10 +92,10 @@ def _read(model: Path) -> dict[str, Any] | None:
 def _check_calibration(calibration: Any) -> None:
     """Refuse a record of a calibration that cannot be compared with a data set."""
     if not isinstance(calibration, dict):
-        raise TypeError("'calibration' is no mapping")
+        raise TypeError("'calibration' is not a mapping")
     for name, kind in {"data": str, "path": str, "data_sha256": str, "count": int}.items():
         if not isinstance(calibration[name], kind):
-            raise TypeError(f"{name!r} is no {kind.__name__}")
+            raise TypeError(f"{name!r} is not a value of type {kind.__name__}")
     for name in ("identities", "digests"):
         values = calibration.get(name)
         if values is not None and not all(isinstance(value, str) for value in values):

@@ -145,4 +145,4 @@ def test_a_record_with_odd_values_is_refused(
         path.write_text(json.dumps(changed))
         words = ["lfw", "--data", pairs, "--model", model, "--precision", "int8", "--quiet"]
         assert main([str(w) for w in words]) == 2
-        assert "no record of a conversion" in capsys.readouterr().err
+        assert "not a record of a conversion" in capsys.readouterr().err

@@ -220,7 +220,7 @@ def test_missing_attribute_is_told(animals: Registry[Any]) -> None:
 
 @pytest.mark.parametrize("name", ["stone", "number"])
 def test_wrong_base_class_is_refused(animals: Registry[Any], name: str) -> None:
-    with pytest.raises(InputError, match=r"is no Animal\. Derive it from .*Animal"):
+    with pytest.raises(InputError, match=r"is not of the class Animal\. Derive it from .*Animal"):
         animals.get(name)
 
 
@@ -311,7 +311,7 @@ def test_plugin_without_distribution(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_plugin_of_the_wrong_kind_names_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
     plug(monkeypatch, Point("rock", f"{__name__}:Stone", Dist("quarry")))
     registry: Registry[Any] = Registry("animal", Animal, {})
-    with pytest.raises(InputError, match="registered by quarry as animal 'rock', is no Animal"):
+    with pytest.raises(InputError, match="by quarry as animal 'rock', is not of the class Animal"):
         registry.get("rock")
 
 

@@ -327,7 +327,9 @@ def test_missing_and_empty_meta_files_are_refused(folder: Folder, name: str) -> 
 
 
 def test_folders_that_are_no_release_are_refused(folder: Folder, tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="no IJBC release folder: neither meta/ nor IJBC/meta/"):
+    with pytest.raises(
+        DatasetError, match="not an IJBC release folder: neither meta/ nor IJBC/meta/"
+    ):
         load_ijb(tmp_path)
     folder.write(images=False)
     (folder.root / "loose_crop").rmdir()

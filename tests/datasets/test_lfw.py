@@ -138,14 +138,14 @@ def test_what_is_wrong_is_named(tmp_path, case):
 def test_other_pickles_are_refused(tmp_path, value):
     path = tmp_path / "a.bin"
     path.write_bytes(pickle.dumps(value))
-    with pytest.raises(DatasetError, match=r"no pair of images and labels|EMPTY_DICT|no list"):
+    with pytest.raises(DatasetError, match=r"not a pair of images and labels|EMPTY_DICT|no list"):
         load_bin(path)
 
 
 def test_files_that_cannot_be_read(tmp_path):
     with pytest.raises(DatasetError, match="cannot be read: No such file"):
         load_bin(tmp_path / "none.bin")
-    with pytest.raises(DatasetError, match="no file"):
+    with pytest.raises(DatasetError, match="not a file"):
         load_bin(tmp_path)
     sparse = tmp_path / "sparse.bin"
     with sparse.open("wb") as file:

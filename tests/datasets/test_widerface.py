@@ -137,18 +137,22 @@ def test_an_image_that_does_not_decode_is_named_when_it_is_loaded(root):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("0--Parade/0_Parade_b.jpg", "0_Parade_b.jpg", ":6: '0_Parade_b.jpg' is no image path"),
-        ("0--Parade/0_Parade_b.jpg", "../0_Parade_b.jpg", ":6: '../0_Parade_b.jpg' is no image"),
-        ("0--Parade/0_Parade_b.jpg", "/0_Parade_b.jpg", ":6: '/0_Parade_b.jpg' is no image"),
+        ("0--Parade/0_Parade_b.jpg", "0_Parade_b.jpg", ":6: '0_Parade_b.jpg' is not an image path"),
+        (
+            "0--Parade/0_Parade_b.jpg",
+            "../0_Parade_b.jpg",
+            ":6: '../0_Parade_b.jpg' is not an image",
+        ),
+        ("0--Parade/0_Parade_b.jpg", "/0_Parade_b.jpg", ":6: '/0_Parade_b.jpg' is not an image"),
         ("0--Parade/0_Parade_b.jpg", "0--Parade/0_Parade_a.jpg", "names an image twice"),
-        ("a.jpg\n2", "a.jpg\nmany", ":2: 'many' is no number of faces"),
+        ("a.jpg\n2", "a.jpg\nmany", ":2: 'many' is not a number of faces"),
         ("a.jpg\n2", "a.jpg\n3", ":6: A face has 10 numbers"),
         ("1 2 3 4 0 1 0 0 1 0", "1 2 3 4", ":11: A face has 10 numbers .* not 4"),
         ("1 2 3 4 0 1 0 0 1 0", "", ":10: A face has 10 numbers .* not 0"),
         ("1 2 3 4 0 1", "1 2 x 4 0 1", ":11: .* is not numbers"),
-        ("1 2 3 4 0 1", "1 2 nan 4 0 1", ":11: .* is no face"),
-        ("1 2 3 4 0 1", "1 2 3 4 3 1", ":11: .* is no face: flags are 0, 1 or 2"),
-        ("1 2 3 4 0 1", "1 2 3 4 0.5 1", ":11: .* is no face: flags are 0, 1 or 2"),
+        ("1 2 3 4 0 1", "1 2 nan 4 0 1", ":11: .* is not a face"),
+        ("1 2 3 4 0 1", "1 2 3 4 3 1", ":11: .* is not a face: flags are 0, 1 or 2"),
+        ("1 2 3 4 0 1", "1 2 3 4 0.5 1", ":11: .* is not a face: flags are 0, 1 or 2"),
     ],
 )
 def test_malformed_annotations_are_named_by_line(root, old, new, message):

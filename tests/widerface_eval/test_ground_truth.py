@@ -193,14 +193,14 @@ def test_a_mat_without_its_variable_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("0--Parade/0_Parade_b.jpg", "0_Parade_b.jpg", ":5: '0_Parade_b.jpg' is no image path"),
+        ("0--Parade/0_Parade_b.jpg", "0_Parade_b.jpg", ":5: '0_Parade_b.jpg' is not an image path"),
         ("0--Parade/0_Parade_b.jpg", "0--Parade/0_Parade_a.jpg", "an image twice"),
-        ("jpg\n2\n10", "jpg\ntwo\n10", ":2: 'two' is no number of faces"),
-        ("jpg\n2\n10", "jpg\n9\n10", ":5: .* is no face"),
-        ("jpg\n2\n10", f"jpg\n{'9' * 5000}\n10", ":2: '9{20}' is no number of faces"),
-        ("50 50 40 60", "50 50 forty 60", ":4: .* is no face"),
+        ("jpg\n2\n10", "jpg\ntwo\n10", ":2: 'two' is not a number of faces"),
+        ("jpg\n2\n10", "jpg\n9\n10", ":5: .* is not a face"),
+        ("jpg\n2\n10", f"jpg\n{'9' * 5000}\n10", ":2: '9{20}' is not a number of faces"),
+        ("50 50 40 60", "50 50 forty 60", ":4: .* is not a face"),
         ("60 5 9 9 0 0 0 0 0 0", "", "ends within the faces of 5--people"),
-        ("60 5 9 9 0 0 0 0 0 0", "60 5 9", ":11: .* is no face"),
+        ("60 5 9 9 0 0 0 0 0 0", "60 5 9", ":11: .* is not a face"),
         ("50 50 40 60", "50 50 nan 60", "is not in pixels"),
     ],
 )

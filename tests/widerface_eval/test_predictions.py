@@ -87,8 +87,8 @@ def test_only_the_suffix_is_dropped_from_a_name(stem):
         ("1_465\n1\n1 2 3 4 0.5\n", "names '1_465', another image"),
         ("a\n3\n1 2 3 4 0.5\n", "announces 3 detections and has 1"),
         ("a\n0\n1 2 3 4 0.5\n", "announces 0 detections and has 1"),
-        ("a\n-1\n", "'-1' is no number of detections"),
-        ("a\none\n", "'one' is no number of detections"),
+        ("a\n-1\n", "'-1' is not a number of detections"),
+        ("a\none\n", "'one' is not a number of detections"),
         ("a\n1\n\n1 2 3 4\n", "line 4 has 4 columns, not 5"),
         ("a\n2\n1 2 3 4 0.5\n1 2 3 4 0.5 6\n", "line 4 has 6 columns, not 5"),
         ("a\n1\n1 2 3 x 0.5\n", "line 3 is not numbers"),
@@ -229,16 +229,16 @@ def test_a_folder_too_high_or_too_deep_is_refused(folder):
     ("content", "message"),
     [
         ("[]", "must be an object"),
-        ("{", "no JSON file"),
+        ("{", "not a JSON file"),
         ('{"0--Parade/0_Parade_a": [], "0--Parade/0_Parade_a": []}', "occurs twice"),
-        ('{"0--Parade/0_Parade_a.jpg": [[1, 2, 3, 4]]}', "0_Parade_a is no list of"),
-        ('{"0--Parade/0_Parade_a": [1, 2, 3, 4, 0.5]}', "0_Parade_a is no list of"),
-        ('{"0--Parade/0_Parade_a": {"x": 1}}', "0_Parade_a is no list of"),
+        ('{"0--Parade/0_Parade_a.jpg": [[1, 2, 3, 4]]}', "0_Parade_a is not a list of"),
+        ('{"0--Parade/0_Parade_a": [1, 2, 3, 4, 0.5]}', "0_Parade_a is not a list of"),
+        ('{"0--Parade/0_Parade_a": {"x": 1}}', "0_Parade_a is not a list of"),
         ('{"0--Parade/0_Parade_a": [[1, 2, 3, 4, 1], [1, 2, 3, 4, 1, 6]]}', "in every row"),
-        ('{"0--Parade/0_Parade_a": [[1, 2, 3, 4, 1, [6, 7]]]}', "0_Parade_a is no list of"),
+        ('{"0--Parade/0_Parade_a": [[1, 2, 3, 4, 1, [6, 7]]]}', "0_Parade_a is not a list of"),
         ('{"0--Parade/0_Parade_a": [[1, 2, 3, 4, 1], [1, 2, 3, -4, 1]]}', "a: detection 2: box"),
         ('{"0--Parade/0_Parade_a": [[1, 2, 3, NaN, 0.5]]}', "not in pixels"),
-        ('{"0--Parade/0_Parade_a": [["1", 2, 3, 4, 0.5]]}', "0_Parade_a is no list of"),
+        ('{"0--Parade/0_Parade_a": [["1", 2, 3, 4, 0.5]]}', "0_Parade_a is not a list of"),
     ],
 )
 def test_malformed_json_is_refused(tmp_path, content, message):
@@ -287,13 +287,13 @@ def test_json_keys_may_carry_the_suffix_and_images_may_be_missing(tmp_path):
 def test_an_npz_that_is_none_is_refused_and_runs_nothing(tmp_path):
     path = tmp_path / "set.npz"
     path.write_bytes(b"no archive")
-    with pytest.raises(WiderFaceError, match="no file of predictions"):
+    with pytest.raises(WiderFaceError, match="not a file of predictions"):
         read_predictions(path, IMAGES)
     np.savez(path, images=np.array([print], object))
-    with pytest.raises(WiderFaceError, match=r"no file of predictions .*allow_pickle"):
+    with pytest.raises(WiderFaceError, match=r"not a file of predictions .*allow_pickle"):
         read_predictions(path, IMAGES)
     np.savez(path, images=np.array(["a"]))
-    with pytest.raises(WiderFaceError, match=r"no file of predictions .*offsets"):
+    with pytest.raises(WiderFaceError, match=r"not a file of predictions .*offsets"):
         read_predictions(path, IMAGES)
 
 
@@ -357,12 +357,12 @@ def test_a_damaged_npz_is_refused(tmp_path, place):
     content = bytearray(path.read_bytes())
     content[place : place + 12 if place >= 0 else None] = b"\xff" * 12
     path.write_bytes(content)
-    with pytest.raises(WiderFaceError, match="no file of predictions"):
+    with pytest.raises(WiderFaceError, match="not a file of predictions"):
         read_predictions(path, IMAGES)
 
 
 def test_a_path_that_is_no_form_is_refused(tmp_path):
     with pytest.raises(WiderFaceError, match=r"neither a folder nor a \.json"):
         read_predictions(tmp_path / "absent", IMAGES)
-    with pytest.raises(WiderFaceError, match="no JSON file"):
+    with pytest.raises(WiderFaceError, match="not a JSON file"):
         read_predictions(tmp_path / "absent.json", IMAGES)
