@@ -134,7 +134,7 @@ def test_a_record_of_another_model_is_refused(
     assert "describes another model" in capsys.readouterr().err
     sidecar_path(out).write_text("{}")
     assert main([str(w) for w in [*run, "--precision", "int8"]]) == 2
-    assert "no record of a conversion" in capsys.readouterr().err
+    assert "not a record of a conversion" in capsys.readouterr().err
     sidecar_path(out).unlink()
     assert main([str(w) for w in [*run, "--precision", "int8"]]) == 0
 
