@@ -41,7 +41,8 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
         action="append",
         default=[],
         metavar="CELL",
-        help="run only this protocol/backend:precision, or a part, and its reference; repeatable",
+        help="run only these cells and their references: protocol, backend:precision, or "
+        "protocol/backend:precision; repeatable",
     )
     parser.add_argument("--quiet", action="store_true", help="show no progress")
 

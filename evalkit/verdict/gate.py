@@ -82,7 +82,7 @@ class Policy(Record):
     def _names_once(self) -> Policy:
         names = [metric.name for metric in self.metrics]
         if len(set(names)) < len(names):
-            raise ValueError("a metric is named twice")
+            raise ValueError("a metric is named twice; leave one out")
         return self
 
 
@@ -206,12 +206,16 @@ def update_baseline(result: Result, path: Path) -> list[str]:
         The result is partial or lacks figures: no gate could use it.
     """
     if result.status != "complete":
-        raise CannotJudgeError("This result is of a part of the data; a baseline needs all of it.")
+        raise CannotJudgeError(
+            "This result covers a part of the data, and a baseline needs all. Run on all data."
+        )
     # A flag explains a figure that the data cannot give, such as an AP without faces.
     absent = [m.name for m in result.metrics if not _finite(m.value) and not m.flags]
     if absent or not result.metrics:
         listed = ", ".join(absent) or "any metric"
-        raise CannotJudgeError(f"This result has no value of {listed}; a baseline needs it.")
+        raise CannotJudgeError(
+            f"This result has no value of {listed}, and a baseline needs one. Run it again."
+        )
     lines = [f"baseline: {path} is now {run_label(result)}"]
     if path.exists():
         old = load_result(path)

@@ -1,4 +1,4 @@
-"""Two runs on the same trials: the one way in which verdicts ask what changed.
+"""Paired comparison of two runs on the same trials.
 
 A figure's change comes from draws of units where the evidence gives replicates. Where pairs are
 taken as independent and the figure is the share of right decisions, it comes from the decisions:

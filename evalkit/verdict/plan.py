@@ -317,7 +317,7 @@ class Plan(Record):
     def _whole(self) -> Plan:
         if self.reference_mode not in self.matrix.modes():
             raise ValueError(
-                f"reference: {self.reference_mode} is no row of the matrix; the reference is the "
+                f"reference: {self.reference_mode} is not in the matrix; the reference is the "
                 "fp32 run of a backend in it"
             )
         rows = self.matrix.modes()
@@ -327,8 +327,8 @@ class Plan(Record):
             if unknown or self.reference_mode not in self.modes_of(protocol):
                 odd = ", ".join(unknown) or str(self.reference_mode)
                 raise ValueError(
-                    f"protocols: {protocol.name} cannot exclude {odd}: it is no row of the matrix, "
-                    "or the reference"
+                    f"protocols: {protocol.name} cannot exclude {odd}: it is not in the matrix, "
+                    "or it is the reference"
                 )
             if protocol.data is not None and self.model_of(protocol) is None:
                 key = _MODELS[protocol.task.head]
@@ -374,7 +374,7 @@ def mode_of(name: str) -> Mode:
     for precision in PRECISIONS:
         if backend and arithmetic == precision:
             return Mode(backend, precision)
-    raise ValueError(f"{name!r} is no backend:precision, such as torch:bf16")
+    raise ValueError(f"write backend:precision, such as torch:bf16, not {name!r}")
 
 
 def find_plan(named_or_file: str) -> tuple[Plan, str]:

@@ -290,7 +290,7 @@ def test_the_command_line_reads_a_sign_off(record: Signoff, tmp_path: Path) -> N
         (["absent.json"], "Cannot read the result"),
         (["{a}", "--out", "report.pdf"], "ends in .html, .md, .csv"),
         (["{a}", "--out", "."], "is a folder"),
-        (["{a}", "--bench", "{a}"], "no result of evalkit bench"),
+        (["{a}", "--bench", "{a}"], "is not a result of evalkit bench"),
         (["{a}", "--bench", "absent.json"], "Cannot read"),
         (["signoff.json", "{a}"], "stands alone"),
     ],

@@ -253,7 +253,7 @@ def load_bench(path: Path) -> BenchResult:
         raise InputError(f"Cannot read {path}: {error.strerror}.") from error
     except ValidationError as error:
         raise InputError(
-            f"{path} is no result of evalkit bench. Give a file of evalkit bench --output."
+            f"{path} is not a result of evalkit bench. Give a file of evalkit bench --output."
         ) from error
 
 

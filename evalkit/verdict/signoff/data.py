@@ -45,7 +45,9 @@ def find_data(plan: Plan, protocol: ProtocolPlan) -> Data:
     else:
         path = (plan.folder / protocol.data.expanduser()).absolute()
     if not path.exists():
-        raise InputError(f"protocol {protocol.name}: there are no data at {path}.")
+        raise InputError(
+            f"protocol {protocol.name}: {path} has no data. Correct 'data' in the plan."
+        )
     try:
         images = protocol.task.images(path)
     except InputError as error:
@@ -56,7 +58,9 @@ def find_data(plan: Plan, protocol: ProtocolPlan) -> Data:
 def _sample(protocol: ProtocolPlan) -> Path:
     kind = protocol.task.sample
     if kind is None:
-        raise InputError(f"protocol {protocol.name}: evalkit has no sample of it; name its data.")
+        raise InputError(
+            f"protocol {protocol.name}: evalkit has no sample of it. Set 'data' in the plan."
+        )
     return sample_path(kind)
 
 

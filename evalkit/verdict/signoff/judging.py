@@ -68,7 +68,7 @@ class Judge:
         pair = Paired(self._evidence, evidence_of(candidate, after.view), draws)
         change = pair.change(before, after)
         if change is None:
-            raise CannotJudgeError(f"there is no paired test of {before.name}")
+            raise CannotJudgeError(f"{before.name} has no paired test; choose another 'primary'")
         test = self._test(before, after, change)
         carried = pair.carried(before, after)
         limits = _limits(self.protocol, self.reference.result, candidate.result, comparison)
@@ -140,7 +140,9 @@ def evidence_of(side: Side, view: str) -> Evidence:
     """
     evidence = side.evidence.get(view)
     if evidence is None:
-        raise CannotJudgeError(f"{side.path} has no scores beside it for the figure that is tested")
+        raise CannotJudgeError(
+            f"{side.path} has no scores beside it for the figure that is tested; run the cell again"
+        )
     return evidence
 
 

@@ -99,7 +99,7 @@ def test_margins_are_points_of_the_figure_or_a_share_of_the_errors() -> None:
 @pytest.mark.parametrize(
     ("values", "named"),
     [
-        (changed(reference="tvm"), "tvm:fp32 is no row"),
+        (changed(reference="tvm"), "tvm:fp32 is not in the matrix"),
         (changed(margin=1), "reference, statistics, bench."),
         (protocol(margin={}), "either 'points' or 'relative'"),
         (protocol(margin={"points": 1, "relative": 1}), "either 'points' or 'relative'"),
@@ -119,7 +119,10 @@ def test_margins_are_points_of_the_figure_or_a_share_of_the_errors() -> None:
         (changed(protocols=BASE["protocols"] * 2), "a name of its own"),
         (changed(protocols=[]), "protocols must have at least 1, not 0."),
         (changed(models={}), "name models.recognition"),
-        (changed(matrix={**BASE["matrix"], "include": ["torch"]}), "no backend:precision"),
+        (
+            changed(matrix={**BASE["matrix"], "include": ["torch"]}),
+            "write backend:precision, such as torch:bf16, not 'torch'",
+        ),
         (changed(matrix={**BASE["matrix"], "cells": {"tvm": {}}}), "in no row"),
         (changed(matrix={**BASE["matrix"], "precisions": ["fp8"]}), "fp32"),
         (changed(statistics={"level": 1.0}), "less than 1"),
