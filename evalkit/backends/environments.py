@@ -104,7 +104,8 @@ def create(
     if state(name, folder) == "ready":
         say(f"{folder} is ready already")
         return interpreter_in(folder)
-    if folder.exists() and not (folder / "pyvenv.cfg").is_file() and not _is_empty(folder):
+    is_empty = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+    if not (folder / "pyvenv.cfg").is_file() and not is_empty:
         raise InputError(f"{folder} holds something else. Name a new folder with --path.")
     base = find_base(pins, python)
     if not interpreter_in(folder).exists():
@@ -173,10 +174,6 @@ def _loads(library: str) -> bool:
     except OSError:
         return False
     return True
-
-
-def _is_empty(folder: Path) -> bool:
-    return folder.is_dir() and not any(folder.iterdir())
 
 
 def _run(command: list[str], action: str) -> None:

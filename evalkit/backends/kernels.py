@@ -129,7 +129,7 @@ def describe_precision(counts: Mapping[str, int], built: str) -> str:
         return ran if ran == built else f"{ran} ({built} weights)"
     total = sum(counts.values())
     main = built if built in counts else max(counts, key=lambda name: counts[name])
-    order = {name: place for place, name in enumerate(PRECISIONS)}
-    rest = sorted(set(counts) - {main}, key=lambda name: order.get(cast("Precision", name), 9))
+    order = [*PRECISIONS, *(name for name in counts if name not in PRECISIONS)]
+    rest = (name for name in order if name in counts and name != main)
     others = ", ".join(f"{counts[name]} {name}" for name in rest)
     return f"{main} ({counts[main]} of {total} kernels; {others})"

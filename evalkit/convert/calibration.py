@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,7 +97,11 @@ def draw(
         "evaluated_sha256": None if evaluated is None else evaluated.sha256,
         "seed": seed,
         **_listed(images, chosen),
-        "digests": _digests(images, chosen),
+        # Hashed as in output stores, so that an evaluation compares without reading the images.
+        "digests": [
+            hashlib.blake2b(images.content(row), digest_size=DIGEST_BYTES).hexdigest()
+            for row in chosen
+        ],
         "identities": _identities(images, chosen),
         "held_out": _listed(images, other),
         "warnings": list(warnings),
@@ -169,13 +173,6 @@ def _listed(images: ImageSet, rows: dict[int, str]) -> dict[str, Any]:
         "sha256": sha256_json(list(rows.values())),
         "images": [[images.source.name(row), sha256] for row, sha256 in rows.items()],
     }
-
-
-def _digests(images: ImageSet, rows: Iterable[int]) -> list[str]:
-    """Hash images as output stores do, so that an evaluation compares without reading them."""
-    return [
-        hashlib.blake2b(images.content(row), digest_size=DIGEST_BYTES).hexdigest() for row in rows
-    ]
 
 
 def _identities(images: ImageSet, rows: dict[int, str]) -> list[str] | None:

@@ -352,15 +352,15 @@ def _noise(config: ModelConfig, count: int) -> ImageSet:
     )
 
 
+@dataclass(frozen=True, slots=True)
 class _Noise:
     """Images of random pixels, the same each time."""
 
-    def __init__(self, count: int, side: int) -> None:
-        self._count = count
-        self._side = side
+    count: int
+    side: int
 
     def __len__(self) -> int:
-        return self._count
+        return self.count
 
     def name(self, index: int) -> str:
         return f"random {index}"
@@ -369,5 +369,5 @@ class _Noise:
         return None
 
     def load_with_digest(self, index: int) -> tuple[NDArray[np.uint8], bytes]:
-        shape = (self._side, self._side, 3)
+        shape = (self.side, self.side, 3)
         return np.random.default_rng(index).integers(0, 256, shape, np.uint8), bytes(8)

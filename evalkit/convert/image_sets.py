@@ -158,27 +158,26 @@ def _folder(path: Path, kind: Kind, size: int) -> ImageSet:
     )
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class _Resized:
     """Faces of a folder, resized to the side that a model takes."""
 
-    def __init__(self, images: WiderImages, size: int) -> None:
-        self._images = images
-        self._size = size
+    images: WiderImages
+    size: int
 
     def __len__(self) -> int:
-        return len(self._images)
+        return len(self.images)
 
     def name(self, index: int) -> str:
-        return self._images.name(index)
+        return self.images.name(index)
 
     def path(self, index: int) -> Path:
-        return self._images.path(index)
+        return self.images.path(index)
 
     def load_with_digest(self, index: int) -> tuple[NDArray[np.uint8], bytes]:
-        image, digest = self._images.load_with_digest(index)
-        if image.shape[:2] != (self._size, self._size):
-            resized: Any = cv2.resize(
-                image, (self._size, self._size), interpolation=cv2.INTER_CUBIC
-            )
+        image, digest = self.images.load_with_digest(index)
+        side = (self.size, self.size)
+        if image.shape[:2] != side:
+            resized: Any = cv2.resize(image, side, interpolation=cv2.INTER_CUBIC)
             image = resized
         return image, digest

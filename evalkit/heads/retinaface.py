@@ -96,16 +96,10 @@ class RetinaFace(DetectionHead):
                 f"{len(anchors)} rows of 4, 2 and perhaps 10 columns for an input of "
                 f"{size[1]}x{size[0]} pixels",
             )
-        probabilities = self._probabilities(scores[0])
+        tables = [offsets[0], self._probabilities(scores[0]), *points]
         return [
-            self._decode_image(
-                offsets[0][image],
-                probabilities[image],
-                points[0][image] if points else None,
-                anchors,
-                threshold,
-            )
-            for image in range(len(probabilities))
+            self._decode_image([table[image] for table in tables], anchors, threshold)
+            for image in range(len(offsets[0]))
         ]
 
     def _probabilities(self, scores: Floats) -> Floats:
@@ -121,14 +115,9 @@ class RetinaFace(DetectionHead):
         probabilities: Floats = np.float32(1) / (1 + np.exp(background - face))
         return probabilities
 
-    def _decode_image(
-        self,
-        offsets: Floats,
-        scores: Floats,
-        landmarks: Floats | None,
-        anchors: Floats,
-        threshold: float,
-    ) -> Detections:
+    def _decode_image(self, tables: list[Floats], anchors: Floats, threshold: float) -> Detections:
+        """Decode one image: tables of offsets, of probabilities, and perhaps of landmarks."""
+        offsets, scores, *landmarks = tables
         rows = np.flatnonzero(passes(scores, threshold))
         center, side = anchors[rows, :2], anchors[rows, 2:]
         place, shape = np.float32(self.variances[0]), np.float32(self.variances[1])
@@ -137,7 +126,7 @@ class RetinaFace(DetectionHead):
             center + offsets[:, :2] * place * side, side * np.exp(offsets[:, 2:] * shape)
         )
         points = None
-        if landmarks is not None:
-            steps = landmarks[rows].reshape(-1, 5, 2) * place * side[:, None]
+        if landmarks:
+            steps = landmarks[0][rows].reshape(-1, 5, 2) * place * side[:, None]
             points = center[:, None] + steps
         return Detections(boxes, scores[rows], points)

@@ -25,7 +25,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from evalkit.backends.base import Backend, Precision, Probe, Session, SessionOptions, TensorInfo
+from evalkit.backends.base import Backend, Probe, Session, SessionOptions, TensorInfo
 from evalkit.backends.kernels import Kernel, count_arithmetic, describe_precision, is_int8
 from evalkit.backends.mxnet.network import Network, cause, load_network
 from evalkit.backends.session import ModelBackend, ModelSession
@@ -67,7 +67,8 @@ class MxnetSession(ModelSession):
         sizes, self.outputs = _sizes(model, self._network, self._input, options.image)
         self.inputs = (TensorInfo(self._input, "float32", sizes),)
         kernels = self._kernels()
-        built = _built_precision(kernels)
+        quantised = any(k.op.startswith("_contrib_quantize") or is_int8(k) for k in kernels)
+        built = "int8" if quantised else "fp32"
         if built != options.precision:
             other = f"a {options.precision} model (evalkit convert builds int8)"
             raise wrong_precision(model, built, options.precision, other)
@@ -253,18 +254,17 @@ def _sizes(
                 for axis in axes:
                     sizes[axis] = None
         outputs = zip(network.symbol.list_outputs(), zip(*variants, strict=True), strict=True)
-        infos = (TensorInfo(name, "float32", _common(shapes)) for name, shapes in outputs)
+        infos = []
+        for name, shapes in outputs:  # sizes that change with the input are open
+            by_axis = zip(*shapes, strict=True)
+            fixed = (each[0] if len(set(each)) == 1 else None for each in by_axis)
+            infos.append(TensorInfo(name, "float32", tuple(fixed)))
         return tuple(sizes), tuple(infos)
     raise InputError(
         f"{model}: the parameters do not fit the symbol, or it takes other images. Sizes tried: "
         f"{'; '.join(failures)}. Use the parameters of this symbol, and state its size under "
         "'input' in the model's YAML."
     )
-
-
-def _common(shapes: tuple[tuple[int, ...], ...]) -> tuple[int | None, ...]:
-    """Keep the sizes that are the same in all shapes."""
-    return tuple(sizes[0] if len(set(sizes)) == 1 else None for sizes in zip(*shapes, strict=True))
 
 
 def _infer(network: Network, image_name: str, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
@@ -305,8 +305,3 @@ def _read_kernels(graph: Any, types: dict[str, Any]) -> list[Kernel]:
         for node in described["nodes"]
         if node["op"] != "null" and node["inputs"]
     ]
-
-
-def _built_precision(kernels: list[Kernel]) -> Precision:
-    quantised = any(k.op.startswith("_contrib_quantize") or is_int8(k) for k in kernels)
-    return "int8" if quantised else "fp32"

@@ -123,17 +123,10 @@ class TorchSession(ModelSession):
             _settings(self.threads),
             self._carrier.stream(),
             torch.inference_mode(),
-            self._cast(),
+            torch.autocast(self._carrier.device.type, torch.bfloat16, enabled=self._autocast),
             watch or nullcontext(),
         ):
             return _named(self._module(self._carrier.to_device(batch, layout)), self.model)
-
-    def _cast(self) -> AbstractContextManager[Any]:
-        device = self._carrier.device.type
-        cast: AbstractContextManager[Any] = (
-            torch.autocast(device, torch.bfloat16) if self._autocast else nullcontext()
-        )
-        return cast
 
     def _flushes_denormals(self) -> bool:
         """Whether every thread does: worker threads keep the setting that they started with."""

@@ -232,10 +232,8 @@ def _ending(code: int | None) -> str:
         return "stopped answering"
     if code >= 0:
         return f"ended with exit code {code}"
-    try:
-        name = signal.Signals(-code).name
-    except ValueError:
-        name = f"signal {-code}"
+    names = {number.value: number.name for number in signal.Signals}
+    name = names.get(-code, f"signal {-code}")
     memory = ", perhaps for lack of memory," if -code == signal.SIGKILL else ""
     return f"was killed by {name}{memory}"
 
