@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from evalkit.backends.base import Backend, Probe, Session, SessionOptions
 from evalkit.core.errors import EvalkitError
-from evalkit.core.registry import Entry, foreign_fault
+from evalkit.core.registry import Entry, blamed
 
 V = TypeVar("V")
 Blamed = Callable[[str], AbstractContextManager[None]]
@@ -30,7 +30,7 @@ def guarded(backend: type[Backend], registered: str, entry: Entry) -> type[Backe
     entry : Entry
         What registered it.
     """
-    blamed = partial(_blamed, registered, entry)
+    guard = partial(blamed, "backend", registered, entry)
 
     class Guarded(Backend):
         name = registered
@@ -39,7 +39,7 @@ def guarded(backend: type[Backend], registered: str, entry: Entry) -> type[Backe
         def probe(cls) -> Probe:
             """See `Backend.probe`; an exception becomes the reason why it is not available."""
             try:
-                with blamed("while it was probed"):
+                with guard("while it was probed"):
                     return _of_kind(backend.probe(), Probe)
             except EvalkitError as error:
                 return Probe(available=False, reason=str(error))
@@ -47,8 +47,8 @@ def guarded(backend: type[Backend], registered: str, entry: Entry) -> type[Backe
         @classmethod
         def open(cls, model: Path, options: SessionOptions) -> Session:
             """See `Backend.open`."""
-            with blamed(f"while it opened {model}"):
-                return _GuardedSession(_of_kind(backend.open(model, options), Session), blamed)
+            with guard(f"while it opened {model}"):
+                return _GuardedSession(_of_kind(backend.open(model, options), Session), guard)
 
     return Guarded
 
@@ -79,14 +79,3 @@ def _of_kind(value: V, kind: type) -> V:
     if not isinstance(value, kind):
         raise TypeError(f"it returned a {type(value).__name__} instead of a {kind.__name__}")
     return value
-
-
-@contextmanager
-def _blamed(name: str, entry: Entry, doing: str) -> Iterator[None]:
-    """Turn any exception into an error that names the other package."""
-    try:
-        yield
-    except EvalkitError:
-        raise
-    except (Exception, SystemExit) as error:  # SystemExit would set the exit code that CI reads
-        raise foreign_fault("backend", name, entry, doing, error) from error

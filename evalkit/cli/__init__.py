@@ -42,22 +42,21 @@ _COMMANDS = {
 
 @functools.cache
 def commands() -> dict[str, str]:
-    """Return the summary of every command, those of the tasks first.
-
-    Raises
-    ------
-    evalkit.core.errors.InputError
-        Another package registers a task under the name of a command.
-    """
+    """Return the summary of every command, those of the tasks first."""
     from evalkit.tasks import TASKS
 
-    tasks = {name: TASKS.entry(name) for name in TASKS}
-    for name in tasks.keys() & _COMMANDS.keys():
+    return TASKS.summaries() | _COMMANDS
+
+
+def _check_name(name: str) -> None:
+    """Refuse a command whose name another package gave to a task; other commands go on."""
+    from evalkit.tasks import TASKS
+
+    if name in _COMMANDS and name in TASKS:
         raise InputError(
-            f"{tasks[name].origin} registers a task {name!r}, which is the name of a command. "
-            "Uninstall it, or ask its makers for another name."
+            f"{TASKS.entry(name).origin} registers a task {name!r}, which is the name of a "
+            "command. Uninstall it, or ask its makers for another name."
         )
-    return {name: entry.summary for name, entry in tasks.items()} | _COMMANDS
 
 
 _EPILOG = """\
@@ -111,6 +110,7 @@ def build_parser(chosen: str | None) -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         if name == chosen:
+            _check_name(name)
             module = name if name in _COMMANDS else "evaluate"
             implementation = importlib.import_module(f"evalkit.cli.{module}")
             command.epilog = getattr(implementation, "EPILOG", None)

@@ -12,11 +12,18 @@ import importlib.metadata
 import os
 import traceback
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
-from evalkit.core.errors import DISTRIBUTION, InputError, UnavailableError, install_command
+from evalkit.core.errors import (
+    DISTRIBUTION,
+    EvalkitError,
+    InputError,
+    UnavailableError,
+    install_command,
+)
 
 T = TypeVar("T")
 
@@ -74,6 +81,27 @@ def foreign_fault(
     )
 
 
+@contextmanager
+def blamed(
+    kind: str, name: str, entry: Entry, doing: str, passing: tuple[type[Exception], ...] = ()
+) -> Iterator[None]:
+    """Turn any exception into an error that names the other package; see `foreign_fault`.
+
+    Parameters
+    ----------
+    kind, name, entry, doing
+        As `foreign_fault` takes them.
+    passing : tuple of types
+        Exceptions that are left as they are, beside evalkit's own.
+    """
+    try:
+        yield
+    except (Exception, SystemExit) as error:  # SystemExit would set the exit code that CI reads
+        if isinstance(error, (EvalkitError, *passing)):
+            raise
+        raise foreign_fault(kind, name, entry, doing, error) from error
+
+
 def _place(error: BaseException) -> str:
     """Say where another package's error comes from: its last line outside evalkit."""
     passing = (f"{Path(__file__).parents[1]}{os.sep}", importlib.__file__, "<frozen")
@@ -120,6 +148,7 @@ class Registry(Generic[T]):
         self._guard = guard
         self.group = f"evalkit.{kind}s"
         self._entries = dict(builtin)
+        self._faults: dict[str, InputError] = {}
         self._plugins_read = False
 
     def register(self, name: str, target: str, *, extra: str | None = None, origin: str) -> None:
@@ -148,15 +177,25 @@ class Registry(Generic[T]):
         self._read_plugins()
         return sorted(self._entries)
 
+    def summaries(self) -> dict[str, str]:
+        """Return a line for each name, those that `entry` refuses too."""
+        self._read_plugins()
+        lines = dict.fromkeys(self._faults, "")
+        lines |= {name: entry.summary for name, entry in self._entries.items()}
+        return dict(sorted(lines.items()))
+
     def entry(self, name: str) -> Entry:
         """Look up what is registered under a name.
 
         Raises
         ------
         evalkit.core.errors.InputError
-            Nothing is; the message suggests a name.
+            Nothing is, and the message suggests a name; or what a package registered there is
+            wrong, or is registered by another one too. Other names stay usable.
         """
         self._read_plugins()
+        if name in self._faults:
+            raise InputError(str(self._faults[name]))
         if name not in self._entries:
             close = difflib.get_close_matches(name, self._entries, n=1)
             hint = f" Did you mean {close[0]!r}?" if close else ""
@@ -228,5 +267,8 @@ class Registry(Generic[T]):
             return
         for point in importlib.metadata.entry_points(group=self.group):
             origin = point.dist.name if point.dist is not None else "an unnamed package"
-            self.register(point.name, point.value, origin=origin)
-        self._plugins_read = True  # only now: a collision is an error every time, not once
+            try:
+                self.register(point.name, point.value, origin=origin)
+            except InputError as error:  # of this name alone, every time that it is used
+                self._faults[point.name] = error
+        self._plugins_read = True

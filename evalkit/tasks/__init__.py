@@ -7,9 +7,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evalkit.core.errors import EvalkitError, UnavailableError
+from evalkit.core.errors import EvalkitError
 from evalkit.core.registry import Entry, Registry
 from evalkit.tasks.base import Task
+from evalkit.tasks.foreign import guarded
 
 if TYPE_CHECKING:
     from evalkit.core.settings import RunSettings
@@ -44,6 +45,7 @@ TASKS: Registry[type[Task[Any]]] = Registry(
             summary="WIDER FACE: Easy, Medium and Hard AP of any detector",
         ),
     },
+    guard=guarded,
 )
 
 
@@ -76,7 +78,7 @@ def hidden_parts_of(name: str) -> frozenset[str]:
 def task_of(path: Path) -> Task[Any] | None:
     """Return the task whose data a path holds, None where it is no task's."""
     for name in TASKS:
-        with suppress(UnavailableError):  # another task's data need not its libraries
+        with suppress(EvalkitError):  # a task that cannot be used says nothing of other data
             task = TASKS.get(name)()
             if task.finds(path):
                 return task

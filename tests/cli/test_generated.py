@@ -126,6 +126,7 @@ def plug_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
     monkeypatch.setattr(TASKS, "_plugins_read", False)
     monkeypatch.setattr(TASKS, "_entries", dict(TASKS._entries))
+    monkeypatch.setattr(TASKS, "_faults", {})
     cli.commands.cache_clear()
     yield register
     cli.commands.cache_clear()
@@ -145,16 +146,21 @@ def test_another_packages_task_is_a_command(plug_in: Any) -> None:
         ("gate", "toy:Toy", "registers a task 'gate', which is the name of a command"),
         ("lfw", "toy:Toy", "Two packages register the task 'lfw'"),
         ("toy", "no_such_module_here:Toy", "The task 'toy' cannot be loaded"),
+        ("toy", "toy", "points to 'toy'; write it as 'module:attribute'"),
     ],
 )
 def test_faults_of_another_package_are_one_line(
     plug_in: Any, capsys: pytest.CaptureFixture[str], name: str, value: str, told: str
 ) -> None:
     plug_in(name, value)
-    assert cli.main([name if name == "toy" else "inspect", "--help"]) == 2
+    assert cli.main([name, "--help"]) == 2
     shown = capsys.readouterr().err
     assert told in shown
     assert "Traceback" not in shown
+    for other in ("inspect", "ijbc"):
+        with pytest.raises(SystemExit) as exit_:
+            cli.main([other, "--help"])
+        assert exit_.value.code == 0
 
 
 def test_a_timeout_without_end_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -290,7 +290,9 @@ def test_plugin_that_takes_a_builtin_name_is_refused(
 ) -> None:
     plug(monkeypatch, Point("cat", "zoo:Lion", Dist("zoo")))
     with pytest.raises(InputError, match="Uninstall one of them"):
-        animals.names()
+        animals.get("cat")
+    assert animals.get("tom") is tom
+    assert animals.summaries().keys() == set(animals)
 
 
 def test_colliding_plugins_are_told_every_time(
@@ -299,7 +301,18 @@ def test_colliding_plugins_are_told_every_time(
     plug(monkeypatch, Point("cat", "zoo:Lion", Dist("zoo")), Point("dog", "zoo:Dog", Dist("zoo")))
     for _ in range(2):
         with pytest.raises(InputError, match="Uninstall one of them"):
-            animals.get("dog")
+            animals.entry("cat")
+        assert animals.entry("dog").origin == "zoo"
+
+
+def test_a_wrong_entry_point_is_told_where_it_is_used(
+    monkeypatch: pytest.MonkeyPatch, animals: Registry[Any]
+) -> None:
+    plug(monkeypatch, Point("dog", "zoo", Dist("zoo")))
+    assert "dog" not in animals.names()
+    assert animals.summaries()["dog"] == ""
+    with pytest.raises(InputError, match="of zoo points to 'zoo'"):
+        animals.get("dog")
 
 
 def test_plugin_without_distribution(monkeypatch: pytest.MonkeyPatch) -> None:

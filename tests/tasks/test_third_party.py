@@ -15,9 +15,10 @@ import yaml
 from command import Command
 
 from evalkit.cli import commands
+from evalkit.core.errors import InputError
 from evalkit.core.results import load_result
 from evalkit.datasets.lfw import load_bin
-from evalkit.tasks import TASKS
+from evalkit.tasks import TASKS, task_of
 
 pytest.importorskip("onnxruntime", reason="needs the cpu extra")
 MODEL = ("--model", "sample-recognition")
@@ -43,6 +44,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     commands.cache_clear()
     TASKS._entries.clear()
     TASKS._entries.update(entries)
+    TASKS._faults.clear()
     sys.modules.pop("toy_task", None)
 
 
@@ -100,3 +102,69 @@ def test_sign_off(installed: Path, evalkit: Command, tiny_lfw: Path, tmp_path: P
     assert "toy" in (out / "report.html").read_text(encoding="utf-8")
     result = load_result(out / "cells" / "toy" / "torch-fp32" / "result.json")
     assert (result.task, result.settings["threshold"]) == ("toy", 0.25)
+
+
+def faulty(site: Path, old: str, new: str) -> None:
+    """Put a fault into the installed toy."""
+    text = (site / "toy_task.py").read_text(encoding="utf-8")
+    assert old in text
+    (site / "toy_task.py").write_text(text.replace(old, new, 1), encoding="utf-8")
+    sys.modules.pop("toy_task", None)
+    importlib.invalidate_caches()
+
+
+@pytest.mark.parametrize(
+    ("old", "method"),
+    [
+        ("        pairs = load_bin(self.root(settings, progress))\n", "open"),
+        ("        rows, _ = embeddings(outputs, flip=False)\n", "evaluate"),
+        (
+            "        rows = [(m.name, percent(m.value), interval(m)) for m in result.metrics]\n",
+            "summary",
+        ),
+    ],
+)
+def test_an_exception_is_the_fault_of_its_package(
+    installed: Path,
+    evalkit: Command,
+    tiny_lfw: Path,
+    capsys: pytest.CaptureFixture[str],
+    old: str,
+    method: str,
+) -> None:
+    faulty(installed, old, f"        1 / 0\n{old}")
+    assert evalkit("toy", "--data", tiny_lfw, *MODEL) == 2
+    shown = capsys.readouterr().err
+    assert f"The task 'toy' of toy (toy_task:Toy) failed in its method {method}: Zero" in shown
+    assert "toy_task.py, line" in shown
+    assert "Traceback" not in shown
+
+
+def test_errors_of_files_stay_what_they_are(
+    installed: Path, evalkit: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "broken.bin").write_bytes(b"no pickle")
+    assert evalkit("toy", "--data", tmp_path / "broken.bin", *MODEL) == 2
+    assert "no part of evalkit" not in capsys.readouterr().err
+
+
+def test_a_task_without_a_method_is_refused(
+    installed: Path, evalkit: Command, tiny_lfw: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    faulty(installed, "    def primaries(", "    def primary(")
+    assert evalkit("toy", "--data", tiny_lfw, *MODEL) == 2
+    assert "The task 'toy' of toy (toy_task:Toy) has no primaries" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("target", ["toy_task:Absent", "toy_task", "toy_task:Table"])
+def test_a_wrong_entry_point_leaves_calibration_alone(
+    installed: Path, tiny_lfw: Path, target: str
+) -> None:
+    (installed / "toy-1.dist-info" / "entry_points.txt").write_text(
+        f"[evalkit.tasks]\ntoy = {target}\n"
+    )
+    with pytest.raises(InputError, match="toy"):
+        TASKS.get("toy")
+    task = task_of(tiny_lfw)
+    assert task is not None
+    assert task.name == "lfw"
