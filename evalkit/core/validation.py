@@ -122,7 +122,9 @@ def _complaint(kind: type[BaseModel], item: ErrorDetails, *, options: bool) -> s
     if item["type"] == "extra_forbidden":
         return f"{where}: unknown setting; known: {', '.join(_known(kind, item['loc']))}"
     if where and options:
-        where = f"--{str(item['loc'][0]).replace('_', '-')}"
+        field = str(item["loc"][0])
+        option = options_of(kind).get(field)
+        where = option.name_of(field) if option else f"--{field.replace('_', '-')}"
     if item["type"] in _PLAINLY:
         words = _PLAINLY[item["type"]].format(**item.get("ctx", {}), value=item["input"])
         return f"{where} {words}"

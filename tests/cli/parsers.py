@@ -20,7 +20,8 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 
 from evalkit.backends.outputs.runtime_info import OutputSpec, RuntimeInfo
-from evalkit.cli import bench, build_parser
+from evalkit.cli import build_parser
+from evalkit.cli.bench import BenchSettings
 from evalkit.cli.options import resolve
 from evalkit.convert.settings import ConversionSettings
 from evalkit.core.errors import EvalkitError
@@ -41,6 +42,7 @@ KINDS: dict[str, type[BaseModel]] = {
     "dump": DumpSettings,
     "convert": ConversionSettings,
     "export": RunSettings,
+    "bench": BenchSettings,
 }
 """Settings of the commands that have some."""
 
@@ -271,8 +273,6 @@ def parse(line: str, command: str) -> dict[str, Any]:
     values = {name: plain(value) for name, value in vars(found).items() if name != "run"}
     kind = KINDS.get(command)
     try:
-        if command == "bench":
-            resolve(found, RunSettings, bench.RUN)
         if kind is None:
             return {"values": values}
         settings = resolve(found, kind)
