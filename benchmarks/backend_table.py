@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from evalkit.backends.base import PRECISIONS, Precision
-from evalkit.bench import Setup, Timing, measure
+from evalkit.bench import Setup, Timing, bench
 from evalkit.core import machine as environment
 from evalkit.core.errors import EvalkitError
 from evalkit.core.progress import Progress
@@ -125,7 +125,7 @@ def time_all(good: Sequence[Cell], arguments: argparse.Namespace) -> tuple[Timin
         for size in arguments.batch_sizes
     ]
     options = {"repeats": arguments.repeats, "seconds": arguments.seconds}
-    return measure(good[0].model, setups, progress=arguments.progress, **options)
+    return bench(good[0].model, setups, progress=arguments.progress, **options).timings
 
 
 def row(
