@@ -27,13 +27,15 @@ After an interruption the same command resumes.
 
 def configure(parser: argparse.ArgumentParser, name: str) -> None:
     """Add the options."""
-    from evalkit.exchange.settings import DumpSettings
+    from evalkit.exchange.settings import DumpSettings, data_settings
     from evalkit.tasks import TASKS
 
     parser.argument_default = argparse.SUPPRESS
     parser.add_argument("kind", choices=sorted(TASKS), help="the task whose data set is written")
     options = Options(parser)
     options.add(DumpSettings)
+    for setting, kind in data_settings().items():
+        options.add(kind, [setting])
     add_quiet(options.group("form"))
 
 
@@ -43,11 +45,13 @@ def run(arguments: argparse.Namespace) -> int:
     from evalkit.core.progress import Progress
     from evalkit.exchange.dump import dump
     from evalkit.exchange.inputs import model_outputs, prepare_inputs
-    from evalkit.exchange.settings import DumpSettings
+    from evalkit.exchange.settings import DumpSettings, data_settings
 
     config = resolve(arguments, DumpSettings)
     progress = Progress(quiet=getattr(arguments, "quiet", False))
-    with prepare_inputs(config, progress) as inputs:
+    typed = vars(arguments)
+    own = {name: typed[name] for name in data_settings() if name in typed}
+    with prepare_inputs(config, progress, own) as inputs:
         done = dump(
             config.out,
             inputs.manifest,

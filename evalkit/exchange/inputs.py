@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +16,12 @@ from evalkit.backends.outputs.manifest import Task as Kind
 from evalkit.backends.outputs.runtime_info import OutputSpec
 from evalkit.core.errors import InputError
 from evalkit.core.files import sha256_json
+from evalkit.core.option import options_of
 from evalkit.core.progress import Progress
-from evalkit.core.settings import ModelConfig, RunSettings, load_model_config
+from evalkit.core.settings import DATA, ModelConfig, RunSettings, load_model_config
+from evalkit.core.validation import COMMAND_LINE, validate
 from evalkit.exchange.dump import Image, Views, plain, plain_and_flipped
-from evalkit.exchange.settings import DumpSettings
+from evalkit.exchange.settings import DumpSettings, data_settings
 from evalkit.heads.sizing import pad_colour, parse_sizing, place
 from evalkit.run.inference import require_model, sample_model
 from evalkit.run.models import face_side, host_reference
@@ -41,8 +43,17 @@ class Inputs:
 
 
 @contextmanager
-def prepare_inputs(config: DumpSettings, progress: Progress) -> Iterator[Inputs]:
+def prepare_inputs(
+    config: DumpSettings, progress: Progress, own: Mapping[str, Any] | None = None
+) -> Iterator[Inputs]:
     """Find the images and the preparation of a dump; the images can be read inside the ``with``.
+
+    Parameters
+    ----------
+    config : DumpSettings
+    progress : Progress
+    own : mapping of str to object, optional
+        Settings of the task, see `evalkit.exchange.settings.data_settings`.
 
     Raises
     ------
@@ -59,7 +70,7 @@ def prepare_inputs(config: DumpSettings, progress: Progress) -> Iterator[Inputs]
         )
     if config.sizing is not None:
         model = model.model_copy(update={"sizing": config.sizing})
-    with first(task.open(_settings(config, task), progress)) as samples:
+    with first(task.open(_settings(config, task, own or {}), progress)) as samples:
         if samples.key:
             raise InputError(f"{config.data} holds several sets. Name one of them with --data.")
         for warning in samples.warnings:
@@ -99,11 +110,16 @@ def _inputs(config: DumpSettings, task: Task[Any], model: ModelConfig, samples: 
     return Inputs(manifest, source, views, normalise, model)
 
 
-def _settings(config: DumpSettings, task: Task[Any]) -> RunSettings:
+def _settings(config: DumpSettings, task: Task[Any], own: Mapping[str, Any]) -> RunSettings:
     """Return the settings of the task that say which images these are."""
-    names = {"data", "limit", "events", "ground_truth"} & task.Settings.model_fields.keys()
-    settings: RunSettings = task.Settings(**{name: getattr(config, name) for name in names})
-    return settings
+    fields = task.Settings.model_fields
+    for name in own.keys() - fields.keys():
+        option = options_of(data_settings()[name])[name].name_of(name)
+        raise InputError(f"{config.kind} takes no {option}. Leave it out.")
+    options = options_of(DumpSettings)
+    names = [name for name in options if options[name].group == DATA and name in fields]
+    values = {name: getattr(config, name) for name in names}
+    return validate(task.Settings, {**values, **own}, COMMAND_LINE)
 
 
 def _dtype(config: DumpSettings) -> str:

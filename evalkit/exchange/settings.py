@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from evalkit.core.option import Option
-from evalkit.core.settings import PREPARATION, RunSettings
+from evalkit.core.errors import EvalkitError
+from evalkit.core.option import Option, options_of
+from evalkit.core.settings import DATA, PREPARATION, RunSettings
+from evalkit.tasks import TASKS, settings_of
 
 _FORM = "form"
 _CALIBRATION = "calibration"
@@ -58,11 +61,11 @@ class DumpSettings(RunSettings):
         ),
     ] = None
     events: Annotated[
-        tuple[str, ...], Option("only these events of WIDER FACE", _FORM, "figure", "NAME,...")
+        tuple[str, ...], Option("only these events of WIDER FACE", DATA, "figure", "NAME,...")
     ] = ()
     ground_truth: Annotated[
         Path | None,
-        Option("folder of WIDER FACE's .mat files", _FORM, "figure", "DIR", default="in --data"),
+        Option("folder of WIDER FACE's .mat files", DATA, "figure", "DIR", default="in --data"),
     ] = None
     calibration: Annotated[
         int | None,
@@ -80,3 +83,18 @@ class DumpSettings(RunSettings):
     seed: Annotated[int, Option("seed of the draw", _CALIBRATION, "run", "N")] = Field(
         default=0, ge=0
     )
+
+
+def data_settings() -> dict[str, type[RunSettings]]:
+    """Return the tasks' own settings that decide which images there are, each with a class of it.
+
+    They are those in the group of the data on which figures rest, beside those of a dump.
+    """
+    kinds: dict[str, type[RunSettings]] = {}
+    for task in TASKS:
+        with suppress(EvalkitError):  # a task that cannot be used leaves the others alone
+            kind = settings_of(task)
+            for name, option in options_of(kind).items():
+                if (option.group, option.scope) == (DATA, "figure"):
+                    kinds.setdefault(name, kind)
+    return {name: kind for name, kind in kinds.items() if name not in options_of(DumpSettings)}

@@ -15,6 +15,7 @@ from command import Command
 
 from evalkit.core.results import Result, load_result
 from evalkit.datasets import sample
+from evalkit.datasets.lfw import load_bin
 
 pytest.importorskip("onnxruntime", reason="needs the cpu or gpu extra")
 
@@ -334,3 +335,37 @@ def test_predictions_say_what_device_made_them(
     )
     assert device.ran.precision_ran == "int8 (as its user says)"
     assert device.model.sha256 is not None
+
+
+def test_pairs_of_a_folder_of_images(
+    evalkit: Command, board: Board, tiny_lfw: Path, tmp_path: Path
+) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    pairs = load_bin(tiny_lfw)
+    for index, image in enumerate(pairs.images):
+        (photos / f"{index}.png").write_bytes(image)
+    rows = [f"{2 * at}.png,{2 * at + 1}.png,{int(same)}" for at, same in enumerate(pairs.issame)]
+    points = "38.3 51.7 73.5 51.5 56 71.7 41.5 92.4 70.7 92.2"
+    (tmp_path / "pairs.csv").write_text("\n".join(["path1,path2,same", *rows]) + "\n")
+    (tmp_path / "points.txt").write_text(
+        "".join(f"{at}.png {points}\n" for at in range(len(pairs.images)))
+    )
+    table = ("pairs", "--data", tmp_path / "pairs.csv", "--images", photos)
+    data = (*table, "--align", "5pt", "--points", tmp_path / "points.txt")
+    model = ("--model", "sample-recognition")
+    dump, here, there = tmp_path / "dump", tmp_path / "here.json", tmp_path / "there.json"
+    assert evalkit("dump", *data, *model, "--no-flip", "--out", dump) == 0
+    device = ("--backend", "outputs", "--manifest", dump, "--precision", "fp32")
+    outputs = board(dump, "recognition.onnx")
+    assert evalkit(*data, *model, *device, "--outputs", outputs, "--output", there) == 0
+    assert evalkit(*data, *model, "--output", here) == 0
+    assert load_result(there).metric("eer").value == load_result(here).metric("eer").value
+    assert evalkit(*table, *model, *device, "--outputs", outputs) == 2
+
+
+def test_a_setting_of_another_task_is_refused(
+    evalkit: Command, tiny_lfw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evalkit("dump", "lfw", "--data", tiny_lfw, "--align", "none", "--out", tmp_path) == 2
+    assert "lfw takes no --align. Leave it out." in capsys.readouterr().err
