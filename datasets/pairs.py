@@ -295,7 +295,7 @@ def _is_header(row: Sequence[str], images: Path) -> bool:
     """Whether a first row is names of columns, not a pair with a mistake in it."""
     return (
         len(row) == 3
-        and row[2].casefold() not in _LABELS
+        and (row[2].casefold() not in _LABELS or row[:2] == ["path1", "path2"])
         and not any(Path(cell).suffix.lower() in SUFFIXES for cell in row[:2])
         and not any((images / cell).is_file() for cell in row[:2] if "\0" not in cell)
     )

@@ -353,3 +353,12 @@ def test_photographs_are_aligned_as_pack_does(
     points.write_text(points.read_text().replace("39", "40"))
     assert evalkit("pairs", "--data", table, *model, *align, "--output", tmp_path / "b.json") == 0
     assert evalkit("compare", tmp_path / "a.json", tmp_path / "b.json") == 3  # other faces
+
+
+def test_one_table_serves_pack_and_pairs(evalkit: Command, faces: Path, tmp_path: Path) -> None:
+    words = ("--pairs", faces, "--images", faces.parent, "--out", tmp_path / "p.bin")
+    assert evalkit("pack", "lfw", *words) == 0
+    assert len(load_bin(tmp_path / "p.bin")) == len(read_pairs(faces))
+    listed = tmp_path / "list.csv"
+    listed.write_text(faces.read_text().replace("path1,path2,same", "path1,path2,label"))
+    np.testing.assert_array_equal(read_pairs(listed).genuine, read_pairs(faces).genuine)

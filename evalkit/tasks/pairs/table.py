@@ -154,7 +154,7 @@ def _columns(path: Path, needed: tuple[str, ...]) -> Mapping[str, pa.ChunkedArra
         if path.suffix.lower() == ".parquet":
             table = parquet.read_table(path)
         else:
-            texts = dict.fromkeys((*needed, "subject1", "subject2"), pa.string())
+            texts = dict.fromkeys((*needed, "label", "subject1", "subject2"), pa.string())
             kinds = csv.ConvertOptions(column_types=texts, strings_can_be_null=False)
             table = csv.read_csv(path, convert_options=kinds)
     except (OSError, pa.ArrowException) as error:
@@ -163,6 +163,9 @@ def _columns(path: Path, needed: tuple[str, ...]) -> Mapping[str, pa.ChunkedArra
             path=path,
             remedy="Give a CSV file in UTF-8 with a header, or a Parquet file.",
         ) from error
+    # Lists for `evalkit pack` call the column label.
+    names = ["same" if name == "label" else name for name in table.column_names]
+    table = table.rename_columns(names)
     absent = [name for name in needed if name not in table.column_names]
     if ("subject1" in table.column_names) != ("subject2" in table.column_names):
         absent.append("subject1 or subject2: give both or none")
