@@ -97,11 +97,7 @@ def draw(
         "evaluated_sha256": None if evaluated is None else evaluated.sha256,
         "seed": seed,
         **_listed(images, chosen),
-        # Hashed as in output stores, so that an evaluation compares without reading the images.
-        "digests": [
-            hashlib.blake2b(images.content(row), digest_size=DIGEST_BYTES).hexdigest()
-            for row in chosen
-        ],
+        "digests": [_digest(images, row) for row in chosen],
         "identities": _identities(images, chosen),
         "held_out": _listed(images, other),
         "warnings": list(warnings),
@@ -173,6 +169,11 @@ def _listed(images: ImageSet, rows: dict[int, str]) -> dict[str, Any]:
         "sha256": sha256_json(list(rows.values())),
         "images": [[images.source.name(row), sha256] for row, sha256 in rows.items()],
     }
+
+
+def _digest(images: ImageSet, row: int) -> str:
+    """Hash an image as output stores do, so that an evaluation compares without reading it."""
+    return hashlib.blake2b(images.content(row), digest_size=DIGEST_BYTES).hexdigest()
 
 
 def _identities(images: ImageSet, rows: dict[int, str]) -> list[str] | None:

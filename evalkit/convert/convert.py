@@ -28,7 +28,7 @@ from evalkit.core import machine as environment
 from evalkit.core.errors import InputError, UnavailableError, WrongPrecisionError
 from evalkit.core.progress import Progress
 from evalkit.core.settings import ModelConfig, load_model_config
-from evalkit.core.sidecar import SCHEMA_VERSION, dumped, sidecar_path
+from evalkit.core.sidecar import SCHEMA_VERSION
 from evalkit.run.models import OpenModel
 from evalkit.run.pipeline import Normaliser
 
@@ -121,8 +121,7 @@ def convert(config: ConversionSettings, progress: Progress, *, command: str = ""
         failure = _failure(config, built)
         record = _record(job, built, command)
         if failure is None:
-            sidecar_path(job.out).write_bytes(dumped(record))
-            put(job.out, config.out, overwrite=config.replace)
+            put(job.out, config.out, record, overwrite=config.replace)
             if config.yaml is not None:
                 files = {f"{config.backend}:{config.precision}": config.out.resolve()}
                 write_model_yaml(config.yaml, model, files)

@@ -9,13 +9,14 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from evalkit.core.errors import USER_ERRNOS, InputError
 from evalkit.core.files import atomic_write
 from evalkit.core.settings import ModelConfig
-from evalkit.core.sidecar import sidecar_path
+from evalkit.core.sidecar import dumped, sidecar_path
 from evalkit.core.validation import read_yaml, validate
 
 
@@ -70,14 +71,15 @@ def work_folder(out: Path) -> Iterator[Path]:
         ) from error
 
 
-def put(model: Path, out: Path, *, overwrite: bool) -> None:
-    """Move a model and the files beside it to their place, the model last.
+def put(model: Path, out: Path, record: dict[str, Any], *, overwrite: bool) -> None:
+    """Write a model's record beside it, and move all files to their place, the model last.
 
     Raises
     ------
     evalkit.core.errors.InputError
         A companion (weights beside a graph) would replace an existing file.
     """
+    sidecar_path(model).write_bytes(dumped(record))
     companions = sorted(path for path in model.parent.iterdir() if path != model)
     for path in companions:
         target = out.parent / path.name

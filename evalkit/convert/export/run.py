@@ -15,7 +15,7 @@ from evalkit.core.errors import InputError
 from evalkit.core.files import sha256_file
 from evalkit.core.machine import describe
 from evalkit.core.settings import ModelConfig, RunSettings
-from evalkit.core.sidecar import SCHEMA_VERSION, dumped, sidecar_path
+from evalkit.core.sidecar import SCHEMA_VERSION
 from evalkit.run.models import image_shape, model_sha256, open_model
 
 RTOL = 1e-3
@@ -113,8 +113,7 @@ def export(
         for other in set(folder.iterdir()) - {file}:
             other.unlink()
         exported = job.compare(file)
-        sidecar_path(file).write_bytes(dumped(job.record(file, exported, command)))
-        put(file, out, overwrite=overwrite)
+        put(file, out, job.record(file, exported, command), overwrite=overwrite)
     return replace(exported, out=out)
 
 

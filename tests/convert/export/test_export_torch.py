@@ -27,7 +27,7 @@ def run(*words: object) -> int:
 def test_onnx_of_any_batch_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "m.onnx"
     assert run(SAMPLE, "--to", "onnx", "--out", out) == 0
-    assert "asked for 1e-06: met" in capsys.readouterr().out
+    assert "the limit is 1e-06: met" in capsys.readouterr().out
     from evalkit.backends.base import SessionOptions
 
     images = np.random.default_rng(0).normal(0, 1, (5, 3, 112, 112)).astype(np.float32)
