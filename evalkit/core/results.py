@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,10 @@ def readable(text: Any) -> Any:
 
 Text = Annotated[str, BeforeValidator(readable)]
 """A string that can be written everywhere."""
+
+
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+"""How many there are of something."""
 
 
 class Interval(Record):
@@ -121,7 +125,7 @@ class Metric(Record):
     direction: Literal["higher", "lower"] | None = "higher"
     unit: str = ""
     interval: Interval | None = None
-    counts: dict[str, int] = Field(default_factory=dict)
+    counts: dict[str, Count] = Field(default_factory=dict)
     share: tuple[str, str] | None = None
     at: dict[str, float | None] = Field(default_factory=dict)
     series: dict[str, tuple[float | None, ...]] = Field(default_factory=dict)
@@ -131,10 +135,12 @@ class Metric(Record):
     headline: bool = False
     flags: tuple[str, ...] = ()
 
-    @model_validator(mode="before")
-    @classmethod
-    def _of_schema_1(cls, values: Any) -> Any:
-        return schema1.metric(values)
+    @model_validator(mode="after")
+    def _counts_of_share(self) -> Self:
+        absent = [name for name in self.share or () if name not in self.counts]
+        if absent:
+            raise ValueError(f"share names counts that are not there: {', '.join(absent)}")
+        return self
 
     @property
     def too_few(self) -> str:
@@ -188,13 +194,8 @@ class DatasetInfo(Record):
     sha256: str
     content_sha256: str | None
     annotations_sha256: str | None = None
-    counts: dict[str, int]
+    counts: dict[str, Count]
     path: Text
-
-    @model_validator(mode="before")
-    @classmethod
-    def _of_schema_1(cls, values: Any) -> Any:
-        return schema1.dataset(values)
 
 
 class ModelInfo(Record):
@@ -284,6 +285,11 @@ class Result(Record):
         return schema1.result(values)
 
     @property
+    def protocol(self) -> str:
+        """The task's name as results of schema 1 had it: ``IJBC``."""
+        return self.task.upper()
+
+    @property
     def headline(self) -> Metric | None:
         """The figure to look at first."""
         marked = (metric for metric in self.metrics if metric.headline)
@@ -338,10 +344,11 @@ def load_result(path: Path) -> Result:
         raise InputError(f"Cannot read the result {path}: {error}.") from error
     try:
         value = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not JSON ({error}). Give a file of --output.") from error
     version = value.get("schema_version") if isinstance(value, dict) else None
-    if version not in {1, SCHEMA_VERSION}:
+    # True equals 1, and a list has no hash.
+    if type(version) is not int or version not in {1, SCHEMA_VERSION}:
         raise InputError(
             f"{path} has schema version {version!r}; this evalkit reads 1 and {SCHEMA_VERSION}. "
             "Make the result again with this version."

@@ -7,7 +7,7 @@ distances; schema 2 has similarities, ``1 - distance / 2``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 _COUNTS = {"same": "genuine", "different": "impostors"}
@@ -29,32 +29,62 @@ _HEADLINES = (
 
 
 def result(values: Any) -> Any:
-    """Return a result's values as schema 2 has them; those of schema 2 as they are."""
-    if not isinstance(values, Mapping) or not (_is_1(values) or "protocol" in values):
+    """Return the values of a result of schema 1 as schema 2 has them; other values as they are."""
+    if not _is_1(values):
         return values
-    found = {name: value for name, value in values.items() if name != "protocol"}
-    found["schema_version"] = 2
-    if "protocol" in values:
-        found["task"] = str(values["protocol"]).lower()
+    now = {**_within(task_named(values), "dataset", dataset), "schema_version": 2}
     metrics = values.get("metrics")
     if isinstance(metrics, list | tuple):
-        found["metrics"] = _headlined(_viewed([metric(one) for one in metrics], values))
-    return found
+        now["metrics"] = _headlined(_viewed([metric(one) for one in metrics], values))
+    return now
 
 
-def _is_1(values: Mapping[str, Any]) -> bool:
-    return values.get("schema_version") == 1
+def signoff(values: Any) -> Any:
+    """Return the values of a sign-off's record of schema 1 as schema 2 has them."""
+    if not _is_1(values):
+        return values
+    now = _within(values, "cells", lambda cells: _each(cells, _cell))
+    now = _within(now, "protocols", lambda rows: _each(rows, _protocol))
+    return {**now, "schema_version": 2}
+
+
+def _is_1(values: Any) -> bool:
+    """Whether a file's values are of schema 1; true is no version, although it equals 1."""
+    version = values.get("schema_version") if isinstance(values, Mapping) else None
+    return type(version) is int and version == 1
+
+
+def _protocol(row: Any) -> Any:
+    return _within(row, "dataset", dataset)
+
+
+def _cell(cell: Any) -> Any:
+    cell = _within(cell, "run", lambda run: _within(run, "metrics", lambda m: _each(m, metric)))
+    return _within(
+        cell, "comparison", lambda both: _within(both, "metrics", lambda m: _each(m, change))
+    )
+
+
+def _within(values: Any, name: str, now: Callable[[Any], Any]) -> Any:
+    """Return a mapping with one of its values brought to schema 2."""
+    if not isinstance(values, Mapping) or name not in values:
+        return values
+    return {**values, name: now(values[name])}
+
+
+def _each(values: Any, now: Callable[[Any], Any]) -> Any:
+    return [now(one) for one in values] if isinstance(values, list | tuple) else values
 
 
 def metric(values: Any) -> Any:
-    """Return a metric's values as schema 2 has them; those of schema 2 as they are."""
-    if not isinstance(values, Mapping) or "figure" in values or "name" not in values:
+    """Return a metric's values as schema 2 has them; values without a name as they are."""
+    if not isinstance(values, Mapping) or not isinstance(values.get("name"), str):
         return values
-    name = str(values["name"])
+    name = values["name"]
     head, *rest = name.split("/")
     figure = "rank" if head.startswith("rank-") else head.partition("@")[0]
     counts = dataset_counts(values.get("counts", {}))
-    found: dict[str, Any] = {
+    now: dict[str, Any] = {
         **values,
         "figure": figure,
         "kind": _KINDS.get(figure, "rate"),
@@ -65,28 +95,28 @@ def metric(values: Any) -> Any:
     }
     share = _SHARES.get(figure)
     if share and isinstance(counts, Mapping) and set(share) <= set(counts):
-        found["share"] = share
+        now["share"] = share
     if rest and rest[-1] == _NO_FLIP:
-        found["view"] = "no flip"
+        now["view"] = "no flip"
         rest = rest[:-1]
     if figure in {"ap", "recall", "tpir"} and rest:
-        found["subset"] = rest[0]
+        now["subset"] = rest[0]
         part, equals, value = "/".join(rest[1:]).partition("=")
-        found["part"] = {part: value} if equals else {}
-    return found
+        now["part"] = {part: value} if equals else {}
+    return now
 
 
 def change(values: Any) -> Any:
-    """Return a change's values as schema 2 has them; those of schema 2 as they are."""
-    if not isinstance(values, Mapping) or "figure" in values:
+    """Return a change's values as schema 2 has them; values without a name as they are."""
+    now = metric(values)
+    if now is values:
         return values
-    told = metric(values)
     names = ("figure", "kind", "part", "view", "threshold_of")
-    figure, _, point = str(values.get("name", "")).partition(_CARRIED)
+    figure, _, point = values["name"].partition(_CARRIED)
     if point:
-        told["threshold_of"] = point
-        told["kind"] = "small rate" if figure == "far" else "rate"
-    return {**values, **{name: told[name] for name in names if name in told}}
+        now["threshold_of"] = point
+        now["kind"] = "small rate" if figure == "far" else "rate"
+    return {**values, **{name: now[name] for name in names if name in now}}
 
 
 def task_named(values: Any) -> Any:
@@ -99,9 +129,7 @@ def task_named(values: Any) -> Any:
 
 def dataset(values: Any) -> Any:
     """Return a data set's values with the counts' names of schema 2."""
-    if not isinstance(values, Mapping) or not _COUNTS.keys() & set(values.get("counts") or ()):
-        return values
-    return {**values, "counts": dataset_counts(values["counts"])}
+    return _within(values, "counts", dataset_counts)
 
 
 def dataset_counts(counts: Any) -> Any:
@@ -147,12 +175,19 @@ def _viewed(metrics: list[Any], values: Mapping[str, Any]) -> list[Any]:
 
 def _headlined(metrics: list[Any]) -> list[Any]:
     """Mark the figure to look at first: of those that are usually published, one with enough."""
-    named = {one["name"]: one for one in metrics if isinstance(one, Mapping) and "name" in one}
-    known = [name for name in _HEADLINES if name in named]
-    few = "too_few_false_accepts"
-    settled = [name for name in known if few not in (named[name].get("flags") or ())]
-    chosen = next(iter(settled or known or named), None)
+    by_name = {
+        one["name"]: one
+        for one in metrics
+        if isinstance(one, Mapping) and isinstance(one.get("name"), str)
+    }
+    usual = [name for name in _HEADLINES if name in by_name]
+    enough = [name for name in usual if not _few(by_name[name].get("flags"))]
+    first = next(iter(enough or usual or by_name), None)
     return [
-        {**one, "headline": True} if isinstance(one, Mapping) and one.get("name") == chosen else one
+        {**one, "headline": True} if isinstance(one, Mapping) and one.get("name") == first else one
         for one in metrics
     ]
+
+
+def _few(flags: Any) -> bool:
+    return isinstance(flags, list | tuple) and "too_few_false_accepts" in flags

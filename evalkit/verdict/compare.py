@@ -60,11 +60,6 @@ class MetricChange(Record):
         """What the figure of a run rests on too little of; empty where both have enough."""
         return too_few(self.flags)
 
-    @model_validator(mode="before")
-    @classmethod
-    def _of_schema_1(cls, values: Any) -> Any:
-        return schema1.change(values)
-
 
 class Comparison(Record):
     """Everything that differs between two runs.

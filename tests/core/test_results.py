@@ -33,8 +33,8 @@ def result(**changes: Any) -> Result:
 
 def test_round_trip_keeps_every_digit(tmp_path: Path) -> None:
     metric = Metric(
-        name="tar@far=1e-04", value=1 / 3, rule="at_most", counts={"genuine": 2**40},
-        interval=Interval(low=0.1, high=0.5, level=0.95, method="wilson"), at={"threshold": None},
+        name="tar@far=1e-04", figure="tar", value=1 / 3, rule="at_most", counts={"genuine": 2**40},
+        interval=Interval(low=0.1, high=0.5, level=0.95, method="wilson"), at={"similarity": None},
     )  # fmt: skip
     saved = result(metrics=(metric,)).save(tmp_path / "r.json", {"scores": np.arange(3.0)})
     assert saved.scores_file == "r.scores.npz"

@@ -35,6 +35,7 @@ def ran(backend: str, precision: str) -> dict[str, Any]:
 
 def result(protocol: str, backend: str, precision: str, **other: Any) -> Result:
     given = {
+        "schema_version": 1,
         "evalkit_version": "0.1.0",
         "protocol": protocol,
         "status": "complete",

@@ -10,8 +10,12 @@ from evalkit.tasks.widerface.task import WiderFaceTask
 
 
 def metric(name, value, faces, recalled, proposals, interval=None, flags=()):
+    figure, subset, *parts = name.split("/")
     return Metric(
         name=name,
+        figure=figure,
+        subset=subset,
+        part=dict(part.split("=") for part in parts),
         value=value,
         rule="python",
         interval=interval,
@@ -23,7 +27,7 @@ def metric(name, value, faces, recalled, proposals, interval=None, flags=()):
 def result_of(metrics, **changes):
     content = {
         "evalkit_version": "0",
-        "protocol": "WIDERFACE",
+        "task": "widerface",
         "status": "complete",
         "started": "",
         "command": "",

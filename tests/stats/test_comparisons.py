@@ -28,7 +28,8 @@ def subjects_of(data: Comparisons, **changes: Any) -> SubjectComparisons:
 def tar(target: float = 0.1, **values: Any) -> Metric:
     plain = {"name": f"tar@far={target}", "figure": "tar", "value": 0.5, "rule": "at_most"}
     share = {"share": ("true_accepts", "genuine"), "at": {"target": target, "similarity": 0.6}}
-    return Metric.model_validate({**plain, **share, **values})
+    metric = {**plain, **share, **values}
+    return Metric.model_validate({"counts": dict.fromkeys(metric["share"] or (), 0), **metric})
 
 
 def finite(data: Comparisons) -> NDArray[Any]:

@@ -35,11 +35,12 @@ HOSTILE = "a|b<script>alert(1)</script>]]>&\"'`x`\n::error::x\x00\x1b[31m%0A*b*_
 
 def tar(accepted: int = 950, **changes: Any) -> dict[str, Any]:
     values = {
-        "name": "tar@far=1e-04", "value": accepted / 1000, "rule": "at_most",
+        "name": "tar@far=1e-04", "figure": "tar", "value": accepted / 1000, "rule": "at_most",
+        "share": ("true_accepts", "genuine"),
         "counts": {
             "true_accepts": accepted, "genuine": 1000, "false_accepts": 50, "impostors": 10**6,
         },
-        "at": {"target": 1e-4, "far": 5e-5, "threshold": 0.5},
+        "at": {"target": 1e-4, "achieved": 5e-5, "similarity": 0.5},
     }  # fmt: skip
     return {**values, **changes}
 
@@ -113,7 +114,7 @@ def test_a_better_figure_never_fails_and_no_margin_makes_it_stricter(
 
 
 def test_margins_are_on_errors_not_on_accuracy() -> None:
-    accuracy = {"name": "accuracy/exact", "rule": "exact"}
+    accuracy = {"name": "accuracy/exact", "figure": "accuracy", "rule": "exact"}
     old = result({**accuracy, "value": 0.995})
     new = result({**accuracy, "value": 0.985})
     rules = Policy(metrics=(MetricPolicy(name="accuracy/*", relative=0.05),))
@@ -121,7 +122,7 @@ def test_margins_are_on_errors_not_on_accuracy() -> None:
 
 
 def test_an_error_rate_that_rises_is_worse() -> None:
-    equal = {"name": "eer", "rule": "nearest_rates"}
+    equal = {"name": "eer", "figure": "eer", "direction": "lower", "rule": "nearest_rates"}
     old, new = result({**equal, "value": 0.02}), result({**equal, "value": 0.03})
     rules = Policy(metrics=(MetricPolicy(name="eer", absolute=0.005),))
     assert outcome(new, old, rules) == ("fail", 1)
@@ -135,7 +136,7 @@ CANNOT: list[tuple[str, Callable[[], tuple[Result, Result]]]] = [
     ("data", lambda: (result(dataset={**DATA, "sha256": "x"}), result())),
     ("data", lambda: (result(dataset={**DATA, "content_sha256": "x"}), result())),
     ("sample counts", lambda: (result(dataset={**DATA, "counts": {"faces": 8}}), result())),
-    ("sample counts", lambda: (result(tar(counts={"genuine": 999})), result())),
+    ("sample counts", lambda: (result(tar(counts={"genuine": 999}, share=None)), result())),
     ("rules", lambda: (result(settings={"rule": "at_most", "flip": "none"}), result())),
     ("rules", lambda: (result(tar(rule="interpolated")), result())),
     ("tar@far=1e-04", lambda: (result(tar(value=None)), result())),
@@ -193,13 +194,13 @@ def test_counts_give_error_rates_without_rounding() -> None:
         return Metric.model_validate(values).error_rate
 
     assert Metric.model_validate(tar(999)).error_rate == 1 / 1000
-    assert rate(name="ap/hard", value=0.75, rule="python") == 0.25
-    assert rate(name="xnorm", value=0.5, rule="mean_norm") is None
-    assert rate(name="tar@far=1", value=None, rule="at_most") is None
+    assert rate(name="ap/hard", figure="ap", value=0.75, rule="python") == 0.25
+    assert rate(name="xnorm", figure="xnorm", direction=None, value=0.5, rule="mean_norm") is None
+    assert rate(name="tar@far=1", figure="tar", value=None, rule="at_most") is None
 
 
 def test_errors_need_counts() -> None:
-    ap = {"name": "ap/hard", "value": 0.5, "rule": "python"}
+    ap = {"name": "ap/hard", "figure": "ap", "value": 0.5, "rule": "python"}
     rules = Policy(metrics=(MetricPolicy(name="ap/hard", errors=1),))
     assert outcome(result(ap), result(ap), rules) == ("cannot_judge", 3)
 
@@ -305,7 +306,13 @@ def test_a_trimmed_result_is_judged_as_the_whole_one() -> None:
 
 
 def test_a_figure_without_faces_may_be_in_a_baseline(tmp_path: Path) -> None:
-    absent = {"name": "ap/easy", "value": None, "rule": "python", "flags": ["no_face_kept"]}
+    absent = {
+        "name": "ap/easy",
+        "figure": "ap",
+        "value": None,
+        "rule": "python",
+        "flags": ["no_face_kept"],
+    }
     assert update_baseline(result(absent, tar()), tmp_path / "b.json")
 
 

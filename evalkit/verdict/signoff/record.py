@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ValidationError
+from pydantic import ValidationError, model_validator
 
 from evalkit.backends.base import PRECISIONS
+from evalkit.core import schema1
 from evalkit.core.errors import InputError
 from evalkit.core.files import atomic_write
 from evalkit.core.records import Record
@@ -257,7 +258,7 @@ class Signoff(Record):
         `evalkit.bench.BenchResult`.
     """
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     evalkit_version: str
     name: Text
     outcome: Overall
@@ -273,6 +274,11 @@ class Signoff(Record):
     bench: dict[str, Any] | None = None
     warnings: tuple[Text, ...] = ()
     environment: dict[str, Any]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_schema_1(cls, values: Any) -> Any:
+        return schema1.signoff(values)
 
     @property
     def modes(self) -> tuple[str, ...]:

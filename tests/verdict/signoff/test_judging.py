@@ -32,12 +32,10 @@ def protocol(**values: Any) -> ProtocolPlan:
 
 
 def metric(value: float | None, **values: Any) -> Metric:
-    at = {"target": 1e-4, "threshold": 0.5}
+    at = {"target": 1e-4, "similarity": 0.5}
     counts = {"impostors": 10**6}
-    return Metric(
-        **{"name": "tar@far=1e-04", "value": value, "rule": "at_most", "at": at, "counts": counts}
-        | values
-    )
+    plain = {"name": "tar@far=1e-04", "figure": "tar", "value": value, "rule": "at_most"}
+    return Metric.model_validate({**plain, "at": at, "counts": counts, **values})
 
 
 class Bounded(Change):

@@ -68,8 +68,8 @@ class Templates600:
 
     def metric(self, scores: NDArray[Any], genuine: NDArray[np.bool_]) -> Metric:
         (point,) = tar_at_far(scores[genuine], scores[~genuine], [self.far])
-        at = {"target": self.far, "threshold": point.threshold}
-        return Metric(name="tar@far=1e-03", value=point.tar, rule="at_most", at=at)
+        at = {"target": self.far, "similarity": point.threshold}
+        return Metric(name="tar@far=1e-03", figure="tar", value=point.tar, rule="at_most", at=at)
 
 
 class Pairs6000:
@@ -100,10 +100,12 @@ class Pairs6000:
         ten = ten_fold_accuracy(distances, issame, fold, "exact")
         return Metric(
             name="accuracy/exact",
+            figure="accuracy",
             value=ten.accuracy,
             rule="exact",
             counts={"correct": ten.correct, "pairs": ten.pairs},
-            series={"fold_threshold": ten.fold_threshold},
+            share=("correct", "pairs"),
+            series={"fold_distance": ten.fold_threshold},
         )
 
 
@@ -162,7 +164,11 @@ class Images800:
             (
                 Matches(image_counts(evaluation)),
                 Metric(
-                    name="ap/hard", value=evaluation.curves["hard"].summary()["ap"], rule="python"
+                    name="ap/hard",
+                    figure="ap",
+                    subset="hard",
+                    value=evaluation.curves["hard"].summary()["ap"],
+                    rule="python",
                 ),
             )
             for evaluation in evaluated
