@@ -33,7 +33,7 @@ import evalkit.configs
 from evalkit.core.progress import Progress
 from evalkit.core.validation import read_yaml
 from evalkit.datasets import sample
-from evalkit.heads.detection import grid
+from evalkit.heads.decoding import grid
 from evalkit.tasks.run import run
 from evalkit.tasks.widerface.settings import WiderFaceSettings
 from evalkit.tasks.widerface.task import WiderFaceTask

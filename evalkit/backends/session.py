@@ -10,17 +10,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from evalkit.backends import tensors
 from evalkit.backends.base import Backend, Ran, Session, SessionOptions
-from evalkit.backends.tensors import (
-    check_batch,
-    check_file,
-    check_offered,
-    explained,
-    first_line,
-    float32_outputs,
-    only_input,
-    trial_shapes,
-)
 from evalkit.core.errors import InputError
 from evalkit.core.machine import available_cores
 
@@ -64,14 +55,14 @@ class ModelSession(Session):
     @staticmethod
     def cause(error: BaseException) -> str:
         """Return the line of the runtime's message that names the cause."""
-        return first_line(error)
+        return tensors.first_line(error)
 
     def run(self, batch: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
         """See `Session.run`."""
         if self._closed:
             raise InputError(f"The session of {self.model} is closed. Open the model again.")
-        values = self._attempt(check_batch(batch, self.inputs[0], self.model))
-        return float32_outputs((output.name for output in self.outputs), values, self.model)
+        values = self._attempt(tensors.check_batch(batch, self.inputs[0], self.model))
+        return tensors.float32_outputs((output.name for output in self.outputs), values, self.model)
 
     def close(self) -> None:
         """See `Session.close`."""
@@ -83,7 +74,7 @@ class ModelSession(Session):
         """Compute; turn the runtime's error into one that names the batch and the remedy."""
         action = f"{self.model}: {self.runtime} cannot run a batch of shape {batch.shape}"
         remedy = "Give the image size that the model was made for, or a smaller batch."
-        with explained(action, remedy, self.failures, self.cause):
+        with tensors.explained(action, remedy, self.failures, self.cause):
             return self._compute(batch)
 
     def _trial(self, images: int = 1) -> NDArray[Any]:
@@ -94,9 +85,9 @@ class ModelSession(Session):
         images : int
             The batch size to try where the model leaves it open.
         """
-        info = only_input(self.inputs, self.model)
+        info = tensors.only_input(self.inputs, self.model)
         errors: list[Exception] = []
-        for shape in trial_shapes(info, self.options.image):
+        for shape in tensors.trial_shapes(info, self.options.image):
             try:
                 batch = np.zeros((info.batch or images, *shape[1:]), np.dtype(info.dtype))
                 self._attempt(batch)
@@ -142,6 +133,6 @@ class ModelBackend(Backend):
     @classmethod
     def open(cls, model: Path, options: SessionOptions) -> Session:
         """See `Backend.open`."""
-        check_offered(cls.name, cls.probe(), options.device, options.precision)
-        check_file(model)
+        tensors.check_offered(cls.name, cls.probe(), options.device, options.precision)
+        tensors.check_file(model)
         return cls.session(model, options)

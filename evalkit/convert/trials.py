@@ -21,14 +21,8 @@ from evalkit.core.settings import ModelConfig, RunSettings
 from evalkit.heads.embedding import embedding
 from evalkit.heads.sizing import Fixed, pad_colour, parse_sizing, place
 from evalkit.protocols.verification import evaluate as verify
-from evalkit.run.models import (
-    OpenModel,
-    check_input,
-    choose_backend,
-    face_side,
-    image_shape,
-    open_model,
-)
+from evalkit.run import models
+from evalkit.run.models import OpenModel
 from evalkit.run.pipeline import Normaliser
 
 Rows = list[NDArray[np.float32]]
@@ -45,7 +39,7 @@ def kind_of(config: ModelConfig) -> Kind:
 
 def side_of(config: ModelConfig) -> int:
     """Return the side of the aligned faces that a model takes; 0 for a detector."""
-    return face_side(config) if kind_of(config) == "faces" else 0
+    return models.face_side(config) if kind_of(config) == "faces" else 0
 
 
 def check_runtime(run: RunSettings, backend: str, config: ModelConfig) -> None:
@@ -57,7 +51,7 @@ def check_runtime(run: RunSettings, backend: str, config: ModelConfig) -> None:
         It cannot; the message says why, and what to install.
     """
     changed = run.model_copy(update={"backend": backend})
-    check_available(backend, choose_backend(changed, config).probe())
+    check_available(backend, models.choose_backend(changed, config).probe())
 
 
 @contextmanager
@@ -67,7 +61,7 @@ def opened(
     """Open a file as the model that a configuration describes."""
     changed = run.model_copy(update={"backend": backend, "precision": precision})
     alone = config.model_copy(update={"files": {"any": str(file.absolute())}})
-    with open_model(changed, alone) as model:
+    with models.open_model(changed, alone) as model:
         yield model
 
 
@@ -108,7 +102,7 @@ class Prepared:
     def of(cls, model: OpenModel, images: ImageSet, drawn: Drawn) -> Prepared:
         """Take the input size of an opened model; a detector gets one size for all images."""
         if kind_of(model.config) == "faces":
-            check_input(model.session, model.config)
+            models.check_input(model.session, model.config)
         return cls(model.config, images, drawn, _input_size(model))
 
     def calibration(self, model: OpenModel) -> ImageBatches:
@@ -220,7 +214,7 @@ def _input_size(model: OpenModel) -> tuple[int, int]:
     sizing = parse_sizing(model.config.sizing)
     if kind_of(model.config) == "photographs" and isinstance(sizing, Fixed):
         return sizing.height, sizing.width
-    sizes = image_shape(model.config)
+    sizes = models.image_shape(model.config)
     return sizes[1:] if nchw else sizes[:2]
 
 

@@ -7,17 +7,8 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from evalkit.heads.detection import (
-    DetectionHead,
-    DetectionOptions,
-    Detections,
-    Floats,
-    Outputs,
-    from_center,
-    misfit,
-    passes,
-    same_batch,
-)
+from evalkit.heads import decoding
+from evalkit.heads.detection import DetectionHead, DetectionOptions, Detections, Floats, Outputs
 from evalkit.heads.sizing import Size
 
 
@@ -60,7 +51,7 @@ class Boxes(DetectionHead):
         scale = np.array(pixels, np.float32)
         images = []
         for image, face in enumerate(scores):
-            rows = np.flatnonzero(passes(face, threshold))
+            rows = np.flatnonzero(decoding.passes(face, threshold))
             first, second = tables[image, rows, :2] * scale, tables[image, rows, 2:4] * scale
             landmarks = None if points is None else points[image, rows] * scale
             corners = self._corners(first, second)
@@ -71,21 +62,25 @@ class Boxes(DetectionHead):
 
     def _corners(self, first: Floats, second: Floats) -> Floats:
         if self.form == "cxcywh":
-            return from_center(first, second)
+            return decoding.from_center(first, second)
         return np.concatenate([first, first + second if self.form == "xywh" else second], axis=1)
 
     def _tables(self, outputs: Outputs) -> tuple[Floats, Floats, Floats | None]:
         """Boxes (batch, n, columns), scores (batch, n) and landmarks (batch, n, 5, 2)."""
         names = [name for name in (self.boxes, self.scores, self.landmarks) if name is not None]
         if not set(names) <= set(outputs):
-            raise misfit(self.name, outputs, f"outputs named {', '.join(names)}")
+            raise self.misfit(outputs, f"outputs named {', '.join(names)}")
         # Without a batch axis, all outputs are of one image.
         alone = outputs[self.boxes].ndim == 2
         tables, *others = (outputs[name][None] if alone else outputs[name] for name in names)
         columns = 5 if self.scores is None else 4
-        if tables.ndim != 3 or tables.shape[2] < columns or not same_batch([tables, *others]):
+        if (
+            tables.ndim != 3
+            or tables.shape[2] < columns
+            or not decoding.same_batch([tables, *others])
+        ):
             expected = f"boxes of at least {columns} columns, one row for each box"
-            raise misfit(self.name, outputs, expected)
+            raise self.misfit(outputs, expected)
         scores = tables[:, :, 4] if self.scores is None else others[0]
         scores = scores[:, :, -1] if scores.ndim == 3 and scores.shape[2] else scores
         points = None
@@ -93,5 +88,5 @@ class Boxes(DetectionHead):
             points = others[-1].reshape(*tables.shape[:2], 5, 2)
         if scores.shape != tables.shape[:2] or (self.landmarks is not None and points is None):
             expected = "one score, and with landmarks 10 numbers, for each box"
-            raise misfit(self.name, outputs, expected)
+            raise self.misfit(outputs, expected)
         return tables, scores, points

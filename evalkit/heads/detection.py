@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
@@ -152,6 +151,14 @@ class DetectionHead(ABC):
             The outputs do not fit the head; the message has the actual and the expected shapes.
         """
 
+    def misfit(self, outputs: Outputs, expected: str) -> InputError:
+        """Return the error for outputs that do not fit the head."""
+        actual = ", ".join(f"{name} {value.shape}" for name, value in outputs.items())
+        return InputError(
+            f"The outputs do not fit the head {self.name!r}: they are {actual}; expected "
+            f"{expected}. Choose another head or correct its settings in the model's YAML."
+        )
+
     def options(self) -> DetectionOptions:
         """Return the head's default options."""
         return DetectionOptions()
@@ -247,62 +254,6 @@ def _suppressed(faces: Detections, options: DetectionOptions) -> NDArray[np.int6
 
 def _best_first(scores: Floats) -> NDArray[np.int64]:
     return np.argsort(-scores, kind="stable")
-
-
-def batched(value: Floats, axes: int) -> Floats:
-    """Return an output with a batch axis, which models of one image lack."""
-    return value[None] if value.ndim == axes - 1 else value
-
-
-def passes(scores: Floats, threshold: float) -> NDArray[np.bool_]:
-    """Return which scores reach the threshold; NaN counts, so that it is not lost."""
-    return ~(scores < threshold)
-
-
-def tables_of(outputs: Outputs, rows: int, columns: int) -> list[Floats]:
-    """Return the outputs of a number of rows and columns, in their order, with a batch axis."""
-    tables = [batched(value, 3) for value in outputs.values()]
-    return [table for table in tables if table.ndim == 3 and table.shape[1:] == (rows, columns)]
-
-
-def same_batch(tables: Sequence[Floats]) -> bool:
-    """Whether all tables have the same number of images."""
-    return len({len(table) for table in tables}) == 1
-
-
-def misfit(head: str, outputs: Outputs, expected: str) -> InputError:
-    """Return the error for outputs that do not fit a head."""
-    actual = ", ".join(f"{name} {value.shape}" for name, value in outputs.items())
-    return InputError(
-        f"The outputs do not fit the head {head!r}: they are {actual}; expected {expected}. "
-        "Choose another head or correct its settings in the model's YAML."
-    )
-
-
-@lru_cache(maxsize=64)
-def grid(size: Size, stride: int, repeats: int) -> Floats:
-    """Return column and row of each anchor of a level, row by row, each place `repeats` times.
-
-    Returns
-    -------
-    ndarray of float32, shape (rows x columns x repeats, 2), read-only
-
-    Examples
-    --------
-    >>> grid((16, 24), 8, 1).tolist()
-    [[0.0, 0.0], [1.0, 0.0], [2.0, 0.0], [0.0, 1.0], [1.0, 1.0], [2.0, 1.0]]
-    """
-    rows, columns = -(-size[0] // stride), -(-size[1] // stride)
-    places = np.stack(np.meshgrid(np.arange(columns), np.arange(rows)), axis=-1).reshape(-1, 2)
-    cells: Floats = np.repeat(places, repeats, axis=0).astype(np.float32)
-    cells.setflags(write=False)
-    return cells
-
-
-def from_center(center: Floats, size: Floats) -> Floats:
-    """Return corners x1 y1 x2 y2 of boxes, from centres and sizes of shape (n, 2)."""
-    half = size / np.float32(2)
-    return np.concatenate([center - half, center + half], axis=1)
 
 
 def joined(levels: Sequence[Detections]) -> Detections:

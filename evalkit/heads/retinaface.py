@@ -13,18 +13,8 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from evalkit.core.errors import InputError
-from evalkit.heads.detection import (
-    DetectionHead,
-    Detections,
-    Floats,
-    Outputs,
-    from_center,
-    grid,
-    misfit,
-    passes,
-    same_batch,
-    tables_of,
-)
+from evalkit.heads import decoding
+from evalkit.heads.detection import DetectionHead, Detections, Floats, Outputs
 from evalkit.heads.sizing import Size
 
 
@@ -41,7 +31,7 @@ def priors(
     """
     levels = []
     for stride, sides in zip(strides, min_sizes, strict=True):
-        centers = (grid(size, stride, len(sides)) + np.float32(0.5)) * np.float32(stride)
+        centers = (decoding.grid(size, stride, len(sides)) + np.float32(0.5)) * np.float32(stride)
         side = np.tile(np.array(sides, np.float32), len(centers) // len(sides))
         levels.append(np.column_stack([centers, side]))
     table: Floats = np.concatenate(levels)
@@ -85,13 +75,14 @@ class RetinaFace(DetectionHead):
     def decode(self, outputs: Outputs, size: Size, threshold: float) -> list[Detections]:
         """See `DetectionHead.decode`."""
         anchors = priors(size, self.strides, self.min_sizes)
-        offsets = tables_of(outputs, len(anchors), 4)
-        scores = tables_of(outputs, len(anchors), 2)
-        points = tables_of(outputs, len(anchors), 10)
+        offsets = decoding.tables_of(outputs, len(anchors), 4)
+        scores = decoding.tables_of(outputs, len(anchors), 2)
+        points = decoding.tables_of(outputs, len(anchors), 10)
         counts = len(offsets), len(scores), len(points)
-        if counts not in {(1, 1, 0), (1, 1, 1)} or not same_batch([*offsets, *scores, *points]):
-            raise misfit(
-                self.name,
+        if counts not in {(1, 1, 0), (1, 1, 1)} or not decoding.same_batch(
+            [*offsets, *scores, *points]
+        ):
+            raise self.misfit(
                 outputs,
                 f"{len(anchors)} rows of 4, 2 and perhaps 10 columns for an input of "
                 f"{size[1]}x{size[0]} pixels",
@@ -118,11 +109,11 @@ class RetinaFace(DetectionHead):
     def _decode_image(self, tables: list[Floats], anchors: Floats, threshold: float) -> Detections:
         """Decode one image: tables of offsets, of probabilities, and perhaps of landmarks."""
         offsets, scores, *landmarks = tables
-        rows = np.flatnonzero(passes(scores, threshold))
+        rows = np.flatnonzero(decoding.passes(scores, threshold))
         center, side = anchors[rows, :2], anchors[rows, 2:]
         place, shape = np.float32(self.variances[0]), np.float32(self.variances[1])
         offsets = offsets[rows]
-        boxes = from_center(
+        boxes = decoding.from_center(
             center + offsets[:, :2] * place * side, side * np.exp(offsets[:, 2:] * shape)
         )
         points = None

@@ -11,7 +11,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from evalkit.heads.detection import Detections, Floats, grid, passes
+from evalkit.heads import decoding
+from evalkit.heads.detection import Detections, Floats
 from evalkit.heads.sizing import Size
 from evalkit.heads.strides import StrideHead
 
@@ -37,14 +38,14 @@ class Scrfd(StrideHead):
 
     def anchors_of(self, size: Size, stride: int) -> Floats:
         """See `StrideHead.anchors_of`."""
-        return grid(size, stride, self.anchors)
+        return decoding.grid(size, stride, self.anchors)
 
     def decode_level(
         self, tables: list[Floats], size: Size, stride: int, threshold: float
     ) -> Detections:
         """See `StrideHead.decode_level`."""
         scores = tables[0][:, 0]
-        rows = np.flatnonzero(passes(scores, threshold))
+        rows = np.flatnonzero(decoding.passes(scores, threshold))
         step = np.float32(stride)
         points = self.anchors_of(size, stride)[rows] * step
         distances = tables[1][rows] * step

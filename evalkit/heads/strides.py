@@ -7,17 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from evalkit.heads.detection import (
-    DetectionHead,
-    Detections,
-    Floats,
-    Outputs,
-    grid,
-    joined,
-    misfit,
-    same_batch,
-    tables_of,
-)
+from evalkit.heads import decoding
+from evalkit.heads.detection import DetectionHead, Detections, Floats, Outputs, joined
 from evalkit.heads.sizing import Size
 
 
@@ -49,14 +40,14 @@ class StrideHead(DetectionHead):
 
     def anchors_of(self, size: Size, stride: int) -> Floats:
         """Return column and row of each anchor of a stride."""
-        return grid(size, stride, 1)
+        return decoding.grid(size, stride, 1)
 
     def decode(self, outputs: Outputs, size: Size, threshold: float) -> list[Detections]:
         """See `DetectionHead.decode`."""
         levels = [self._tables(outputs, size, stride) for stride in self.strides]
         tables = [table for level in levels for table in level]
-        if not same_batch(tables) or len({len(level) for level in levels}) != 1:
-            raise misfit(self.name, outputs, "the same tables of one batch on every stride")
+        if not decoding.same_batch(tables) or len({len(level) for level in levels}) != 1:
+            raise self.misfit(outputs, "the same tables of one batch on every stride")
         return [
             joined(
                 [
@@ -69,10 +60,9 @@ class StrideHead(DetectionHead):
 
     def _tables(self, outputs: Outputs, size: Size, stride: int) -> list[Floats]:
         rows = len(self.anchors_of(size, stride))
-        groups = [tables_of(outputs, rows, columns) for columns in (1, 4, 10)]
+        groups = [decoding.tables_of(outputs, rows, columns) for columns in (1, 4, 10)]
         if [len(tables) for tables in groups] not in self.counts:
-            raise misfit(
-                self.name,
+            raise self.misfit(
                 outputs,
                 f"{rows} rows of {self.columns} columns on stride {stride} for an input of "
                 f"{size[1]}x{size[0]} pixels",

@@ -7,15 +7,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from evalkit.heads.detection import (
-    DetectionHead,
-    Detections,
-    Outputs,
-    batched,
-    misfit,
-    passes,
-    same_batch,
-)
+from evalkit.heads import decoding
+from evalkit.heads.detection import DetectionHead, Detections, Outputs
 from evalkit.heads.sizing import Size
 
 
@@ -31,19 +24,19 @@ class UltraFace(DetectionHead):
 
     def decode(self, outputs: Outputs, size: Size, threshold: float) -> list[Detections]:
         """See `DetectionHead.decode`."""
-        tables = [batched(value, 3) for value in outputs.values()]
+        tables = [decoding.batched(value, 3) for value in outputs.values()]
         columns = [table.shape[-1] for table in tables if table.ndim == 3]
-        if sorted(columns) != [2, 4] or len(tables) != 2 or not same_batch(tables):
-            raise misfit(
-                self.name, outputs, "scores of 2 columns and boxes of 4, one row for each anchor"
+        if sorted(columns) != [2, 4] or len(tables) != 2 or not decoding.same_batch(tables):
+            raise self.misfit(
+                outputs, "scores of 2 columns and boxes of 4, one row for each anchor"
             )
         scores, corners = tables if columns[0] == 2 else tables[::-1]
         if scores.shape[1] != corners.shape[1]:
-            raise misfit(self.name, outputs, "as many rows of scores as of boxes")
+            raise self.misfit(outputs, "as many rows of scores as of boxes")
         height, width = size
         pixels = np.array((width, height, width, height), np.float32)
         images = []
         for face, boxes in zip(scores[:, :, 1], corners, strict=True):
-            rows = np.flatnonzero(passes(face, threshold))
+            rows = np.flatnonzero(decoding.passes(face, threshold))
             images.append(Detections(boxes[rows] * pixels, face[rows]))
         return images

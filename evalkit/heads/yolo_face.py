@@ -21,19 +21,8 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 
 from evalkit.core.errors import InputError
-from evalkit.heads.detection import (
-    DetectionHead,
-    Detections,
-    Floats,
-    Outputs,
-    batched,
-    from_center,
-    grid,
-    joined,
-    misfit,
-    passes,
-    same_batch,
-)
+from evalkit.heads import decoding
+from evalkit.heads.detection import DetectionHead, Detections, Floats, Outputs, joined
 from evalkit.heads.sizing import Size
 
 
@@ -109,24 +98,23 @@ class YoloFace(DetectionHead):
         for stride, anchors in zip(self.strides, self.anchors, strict=True):
             cells = -(-size[0] // stride), -(-size[1] // stride)
             shape = (len(anchors), *cells, _GRID_COLUMNS)
-            tables = [batched(value, 5) for value in outputs.values()]
+            tables = [decoding.batched(value, 5) for value in outputs.values()]
             levels += [table for table in tables if table.ndim == 5 and table.shape[1:] == shape]
-        return levels if len(levels) == len(self.strides) and same_batch(levels) else None
+        return levels if len(levels) == len(self.strides) and decoding.same_batch(levels) else None
 
     def _table(self, outputs: Outputs, size: Size) -> tuple[Floats, _Layout]:
         """Return the decoded table, (batch, columns, N), and its layout."""
-        cells = sum(len(grid(size, stride, 1)) for stride in self.strides)
+        cells = sum(len(decoding.grid(size, stride, 1)) for stride in self.strides)
         # Some exports have the undecoded levels beside the decoded table.
         for value in outputs.values():
-            table = batched(value, 3)
+            table = decoding.batched(value, 3)
             for layout in _LAYOUTS:
                 rows = cells * layout.anchors
                 if table.ndim == 3 and table.shape[1:] == (layout.columns, rows):
                     return table, layout
                 if table.ndim == 3 and table.shape[1:] == (rows, layout.columns):
                     return table.transpose(0, 2, 1), layout
-        raise misfit(
-            self.name,
+        raise self.misfit(
             outputs,
             f"{3 * cells} rows of 16, 21 or 6 columns or {cells} of 20 or 5 for an input of "
             f"{size[1]}x{size[0]} pixels, or grids of {_GRID_COLUMNS} columns on each stride",
@@ -135,25 +123,25 @@ class YoloFace(DetectionHead):
 
 def _decode_table(table: Floats, layout: _Layout, threshold: float) -> Detections:
     scores: Floats = np.prod(table[list(layout.score)], axis=0)
-    rows = np.flatnonzero(passes(scores, threshold))
+    rows = np.flatnonzero(decoding.passes(scores, threshold))
     chosen = np.ascontiguousarray(table[:, rows].T)
     points = None
     if layout.points is not None:
         points = chosen[:, layout.points].reshape(-1, 5, layout.values)[:, :, :2]
-    return Detections(from_center(chosen[:, :2], chosen[:, 2:4]), scores[rows], points)
+    return Detections(decoding.from_center(chosen[:, :2], chosen[:, 2:4]), scores[rows], points)
 
 
 def _decode_grid(level: Floats, stride: int, anchors: Floats, threshold: float) -> Detections:
     """Decode YOLOv5's grids: sigmoid, centre within two cells, size up to four anchors."""
     scores = _sigmoid(level[..., 4]) * _sigmoid(level[..., 15])
-    which, row, column = np.nonzero(passes(scores, threshold))
+    which, row, column = np.nonzero(decoding.passes(scores, threshold))
     values = level[which, row, column]
     cells = np.column_stack([column, row]).astype(np.float32)
     step, anchor = np.float32(stride), anchors[which]
     center = (_sigmoid(values[:, :2]) * 2 - np.float32(0.5) + cells) * step
     shape = (_sigmoid(values[:, 2:4]) * 2) ** 2 * anchor
     points = values[:, 5:15].reshape(-1, 5, 2) * anchor[:, None] + cells[:, None] * step
-    return Detections(from_center(center, shape), scores[which, row, column], points)
+    return Detections(decoding.from_center(center, shape), scores[which, row, column], points)
 
 
 def _sigmoid(value: Floats) -> Floats:

@@ -11,7 +11,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from evalkit.heads.detection import Detections, Floats, from_center, passes
+from evalkit.heads import decoding
+from evalkit.heads.detection import Detections, Floats
 from evalkit.heads.sizing import Size
 from evalkit.heads.strides import StrideHead
 
@@ -41,10 +42,10 @@ class YuNet(StrideHead):
         # A half-precision sigmoid may leave 0..1 by a rounding error; np.clip keeps NaN.
         likelihood, presence = (np.clip(table[:, 0], 0, 1) for table in tables[:2])
         scores = np.sqrt(likelihood * presence)
-        rows = np.flatnonzero(passes(scores, threshold))
+        rows = np.flatnonzero(decoding.passes(scores, threshold))
         step = np.float32(stride)
         cells = self.anchors_of(size, stride)[rows]
         box = tables[2][rows]
-        boxes = from_center((cells + box[:, :2]) * step, np.exp(box[:, 2:]) * step)
+        boxes = decoding.from_center((cells + box[:, :2]) * step, np.exp(box[:, 2:]) * step)
         landmarks = (cells[:, None] + tables[3][rows].reshape(-1, 5, 2)) * step
         return Detections(boxes, scores[rows], landmarks)

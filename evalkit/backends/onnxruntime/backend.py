@@ -33,20 +33,22 @@ from evalkit.backends.kernels import (
     read_onnxruntime_profile,
 )
 from evalkit.backends.onnx_files import check_external_data
-from evalkit.backends.onnxruntime.cuda import (
-    BoundSession,
-    check_fell_back,
-    check_provider,
-    providers,
-)
+from evalkit.backends.onnxruntime import cuda
 from evalkit.backends.onnxruntime.saturation import NOTE, cpu_saturates
 from evalkit.backends.session import ModelBackend, ModelSession
-from evalkit.backends.tensors import cuda_device_count, cuda_index, first_line, wrong_precision
+from evalkit.backends.tensors import (
+    cuda_device_count,
+    cuda_index,
+    explained,
+    first_line,
+    wrong_precision,
+)
 from evalkit.core.errors import InputError, install_command
 from evalkit.core.machine import installed_version
 
 PACKAGES = ("onnxruntime", "onnxruntime-gpu")
 FATAL_ONLY = 4  # an error is raised, and need not be logged
+_TEMPORARY = "Free some space, or name another folder in the environment variable TMPDIR."
 _NUMPY_NAMES = {"float": "float32", "double": "float64"}
 _NEWER = "Export it with operators and an opset that this version knows, or install a newer one."
 _TOO_NEW = {
@@ -76,9 +78,9 @@ class OnnxRuntimeSession(ModelSession):
 
     def __init__(self, model: Path, options: SessionOptions) -> None:
         super().__init__(model, options)
-        check_provider(options)
+        cuda.check_provider(options)
         check_external_data(model, model.read_bytes())
-        self._bound: BoundSession | None = None
+        self._bound: cuda.BoundSession | None = None
         level = ort.GraphOptimizationLevel
         # TensorRT would fuse the operators that tell the precision.
         built = built_precision(
@@ -89,7 +91,7 @@ class OnnxRuntimeSession(ModelSession):
         kernels = self._profiled(options, level.ORT_ENABLE_ALL)
         device = cuda_index(options.device)
         if device is not None:
-            self._bound = BoundSession(self._session, "cuda", device)
+            self._bound = cuda.BoundSession(self._session, "cuda", device)
         counts = count_arithmetic(kernels)
         ran = describe_precision(counts, built)
         if _fused_by_tensorrt(kernels):
@@ -136,8 +138,8 @@ class OnnxRuntimeSession(ModelSession):
             settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
             settings.enable_profiling = True
             settings.profile_file_prefix = str(folder / "profile")
-            self._session = _load(self.model, settings, providers(options))
-            check_fell_back(options, self._session.get_providers())
+            self._session = _load(self.model, settings, cuda.providers(options))
+            cuda.check_fell_back(options, self._session.get_providers())
             self.inputs = _infos(self._session.get_inputs())
             self.outputs = _infos(self._session.get_outputs())
             try:
@@ -181,26 +183,17 @@ class OnnxRuntimeBackend(ModelBackend):
 @contextmanager
 def _profile_folder() -> Iterator[Path]:
     """Make a temporary folder."""
-    try:
+    with explained("Cannot make a temporary folder", _TEMPORARY, OSError):
         temporary = tempfile.TemporaryDirectory(prefix="evalkit-")
-    except OSError as error:
-        raise InputError(
-            f"Cannot make a temporary folder ({error}). Free some space, or name another "
-            "folder in the environment variable TMPDIR."
-        ) from error
     with temporary as folder:
         yield Path(folder)
 
 
 def _read_profile(file: Path) -> list[Kernel]:
     """Read the runtime's profile; the runtime does not raise when its disk is full."""
-    try:
+    action = f"ONNX Runtime could not write its profile to {file.parent.parent}"
+    with explained(action, _TEMPORARY, (OSError, ValueError)):
         return read_onnxruntime_profile(json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"ONNX Runtime could not write its profile to the temporary folder {file.parent.parent}"
-            ". Free some space there, or name another folder in the environment variable TMPDIR."
-        ) from error
 
 
 def _load(model: Path, settings: Any, providers: list[Any]) -> Any:

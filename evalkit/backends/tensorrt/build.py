@@ -14,13 +14,7 @@ from typing import Any, NamedTuple
 
 from evalkit.backends.base import TensorInfo
 from evalkit.backends.onnx_files import check_external_data, external_data
-from evalkit.backends.tensorrt.layers import (
-    Shapes,
-    engine_key,
-    profile_shapes,
-    refused_engine,
-    refused_graph,
-)
+from evalkit.backends.tensorrt import layers
 from evalkit.backends.tensors import check_one_input
 from evalkit.core.errors import InputError
 from evalkit.core.files import atomic_write, cache_dir, sha256_file, sha256_json
@@ -35,7 +29,7 @@ class _Parsed(NamedTuple):
     builder: Any
     network: Any
     parser: Any
-    shapes: Shapes
+    shapes: layers.Shapes
     errors: list[str]
 
 
@@ -89,7 +83,7 @@ def cached_engine(model: Path, gpu: str, image: tuple[int, int, int] | None) -> 
     """Build an engine, or read the one of the same model, GPU and shapes from the cache."""
     digest = _digest(model)
     parsed = _parse(model, image)
-    key = engine_key(digest, gpu, bindings().__version__, parsed.shapes)
+    key = layers.engine_key(digest, gpu, bindings().__version__, parsed.shapes)
     file = cache_dir() / "tensorrt" / f"{key}.engine"
     if file.is_file():
         return file.read_bytes()
@@ -112,7 +106,7 @@ def load_engine(trt: Any, logger: Any, plan: bytes, model: Path, gpu: str) -> tu
     runtime.engine_host_code_allowed = os.environ.get(TRUST) == "1"
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
-        raise InputError(refused_engine(model, trt.__version__, gpu, logger.errors))
+        raise InputError(layers.refused_engine(model, trt.__version__, gpu, logger.errors))
     return runtime, engine
 
 
@@ -124,11 +118,11 @@ def _parse(model: Path, image: tuple[int, int, int] | None) -> _Parsed:
     parser = trt.OnnxParser(network, logger)
     if not parser.parse_from_file(str(model)):
         errors = [parser.get_error(index).desc() for index in range(parser.num_errors)]
-        raise InputError(refused_graph(model, trt.__version__, errors))
+        raise InputError(layers.refused_graph(model, trt.__version__, errors))
     check_one_input([network.get_input(i).name for i in range(network.num_inputs)], model)
     tensor = network.get_input(0)
     sizes = tuple(int(size) if size >= 0 else None for size in tensor.shape)
-    shapes = profile_shapes(TensorInfo(tensor.name, "float32", sizes), image)
+    shapes = layers.profile_shapes(TensorInfo(tensor.name, "float32", sizes), image)
     return _Parsed(builder, network, parser, shapes, logger.errors)
 
 
@@ -145,7 +139,7 @@ def _build(parsed: _Parsed, model: Path, gpu: str) -> bytes:
     config.set_timing_cache(cache, ignore_mismatch=False)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
-        raise InputError(refused_graph(model, trt.__version__, parsed.errors))
+        raise InputError(layers.refused_graph(model, trt.__version__, parsed.errors))
     with atomic_write(file) as out:
         out.write(bytes(config.get_timing_cache().serialize()))
     return bytes(plan)

@@ -21,13 +21,7 @@ import torch
 from evalkit.backends.architectures import ARCHITECTURES
 from evalkit.backends.base import TensorInfo
 from evalkit.backends.tensors import check_one_input, first_line
-from evalkit.backends.torch.files import (
-    Kind,
-    file_kind,
-    is_plain_pickle,
-    safe_exported_program,
-    safe_torchscript,
-)
+from evalkit.backends.torch import files
 from evalkit.core.errors import InputError
 
 IMAGES = TensorInfo("input0", "float32", ("n", None, None, None))
@@ -50,7 +44,7 @@ class Loaded:
     """
 
     module: torch.nn.Module
-    form: Kind
+    form: files.Kind
     input: TensorInfo
     quantised: bool = False
 
@@ -64,7 +58,7 @@ def load(model: Path, architecture: str | None) -> Loaded:
         The file is no PyTorch model, would run code, has weights of another architecture, or
         operators that PyTorch computes wrong.
     """
-    kind = file_kind(model)
+    kind = files.file_kind(model)
     try:
         if kind == "torchscript":
             return _load_torchscript(model)
@@ -79,7 +73,7 @@ def load(model: Path, architecture: str | None) -> Loaded:
                 f"{model} is a pickle that names {blocked[1]}; code in a file is never run. Save "
                 "model.state_dict(), TorchScript or an exported program instead."
             ) from error
-        if isinstance(error, UnpicklingError) and is_plain_pickle(model):
+        if isinstance(error, UnpicklingError) and files.is_plain_pickle(model):
             raise InputError(
                 f"{model} is a plain pickle, not of the form that PyTorch writes; reading it could "
                 "run code, and code in a file is never run. Save model.state_dict() with "
@@ -94,7 +88,7 @@ def load(model: Path, architecture: str | None) -> Loaded:
 
 
 def _load_torchscript(model: Path) -> Loaded:
-    module = torch.jit.load(safe_torchscript(model), map_location="cpu").eval()
+    module = torch.jit.load(files.safe_torchscript(model), map_location="cpu").eval()
     operators = set(re.findall(r"\bquantized::(\w+)", str(module.inlined_graph)))
     if "prelu" in operators:
         raise InputError(
@@ -126,7 +120,7 @@ def _read_program(model: Path) -> Any:
     log = logging.getLogger("torch.export")
     before, log.disabled = log.disabled, True
     try:
-        return torch.export.load(safe_exported_program(model))
+        return torch.export.load(files.safe_exported_program(model))
     finally:
         log.disabled = before
 

@@ -31,7 +31,7 @@ from evalkit.backends.kernels import describe_precision
 from evalkit.backends.session import ModelBackend, ModelSession
 from evalkit.backends.tensors import trial_shapes
 from evalkit.backends.tvm.build import Record, cached, load_library, read_record
-from evalkit.backends.tvm.lower import Shape
+from evalkit.backends.tvm.graphs import Shape
 from evalkit.backends.tvm.onnx import load_onnx, onnx_infos
 from evalkit.core.errors import InputError, UnavailableError, install_command
 from evalkit.core.machine import available_cores

@@ -25,17 +25,7 @@ from tvm.support import cc
 from evalkit.backends.base import Precision, TensorInfo
 from evalkit.backends.kernels import count_arithmetic
 from evalkit.backends.tensors import check_file, explained, first_line, wrong_precision
-from evalkit.backends.tvm.lower import (
-    BATCH,
-    HEAVY_OPS,
-    Shape,
-    built_in,
-    graph_kernels,
-    import_graph,
-    lower,
-    output_types,
-    shape_text,
-)
+from evalkit.backends.tvm import graphs
 from evalkit.backends.tvm.onnx import onnx_infos
 from evalkit.backends.tvm.schedule import CpuRule
 from evalkit.core.errors import InputError, UnavailableError
@@ -97,7 +87,7 @@ def host() -> tuple[str, tuple[str, ...], tuple[str, ...]]:
 
 
 def compile_graph(
-    proto: Any, shape: Shape, precision: Precision, model: Path
+    proto: Any, shape: graphs.Shape, precision: Precision, model: Path
 ) -> tuple[Any, Record]:
     """Compile for this processor and one input shape; the batch may stay open.
 
@@ -106,8 +96,8 @@ def compile_graph(
     evalkit.core.errors.InputError
         The graph was built in another precision, or TVM cannot compile it.
     """
-    graph = import_graph(proto, shape, model)
-    built = built_in(graph)
+    graph = graphs.import_graph(proto, shape, model)
+    built = graphs.built_in(graph)
     half = built == "fp32" and precision == "fp16"
     if built != precision and not half:
         raise wrong_precision(model, built, precision, _MAKERS[precision])
@@ -118,11 +108,11 @@ def compile_graph(
         f"{model}: TVM {tvm.__version__} cannot compile it at {precision} for a batch of shape "
     )
     remedy = "Run it with --backend onnxruntime, or export it with other operators."
-    with explained(action + shape_text(shape), remedy):
-        graph = lower(graph, half=half)
+    with explained(action + graphs.shape_text(shape), remedy):
+        graph = graphs.lower(graph, half=half)
         executable = _built(graph, target)
     image, declared = onnx_infos(proto)
-    outputs = zip(declared, output_types(graph), strict=True)
+    outputs = zip(declared, graphs.output_types(graph), strict=True)
     return executable, Record(
         tvm=tvm.__version__,
         ffi=tvm_ffi.__version__,
@@ -130,8 +120,8 @@ def compile_graph(
         features=has,
         precision=precision,
         built=built,
-        kernels=dict(count_arithmetic(graph_kernels(graph), HEAVY_OPS)),
-        input=TensorInfo(image.name, image.dtype, (shape[0] or BATCH, *shape[1:])),
+        kernels=dict(count_arithmetic(graphs.graph_kernels(graph), graphs.HEAVY_OPS)),
+        input=TensorInfo(image.name, image.dtype, (shape[0] or graphs.BATCH, *shape[1:])),
         outputs=tuple(TensorInfo(info.name, *kind) for info, kind in outputs),
     )
 
@@ -215,7 +205,7 @@ def _info(fields: dict[str, Any]) -> TensorInfo:
     return TensorInfo(fields["name"], fields["dtype"], tuple(fields["shape"]))
 
 
-def cached(proto: Any, shape: Shape, precision: Precision, model: Path) -> Any:
+def cached(proto: Any, shape: graphs.Shape, precision: Precision, model: Path) -> Any:
     """Return a loaded module or executable and its record, from the cache or newly compiled.
 
     Without a C++ compiler to link with, nothing is cached.

@@ -13,8 +13,8 @@ import numpy as np
 
 from evalkit.backends.mxnet.backend import import_mxnet
 from evalkit.backends.mxnet.network import cause
+from evalkit.backends.tensors import explained
 from evalkit.convert.mxnet import mxnet_python
-from evalkit.core.errors import InputError
 
 # MXNet's exporter takes an absent attribute for false; these are true, or no flag at all.
 DEFAULTS = {
@@ -100,15 +100,13 @@ def write_onnx(symbol: str, params: str, out: str, shape: list[int], *, dynamic:
         graph, arrays = Path(folder, "model-symbol.json"), Path(folder, "model-0000.params")
         graph.write_text(json.dumps(explicit(json.loads(Path(symbol).read_text("utf-8")))))
         arrays.symlink_to(params)
-        try:
+        remedy = (
+            f"Check that {sys.executable} has onnx, and that MXNet's exporter knows every operator."
+        )
+        with explained(f"MXNet cannot export {symbol}", remedy, cause=cause):
             mxnet.onnx.export_model(
                 str(graph), str(arrays), [tuple(shape)], [np.float32], out, **sizes
             )
-        except Exception as error:
-            raise InputError(
-                f"MXNet cannot export {symbol}: {cause(error)}. Check that {sys.executable} has "
-                "onnx, and that MXNet's exporter knows every operator."
-            ) from error
 
 
 def explicit(symbol: dict[str, Any]) -> dict[str, Any]:

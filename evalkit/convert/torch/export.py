@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from evalkit.backends.base import TensorInfo
+from evalkit.backends.tensors import explained
 from evalkit.backends.torch.loading import Loaded, cause
-from evalkit.core.errors import InputError
 
 _ATEN = torch.ops.aten
 # Of every layer that can be quantised: the place of its weight among its arguments.
@@ -115,19 +115,18 @@ def _program(module: Any, info: TensorInfo, shape: tuple[int, ...], dtype: torch
 def _from_torchscript(source: Path, script: Any, shape: tuple[int, ...]) -> Any:
     """Turn TorchScript into an exported network by PyTorch's own converter, and check it."""
     example = torch.rand((2, *shape[1:]), generator=torch.Generator().manual_seed(0)) * 2 - 1
-    try:
+    version = torch.__version__
+    action = f"{source} is TorchScript that PyTorch {version} cannot turn into an exported program"
+    remedy = (
+        "Export the float network itself (torch.export.export, torch.export.save to a .pt2), or "
+        "give its state dict with --architecture."
+    )
+    with explained(action, remedy, cause=cause):
         # PyTorch has no public converter for this: the private name may change.
         from torch._export.converter import TS2EPConverter  # noqa: PLC0415 - see above
 
         module = TS2EPConverter(script, (example,)).convert().module(check_guards=False)
         torch.testing.assert_close(module(example), script(example), rtol=1e-3, atol=1e-5)
-    except Exception as error:
-        raise InputError(
-            f"{source} is TorchScript that PyTorch {torch.__version__} cannot turn into an "
-            f"exported program: {cause(error)}. Export the float network itself "
-            "(torch.export.export, torch.export.save to a .pt2), or give its state dict with "
-            "--architecture."
-        ) from error
     _with_parameters(module)
     _with_plain_convolutions(module)
     return module
