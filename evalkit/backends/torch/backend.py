@@ -168,8 +168,8 @@ class TorchBackend(ModelBackend):
             raise UnavailableError(f"Backend 'torch' does not run int8 here: {reason}")
         if options.precision == "int8" and cuda_index(options.device) is not None:
             raise UnavailableError(
-                "Backend 'torch' runs int8 on the CPU only; on CUDA it would be simulated in "
-                "fp32. Choose --device cpu."
+                f"Backend 'torch' runs int8 on the CPU only; on {options.device} it would be "
+                "simulated in fp32. Choose --device cpu."
             )
         return super().open(model, options)
 
