@@ -20,6 +20,7 @@ import numpy as np
 import evalkit.datasets.sample
 from evalkit.backends import BACKENDS
 from evalkit.backends.base import Session, SessionOptions
+from evalkit.backends.worker.process import Worker
 from evalkit.backends.worker.session import WorkerSession
 from evalkit.core.errors import InputError
 
@@ -47,9 +48,10 @@ def main() -> None:
     batch = np.random.default_rng(0).uniform(-1, 1, (chosen.batch_size, *IMAGE)).astype(np.float32)
     wrong = batch.reshape(-1, 12, 56, 56)
     backend = BACKENDS.get(chosen.backend)
+    worker = Worker(sys.executable, threads=chosen.threads)
     with (
         backend.open(chosen.model, options) as plain,
-        WorkerSession(chosen.backend, chosen.model, options, sys.executable) as proxied,
+        WorkerSession(chosen.backend, chosen.model, options, worker) as proxied,
     ):
         for session in (plain, proxied):
             seconds(session, batch)
