@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final, Self
 
 import numpy as np
@@ -31,6 +32,9 @@ from evalkit.stats.subjects import REPLICATES, SubjectBootstrap, subjects_of
 
 Rows = npt.NDArray[np.integer[Any]]
 Figure = Callable[[Rows], float]
+
+_TAR: Final = frozenset({"tar", "fnmr"})
+"""A rate of accepted genuine pairs, and FNMR, which is one minus it."""
 
 _SHARES: Final = frozenset({("true_accepts", "genuine"), ("correct", "pairs")})
 """Shares of single decisions; others are of searches."""
@@ -62,6 +66,11 @@ class Comparisons(Evidence):
     def label(self, row: int) -> str:
         """Name a comparison for a reader."""
         return f"pair {row}"
+
+    def scores(self, rows: Rows | slice = slice(None)) -> tuple[Array, Array]:
+        """Return the similarities of rows: those of genuine pairs, and the others."""
+        similarity, genuine = self.similarity[rows], self.genuine[rows]
+        return similarity[genuine], similarity[~genuine]
 
     def threshold(self, at: Metric) -> float | None:
         """Return the one threshold that a metric has for all comparisons; None if it has none."""
@@ -186,10 +195,15 @@ class SubjectComparisons(Comparisons):
             raise damaged(error) from error
 
     def replicates(self, metric: Metric, draws: SubjectBootstrap) -> Floats | None:
-        """See `Evidence.replicates`: TAR by the rule ``at_most``; remembered for the last draws."""
+        """See `Evidence.replicates`: TAR or FNMR by the rule ``at_most``."""
         target = metric.at.get("target")
-        if metric.figure != "tar" or metric.rule != "at_most" or target is None:
+        if metric.figure not in _TAR or metric.rule != "at_most" or target is None:
             return None
+        tar = self._tar(target, draws)
+        return 1 - tar if metric.figure == "fnmr" else tar
+
+    def _tar(self, target: float, draws: SubjectBootstrap) -> Floats:
+        """Return the TAR in every draw, remembered for the last draws."""
         if self._under is None or self._under[0] is not draws:
             self._under = draws, {}
         rows = self._under[1]
@@ -250,15 +264,14 @@ class PairComparisons(Comparisons):
     def figure(self, metric: Metric) -> Figure | None:
         """Return what computes a metric on some rows; None if nothing does."""
         target = metric.at.get("target")
-        if metric.figure == "tar" and metric.rule == "at_most" and target is not None:
-            return lambda rows: tar_at_far(*self.scores(rows), [target])[0].tar
+        if metric.figure in _TAR and metric.rule == "at_most" and target is not None:
+            return partial(self._tar, target, missed=metric.figure == "fnmr")
         if metric.figure == "auc":
             return lambda rows: auc(*self.scores(rows))
         if metric.figure == "eer":
             return lambda rows: eer(*self.scores(rows)).eer
         return None
 
-    def scores(self, rows: Rows) -> tuple[Array, Array]:
-        """Return the similarities of rows: those of genuine pairs, and the others."""
-        similarity, genuine = self.similarity[rows], self.genuine[rows]
-        return similarity[genuine], similarity[~genuine]
+    def _tar(self, target: float, rows: Rows, *, missed: bool) -> float:
+        tar = tar_at_far(*self.scores(rows), [target])[0].tar
+        return 1 - tar if missed else tar

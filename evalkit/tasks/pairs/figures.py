@@ -10,7 +10,7 @@ from scipy.stats import binomtest
 
 from evalkit.core.results import Interval, Metric
 from evalkit.protocols.roc import OperatingPoint, auc, eer, tar_at_far
-from evalkit.stats.comparisons import Comparisons, Figure, PairComparisons, SubjectComparisons
+from evalkit.stats.comparisons import Comparisons, PairComparisons, SubjectComparisons
 from evalkit.stats.evidence import Array, Bools, Floats
 from evalkit.stats.subjects import LEVEL, SubjectBootstrap, percentile_interval
 from evalkit.tasks.figures import (
@@ -46,31 +46,9 @@ class NamedPairs(_Saved, SubjectComparisons):
         """See `_Saved.arrays`."""
         return {**super().arrays(), "subjects": self.pairs}
 
-    def replicates(self, metric: Metric, draws: SubjectBootstrap) -> Floats | None:
-        """See `Evidence.replicates`."""
-        rates = super().replicates(_accepts(metric), draws)
-        return rates if rates is None or metric.figure != "fnmr" else 1 - rates
-
 
 class NamelessPairs(_Saved, PairComparisons):
     """Pairs without names, taken as independent."""
-
-    def figure(self, metric: Metric) -> Figure | None:
-        """See `PairComparisons.figure`."""
-        accepted = super().figure(_accepts(metric))
-        if accepted is None or metric.figure != "fnmr":
-            return accepted
-        return lambda rows: 1 - accepted(rows)
-
-
-def _kinds(evidence: Comparisons) -> tuple[Array, Array]:
-    """Return the similarities of genuine pairs, and of impostors."""
-    return evidence.similarity[evidence.genuine], evidence.similarity[~evidence.genuine]
-
-
-def _accepts(metric: Metric) -> Metric:
-    """Return the TAR of an FNMR, which is 1 - TAR; any other metric as it is."""
-    return metric.model_copy(update={"figure": "tar"}) if metric.figure == "fnmr" else metric
 
 
 def _numbers_sides(rows: Array, pairs: int) -> bool:
@@ -142,7 +120,7 @@ def metrics_of(
     ValueError
         A class of pairs is empty.
     """
-    scores = _kinds(evidence)
+    scores = evidence.scores()
     points = tar_at_far(*scores, targets)
     settled = [point.target for point in points if not point.too_few] or [points[-1].target]
     equal = eer(*scores)
