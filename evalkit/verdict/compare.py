@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import Field, computed_field, model_validator
+from pydantic import Field
 
-from evalkit.core import schema1
 from evalkit.core.errors import CannotJudgeError
-from evalkit.core.records import Record
+from evalkit.core.records import Record, TaskRecord
 from evalkit.core.results import Interval, Kind, Metric, Result, Text, too_few
 from evalkit.stats.evidence import Draws
 from evalkit.tasks import TASKS
@@ -61,7 +60,7 @@ class MetricChange(Record):
         return too_few(self.flags)
 
 
-class Comparison(Record):
+class Comparison(TaskRecord):
     """Everything that differs between two runs.
 
     Attributes
@@ -74,7 +73,6 @@ class Comparison(Record):
         What could not be compared, and why.
     """
 
-    task: str
     dataset: Text
     baseline: Text
     candidate: Text
@@ -83,17 +81,6 @@ class Comparison(Record):
     flips: tuple[Flips, ...]
     drift: tuple[DriftSummary, ...]
     notes: tuple[str, ...]
-
-    @model_validator(mode="before")
-    @classmethod
-    def _of_schema_1(cls, values: Any) -> Any:
-        return schema1.task_named(values)
-
-    @computed_field  # type: ignore[prop-decorator]
-    @property
-    def protocol(self) -> str:
-        """The task's name in upper case, as files of schema 1 have it."""
-        return self.task.upper()
 
 
 def compare(baseline: Path, candidate: Path) -> Comparison:

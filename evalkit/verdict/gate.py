@@ -12,11 +12,10 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, computed_field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from evalkit.core import schema1
 from evalkit.core.errors import EXIT_CANNOT_JUDGE, EXIT_FAILED, EXIT_OK, CannotJudgeError
-from evalkit.core.records import Record
+from evalkit.core.records import Record, TaskRecord
 from evalkit.core.results import Metric, Result, Text, load_result
 from evalkit.core.validation import find_yaml, read_yaml, validate
 from evalkit.verdict.comparable import metric_named, mismatches, run_label
@@ -108,7 +107,7 @@ class Check(Record):
     limit: float | None = None
 
 
-class Verdict(Record):
+class Verdict(TaskRecord):
     """The outcome of a gate, and its checks.
 
     Attributes
@@ -120,23 +119,11 @@ class Verdict(Record):
 
     outcome: Literal["pass", "fail", "cannot_judge"]
     exit_code: int
-    task: str
     dataset: Text
     baseline: Text
     candidate: Text
     checks: tuple[Check, ...]
     policy: Policy
-
-    @model_validator(mode="before")
-    @classmethod
-    def _of_schema_1(cls, values: Any) -> Any:
-        return schema1.task_named(values)
-
-    @computed_field  # type: ignore[prop-decorator]
-    @property
-    def protocol(self) -> str:
-        """The task's name in upper case, as files of schema 1 have it."""
-        return self.task.upper()
 
 
 def load_policy(named_or_file: str) -> Policy:
