@@ -32,6 +32,7 @@ class _Checkout:
     def find_spec(
         self, name: str, path: _Sequence[str] | None = None, target: object = None
     ) -> _machinery.ModuleSpec | None:
+        """Return where a sibling of this checkout lies; None for every other module."""
         if name in _KERNELS:
             return self._kernel(name, path)
         if name not in _SIBLINGS:

@@ -142,17 +142,17 @@ def dataset_counts(counts: Any) -> Any:
 def _places(figure: str, at: Any) -> Any:
     if not isinstance(at, Mapping):
         return at
-    found = dict(at)
-    if "threshold" in found and (figure == "accuracy" or "cosine_threshold" in found):
-        found["distance"] = found.pop("threshold")
-    if "cosine_threshold" in found:
-        found["similarity"] = found.pop("cosine_threshold")
-    if "threshold" in found:
-        found["similarity"] = found.pop("threshold")
+    places = dict(at)
+    if "threshold" in places and (figure == "accuracy" or "cosine_threshold" in places):
+        places["distance"] = places.pop("threshold")
+    if "cosine_threshold" in places:
+        places["similarity"] = places.pop("cosine_threshold")
+    if "threshold" in places:
+        places["similarity"] = places.pop("threshold")
     for name in ("far", "fpir"):
-        if name in found and figure != "eer":
-            found["achieved"] = found.pop(name)
-    return found
+        if name in places and figure != "eer":
+            places["achieved"] = places.pop(name)
+    return places
 
 
 def _series(series: Any) -> Any:
